@@ -1,0 +1,236 @@
+"""Value types shared by every step; each checks itself when built, so that no later step has to.
+
+Arrays are copied, made read-only and owned by the instance. Items are always named by id, never by position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from merge3_plugin.errors import DataError
+
+FloatArray = NDArray[np.float64]
+
+# P(right) = sigmoid(discrimination . ability - difficulty): one number of difficulty an item, whatever the dimension.
+LOGIT_CONVENTION = "a.theta - b"
+
+
+def _frozen(values: ArrayLike, ndim: int, what: str) -> FloatArray:
+    try:
+        array = np.array(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{what}: expected numbers in {ndim} dimension(s), got {type(values).__name__}: {error}") from None
+    if array.ndim != ndim:
+        raise DataError(f"{what}: expected {ndim} dimension(s), got shape {array.shape}")
+    array.flags.writeable = False
+    return array
+
+
+def _unique(ids: Iterable[Any], what: str) -> tuple[str, ...]:
+    names = tuple(str(i) for i in ids)
+    if len(set(names)) != len(names):
+        seen: set[str] = set()
+        twice = next(n for n in names if n in seen or seen.add(n))  # type: ignore[func-returns-value]
+        raise DataError(f"{what}: expected distinct ids, got {twice!r} more than once; rename or drop the double")
+    return names
+
+
+def _check_unit(values: FloatArray, what: str) -> None:
+    known = values[~np.isnan(values)]
+    if np.isinf(known).any() or (known < 0).any() or (known > 1).any():
+        bad = known[np.isinf(known) | (known < 0) | (known > 1)][0]
+        raise DataError(f"{what}: expected scores in [0, 1], got {bad:g}; rescale the metric")
+
+
+@dataclass(frozen=True, eq=False)
+class ResponseMatrix:
+    """Scores of models on items.
+
+    ``values`` has shape (n_models, n_items), in [0, 1]; NaN means that the model was not asked the item.
+    ``item_groups`` names the sub-task of each item, or is None. Raises DataError on wrong shapes, scores
+    outside [0, 1], or doubled ids.
+    """
+
+    values: FloatArray
+    model_ids: tuple[str, ...]
+    item_ids: tuple[str, ...]
+    item_groups: tuple[str, ...] | None = None
+
+    def __init__(
+        self,
+        values: ArrayLike,
+        model_ids: Iterable[Any],
+        item_ids: Iterable[Any],
+        item_groups: Iterable[Any] | None = None,
+    ) -> None:
+        array = _frozen(values, 2, "response matrix")
+        models, items = _unique(model_ids, "model ids"), _unique(item_ids, "item ids")
+        if array.shape != (len(models), len(items)):
+            raise DataError(
+                f"response matrix: expected shape (models, items) = ({len(models)}, {len(items)}), got {array.shape}"
+            )
+        _check_unit(array, "response matrix")
+        groups = None if item_groups is None else tuple(str(g) for g in item_groups)
+        if groups is not None and len(groups) != len(items):
+            raise DataError(f"item groups: expected {len(items)}, one for each item, got {len(groups)}")
+        for name, value in (("values", array), ("model_ids", models), ("item_ids", items), ("item_groups", groups)):
+            object.__setattr__(self, name, value)
+
+    @property
+    def n_models(self) -> int:
+        return len(self.model_ids)
+
+    @property
+    def n_items(self) -> int:
+        return len(self.item_ids)
+
+    def accuracy(self) -> FloatArray:
+        """Mean score of each model over the items it was asked, shape (n_models,); NaN where it was asked none."""
+        asked = (~np.isnan(self.values)).sum(axis=1)
+        return np.divide(np.nansum(self.values, axis=1), asked, out=np.full(self.n_models, np.nan), where=asked > 0)
+
+    def models(self, model_ids: Iterable[str]) -> ResponseMatrix:
+        """The rows of these models, in this order. Raises DataError for a model that is not here."""
+        rows = _positions(self.model_ids, model_ids, "model")
+        return ResponseMatrix(self.values[rows], [self.model_ids[r] for r in rows], self.item_ids, self.item_groups)
+
+    def items(self, item_ids: Iterable[str]) -> ResponseMatrix:
+        """The columns of these items, in this order. Raises DataError for an item that is not here."""
+        columns = _positions(self.item_ids, item_ids, "item")
+        groups = None if self.item_groups is None else [self.item_groups[c] for c in columns]
+        return ResponseMatrix(self.values[:, columns], self.model_ids, [self.item_ids[c] for c in columns], groups)
+
+
+def _positions(known: Sequence[str], wanted: Iterable[str], what: str) -> list[int]:
+    index = {name: position for position, name in enumerate(known)}
+    try:
+        return [index[name] for name in wanted]
+    except KeyError as error:
+        raise DataError(f"expected a known {what} id, got {error.args[0]!r}, which is not among the {len(known)}") from None
+
+
+@dataclass(frozen=True, eq=False)
+class ItemParameters:
+    """2PL parameters: ``discrimination`` (n_items, D) and ``difficulty`` (n_items,), in ``LOGIT_CONVENTION``."""
+
+    discrimination: FloatArray
+    difficulty: FloatArray
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "discrimination", _frozen(self.discrimination, 2, "discrimination"))
+        object.__setattr__(self, "difficulty", _frozen(self.difficulty, 1, "difficulty"))
+        if len(self.discrimination) != len(self.difficulty):
+            raise DataError(
+                f"item parameters: expected one difficulty for each of {len(self.discrimination)} items, "
+                f"got {len(self.difficulty)}"
+            )
+        if not (np.isfinite(self.discrimination).all() and np.isfinite(self.difficulty).all()):
+            raise DataError("item parameters: expected finite numbers, got NaN or infinity; fit them again")
+
+    @property
+    def n_dimensions(self) -> int:
+        return self.discrimination.shape[1]
+
+
+@dataclass(frozen=True, eq=False)
+class AnchorSet:
+    """The items a candidate is scored on: ids, weights (n,) of sum 1, and the ``method`` that chose them."""
+
+    item_ids: tuple[str, ...]
+    weights: FloatArray
+    method: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "item_ids", _unique(self.item_ids, "anchor ids"))
+        weights = _frozen(self.weights, 1, "anchor weights")
+        if not self.item_ids:
+            raise DataError("anchors: expected at least one item, got none; ask for more anchors")
+        if len(weights) != len(self.item_ids):
+            raise DataError(f"anchor weights: expected {len(self.item_ids)}, one for each anchor, got {len(weights)}")
+        if not np.isfinite(weights).all() or (weights < 0).any() or not np.isclose(weights.sum(), 1.0):
+            raise DataError(f"anchor weights: expected finite, non-negative, of sum 1; got sum {weights.sum():g}")
+        object.__setattr__(self, "weights", weights)
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Everything that turns answers on the anchors into an estimate; what one calibration file holds.
+
+    ``item_ids`` (N) names every item of the benchmark, in the order of ``items``; ``anchors`` is a subset of
+    them. ``responses`` holds the calibration models' answers on those items (NaN: not asked), from which error and intervals
+    are cross-validated. ``item_hashes`` (N) are content hashes, or None where the documents were not
+    seen. ``errors`` maps an estimator's name to its cross-validated root mean squared error at this number
+    of anchors. ``provenance`` is plain JSON: task, metric, filter, num_fewshot, chat_template, dataset, revision, models, seed, version ...
+    """
+
+    item_ids: tuple[str, ...]
+    items: ItemParameters
+    anchors: AnchorSet
+    responses: ResponseMatrix
+    item_hashes: tuple[str, ...] | None = None
+    errors: Mapping[str, float] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "item_ids", _unique(self.item_ids, "item ids"))
+        n = len(self.item_ids)
+        if len(self.items.difficulty) != n:
+            raise DataError(f"calibration: expected parameters for {n} items, got {len(self.items.difficulty)}")
+        if self.responses.item_ids != self.item_ids:
+            raise DataError("calibration: expected the responses' items to be the calibration's, in the same order")
+        if self.item_hashes is not None and len(self.item_hashes) != n:
+            raise DataError(f"calibration: expected {n} item hashes, got {len(self.item_hashes)}")
+        _positions(self.item_ids, self.anchors.item_ids, "anchor")
+
+    @property
+    def n_items(self) -> int:
+        return len(self.item_ids)
+
+    def anchor_positions(self) -> NDArray[np.intp]:
+        """Where the anchors stand among ``item_ids``, shape (n,)."""
+        return np.array(_positions(self.item_ids, self.anchors.item_ids, "anchor"), dtype=np.intp)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Estimated accuracy over ``n_items`` items from ``n_scored`` of them, with its 95 % ``interval`` (low, high)."""
+
+    accuracy: float
+    standard_error: float
+    interval: tuple[float, float]
+    method: str
+    n_scored: int
+    n_items: int
+
+    def __post_init__(self) -> None:
+        low, high = self.interval
+        if not (np.isfinite([self.accuracy, self.standard_error, low, high]).all() and self.standard_error >= 0):
+            raise DataError(
+                f"estimate: expected finite numbers, got {self.accuracy} +- {self.standard_error} in {self.interval}"
+            )
+        if not low <= self.accuracy <= high:
+            raise DataError(f"estimate: expected the interval to hold {self.accuracy:g}, got {self.interval}")
+
+
+def check_scores(scores: Mapping[str, float], known: Iterable[str]) -> dict[str, float]:
+    """``scores`` (item id -> score) as floats, checked: at least one, ids among ``known``, values in [0, 1], no NaN."""
+    allowed = set(known)
+    checked: dict[str, float] = {}
+    for item, score in scores.items():
+        if str(item) not in allowed:
+            raise DataError(f"scores: expected items of the calibration, got {str(item)!r}; score its anchors")
+        value = float(score)
+        if not 0.0 <= value <= 1.0:
+            raise DataError(f"scores: expected a number in [0, 1] for item {str(item)!r}, got {value}")
+        checked[str(item)] = value
+    if not checked:
+        raise DataError("scores: expected at least one answered item, got none; score the calibration's anchors")
+    return checked
