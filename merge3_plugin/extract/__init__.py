@@ -1,0 +1,1 @@
+"""Responses of models on a benchmark -> item parameters and an anchor set."""
