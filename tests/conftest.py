@@ -1,0 +1,21 @@
+"""Shared by all tests: no network, one thread, and a small family of real models."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+for _name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
+    os.environ.setdefault(_name, "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Folders ``[base, model_1, model_2, model_3]``: a random Llama of two layers and three of its "fine-tunes"."""
+    from merge3_plugin.testing import make_tiny_family
+
+    return make_tiny_family(tmp_path_factory.mktemp("tiny_models"))
