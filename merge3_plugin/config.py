@@ -1,0 +1,191 @@
+"""The run config: mergekit-evolve's YAML unchanged, plus one block ``merge3:`` for what is ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from merge3_plugin.errors import ConfigError, nearest
+
+
+class _Strict(BaseModel):
+    """Frozen, and an unknown key is an error that names the nearest one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            for key in value:
+                if key not in cls.model_fields:
+                    raise ValueError(f"unknown key {key!r}{nearest(str(key), cls.model_fields)}")
+        return value
+
+
+def _reference(value: Any) -> Any:
+    """mergekit's mapping form of a model, as its string form ``path@revision+lora``."""
+    if not isinstance(value, Mapping):
+        return value
+    model, lora = value.get("model", value), value.get("lora")
+    if isinstance(model, Mapping):
+        model = model["path"] + (f"@{model['revision']}" if model.get("revision") else "")
+    return f"{model}+{_reference(lora)}" if lora else model
+
+
+ModelName = Annotated[str, BeforeValidator(_reference)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+
+
+class GenomeConfig(_Strict):
+    """What is merged and which settings of the merge are searched; upstream's keys with upstream's meaning."""
+
+    models: list[ModelName] = Field(min_length=1)
+    merge_method: str
+    base_model: ModelName | None = None
+    tokenizer_source: str | None = None
+    layer_granularity: int = 0
+    normalize: bool | None = None
+    allow_negative_weights: bool = False
+    filters: list[str] | None = None
+    smooth: bool = False
+
+    def parents(self) -> list[str]:
+        """Every model that takes part: ``models``, then the base where it is not one of them."""
+        extra = [self.base_model] if self.base_model and self.base_model not in self.models else []
+        return [*self.models, *extra]
+
+
+class TaskConfig(_Strict):
+    """One objective: an lm-eval task, its weight in the fitness, and the metric as ``metric,filter``."""
+
+    name: str
+    weight: float = 1.0
+    metric: str = "acc,none"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+class SearchConfig(_Strict):
+    """How the search goes; the flags of the same meaning win."""
+
+    optimizer: Literal["cma-es"] = "cma-es"
+    max_fevals: int = Field(100, ge=1, description="candidates scored in the search: never passed")
+    popsize: int | None = Field(None, ge=4, description="candidates in a generation")
+    sigma0: float = Field(1 / 6, gt=0, description="first step size, in units of the genes")
+    timeout: float | None = Field(None, gt=0, description="seconds after which the search ends and is confirmed")
+
+
+class EvalConfig(_Strict):
+    """How a model is scored; names are lm_eval's."""
+
+    batch_size: int = Field(32, ge=1, description="fixed for the whole run: it moves scores")
+    gen_kwargs: dict[str, Any] | None = None
+    system_instruction: str | None = None
+
+
+class LogsConfig(_Strict):
+    """Calibrate from the answers of other models, kept by ``lm_eval --log_samples``."""
+
+    logs: list[str] = Field(min_length=1)
+
+
+class Merge3Config(_Strict):
+    """The ``merge3:`` block."""
+
+    seed: int = Field(0, ge=0, description="reaches everything that is drawn")
+    anchors: int = Field(50, ge=1, description="anchors of each task")
+    calibration: Literal["auto"] | str | dict[str, str | LogsConfig] = Field(
+        "auto", description="auto, a calibration file, or for each task a file or {logs: [...]}"
+    )
+    auto_merges: int = Field(6, ge=0, description="random merges scored on all search items when calibration is auto")
+    estimator: str = "auto"
+    held_out: Fraction = Field(1 / 3, description="share of the items that only the confirmation reads")
+    confirm: int = Field(3, ge=1, description="best candidates that are scored on the held-out items")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: str = "auto"
+    data: dict[str, str] = Field(default_factory=dict, description="task -> local data file")
+    id_field: str | None = Field(None, description="field of a document that names the item")
+    split: dict[str, str] = Field(default_factory=dict, description="task -> split its items come from")
+    bounds: dict[str, tuple[float, float]] = Field(default_factory=dict, description="method parameter -> range")
+    parameters: dict[str, Any] = Field(default_factory=dict, description="method parameters kept fixed")
+    search: SearchConfig = Field(default_factory=SearchConfig)
+    eval: EvalConfig = Field(default_factory=EvalConfig)
+
+
+class RunConfig(_Strict):
+    """One run of the search."""
+
+    genome: GenomeConfig
+    tasks: list[TaskConfig] = Field(min_length=1)
+    limit: int | None = Field(None, ge=1)
+    num_fewshot: int | None = Field(None, ge=0)
+    shuffle: bool = False
+    random_init: bool = False
+    apply_chat_template: bool | None = None
+    fewshot_as_multiturn: bool | None = None
+    merge3: Merge3Config = Field(default_factory=Merge3Config)
+
+    @model_validator(mode="after")
+    def _names(self) -> RunConfig:
+        names = [task.name for task in self.tasks]
+        if len(set(names)) != len(names):
+            raise ValueError(f"tasks: expected each task once, got {names}")
+        blocks: list[tuple[str, Mapping[str, Any]]] = [("data", self.merge3.data), ("split", self.merge3.split)]
+        if isinstance(self.merge3.calibration, Mapping):
+            blocks.append(("calibration", self.merge3.calibration))
+        for block, mapping in blocks:
+            for name in mapping:
+                if name not in names:
+                    raise ValueError(f"merge3.{block}: {name!r} is not among the tasks{nearest(name, names)}")
+        if isinstance(self.merge3.calibration, str) and self.merge3.calibration != "auto" and len(names) > 1:
+            raise ValueError("merge3.calibration: one file serves one task; write {task: file} for each of them")
+        return self
+
+
+def parse_config(raw: Any, source: str = "config", flags: Mapping[str, Any] | None = None) -> RunConfig:
+    """A checked config. ``flags`` maps dotted keys ("merge3.search.max_fevals") to values that win over the file's.
+
+    Raises ConfigError, in one line, for the first thing that is wrong.
+    """
+    if not isinstance(raw, Mapping):
+        raise ConfigError(f"{source}: expected a mapping with genome and tasks, got {type(raw).__name__}")
+    tree = dict(raw)
+    for dotted, value in (flags or {}).items():
+        *parents, leaf = dotted.split(".")
+        node = tree
+        for parent in parents:
+            child = node.get(parent)
+            if child is not None and not isinstance(child, Mapping):
+                raise ConfigError(f"{source}: expected a mapping at {parent}, got {type(child).__name__}")
+            node[parent] = dict(child or {})
+            node = node[parent]
+        node[leaf] = value
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        got = "" if isinstance(first["input"], Mapping) else f", got {first['input']!r}"
+        raise ConfigError(f"{source}: {where + ': ' if where else ''}{message}{got}") from None
+
+
+def load_config(path: str | Path, flags: Mapping[str, Any] | None = None) -> RunConfig:
+    """Read a YAML config. Raises ConfigError when it is missing, not YAML, or wrong."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: expected a readable YAML file, got: {error}") from None
+    try:
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: expected YAML, got: {' '.join(str(error).split())}") from None
+    return parse_config(raw, str(path), flags)

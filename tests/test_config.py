@@ -1,0 +1,81 @@
+import pytest
+
+from merge3_plugin.config import load_config, parse_config
+from merge3_plugin.errors import ConfigError
+
+MINIMAL = {"genome": {"models": ["a", "b"], "merge_method": "linear"}, "tasks": ["x"]}
+
+# The example of upstream's documentation, in its own keys.
+UPSTREAM = {
+    "genome": {
+        "models": ["model_1", "model_2", {"model": {"path": "model_3", "revision": "main"}}],
+        "merge_method": "dare_ties",
+        "base_model": "base",
+        "tokenizer_source": "base",
+        "layer_granularity": 8,
+        "normalize": True,
+        "allow_negative_weights": False,
+        "smooth": False,
+        "filters": ["self_attn", "mlp"],
+    },
+    "tasks": [{"name": "my_task", "weight": 0.5, "metric": "exact_match,none"}, {"name": "other"}],
+    "limit": 100,
+    "num_fewshot": 2,
+    "shuffle": True,
+    "random_init": False,
+    "apply_chat_template": True,
+    "fewshot_as_multiturn": True,
+}
+
+
+def test_upstreams_keys_are_read_unchanged():
+    config = parse_config(UPSTREAM)
+    assert config.genome.models[2] == "model_3@main"
+    assert config.genome.parents() == ["model_1", "model_2", "model_3@main", "base"]
+    assert [(t.name, t.weight, t.metric) for t in config.tasks] == [
+        ("my_task", 0.5, "exact_match,none"),
+        ("other", 1.0, "acc,none"),
+    ]
+    assert (config.limit, config.num_fewshot, config.shuffle) == (100, 2, True)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"genom": {}}, ["'genom'", "did you mean 'genome'?"]),
+        ({"merge3": {"ancors": 3}}, ["merge3", "'ancors'", "'anchors'"]),
+        ({"merge3": {"search": {"popsise": 3}}}, ["merge3.search", "'popsize'"]),
+        ({"merge3": {"anchors": 0}}, ["merge3.anchors", "0"]),
+        ({"tasks": []}, ["tasks"]),
+        ({"tasks": ["x", "x"]}, ["each task once"]),
+        ({"merge3": {"data": {"y": "f"}}}, ["merge3.data", "'y'", "known: x"]),
+        ({"genome": 3}, ["genome"]),
+        ({"merge3": 3}, ["merge3"]),
+    ],
+)
+def test_a_mistake_is_one_line_that_says_where(change, words):
+    with pytest.raises(ConfigError) as caught:
+        parse_config({**MINIMAL, **change})
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_flags_win_and_leave_the_rest():
+    config = parse_config(
+        {**MINIMAL, "merge3": {"seed": 3, "search": {"popsize": 5}}},
+        flags={"merge3.search.max_fevals": 7, "merge3.seed": 4},
+    )
+    assert (config.merge3.seed, config.merge3.search.popsize, config.merge3.search.max_fevals) == (4, 5, 7)
+    with pytest.raises(ConfigError, match="expected a mapping at merge3"):
+        parse_config({**MINIMAL, "merge3": 3}, flags={"merge3.seed": 4})
+
+
+@pytest.mark.parametrize("text", [None, "a: [", "- 1\n", "\x00"])
+def test_unreadable_files(tmp_path, text):
+    path = tmp_path / "c.yml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigError, match="c.yml: expected"):
+        load_config(path)
