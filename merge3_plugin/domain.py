@@ -136,6 +136,11 @@ class ItemParameters:
     def n_dimensions(self) -> int:
         return self.discrimination.shape[1]
 
+    def take(self, positions: ArrayLike) -> ItemParameters:
+        """The parameters of the items at these positions, in this order."""
+        rows = np.asarray(positions, dtype=np.intp)
+        return ItemParameters(self.discrimination[rows], self.difficulty[rows])
+
 
 @dataclass(frozen=True, eq=False)
 class AnchorSet:

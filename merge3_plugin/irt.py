@@ -1,0 +1,219 @@
+"""The multidimensional two-parameter logistic model: P(right) = sigmoid(a . theta - b), in numpy alone.
+
+Abilities, the lambdas of a merge and item parameters are all the same problem, a logistic regression under a
+Gaussian prior, so one solver (`fit_logistic`) serves them all, many fits at a time. Scores may be fractions in
+[0, 1] (a fractional likelihood, whose fitted mean is that of the scores); NaN scores are skipped.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from merge3_plugin.domain import FloatArray, ItemParameters
+from merge3_plugin.errors import DataError
+
+
+class Posterior(NamedTuple):
+    """Gaussian (Laplace) posterior: ``mean`` (..., p), the mode, and ``covariance`` (..., p, p) of its curvature."""
+
+    mean: FloatArray
+    covariance: FloatArray
+
+
+def sigmoid(logits: ArrayLike) -> FloatArray:
+    """1 / (1 + exp(-x)), without overflow."""
+    return 0.5 * (1.0 + np.tanh(0.5 * np.asarray(logits, dtype=np.float64)))
+
+
+def logits(items: ItemParameters, abilities: ArrayLike) -> FloatArray:
+    """a . theta - b of every item, shape (..., n_items) for abilities (..., D)."""
+    return np.asarray(abilities, dtype=np.float64) @ items.discrimination.T - items.difficulty
+
+
+def probabilities(items: ItemParameters, abilities: ArrayLike) -> FloatArray:
+    """Probability of a right answer to every item, shape (..., n_items) for abilities (..., D)."""
+    return sigmoid(logits(items, abilities))
+
+
+def log_likelihood(items: ItemParameters, abilities: ArrayLike, scores: ArrayLike) -> FloatArray:
+    """Log-likelihood in nats of ``scores`` (..., n_items) at ``abilities`` (..., D), shape (...)."""
+    return _log_likelihood(logits(items, abilities), np.asarray(scores, dtype=np.float64))
+
+
+def gradient(items: ItemParameters, abilities: ArrayLike, scores: ArrayLike) -> FloatArray:
+    """Gradient of `log_likelihood` by ability, shape (..., D)."""
+    residuals = np.asarray(scores, dtype=np.float64) - probabilities(items, abilities)
+    return np.nan_to_num(residuals, nan=0.0) @ items.discrimination
+
+
+def information(items: ItemParameters, abilities: ArrayLike) -> FloatArray:
+    """Fisher information of all items together about each ability, sum of p(1-p) a a^T, shape (..., D, D)."""
+    p = probabilities(items, abilities)
+    return _weighted_gram(items.discrimination, p * (1.0 - p))
+
+
+def fit_ability(
+    items: ItemParameters, scores: ArrayLike, *, mean: ArrayLike = 0.0, precision: ArrayLike = 1.0
+) -> Posterior:
+    """Maximum a posteriori ability of each row of ``scores`` (..., n_items); mean (..., D).
+
+    The prior is normal with this ``mean`` and ``precision`` (a number, (D,) or (D, D)), by default N(0, I), which keeps
+    the ability finite where all answers are right, all wrong, or none is known.
+    """
+    return fit_logistic(items.discrimination, -items.difficulty, scores, mean=mean, precision=precision)
+
+
+def fit_lambda(
+    items: ItemParameters,
+    scores: ArrayLike,
+    parents: ArrayLike,
+    *,
+    precision: ArrayLike = 1.0,
+    bounds: tuple[float, float] = (0.0, 1.0),
+) -> Posterior:
+    """Lambdas of merges whose ability is sum_i lambda_i theta_i (MERGE3, arXiv 2502.10436, mp-IRT); mean (..., P).
+
+    ``parents`` (P, D) are the parents' abilities, ``scores`` (..., n_items) the merges' answers. The prior is normal
+    around 1/P with this ``precision``, cut to ``bounds``: unlike plain maximum likelihood it stays finite where all
+    answers are right or all wrong, and unique where parents' abilities are collinear. The ability is ``mean @ parents``.
+    """
+    abilities = np.asarray(parents, dtype=np.float64)
+    if abilities.ndim != 2 or abilities.shape[1] != items.n_dimensions or not np.isfinite(abilities).all():
+        raise DataError(
+            f"parents' abilities: expected finite, of shape (parents, {items.n_dimensions}), got {abilities.shape}"
+        )
+    return fit_logistic(
+        items.discrimination @ abilities.T,
+        -items.difficulty,
+        scores,
+        mean=1.0 / len(abilities),
+        precision=precision,
+        bounds=bounds,
+    )
+
+
+def fit_logistic(
+    design: FloatArray,
+    offset: ArrayLike,
+    scores: ArrayLike,
+    *,
+    mean: ArrayLike = 0.0,
+    precision: ArrayLike = 1.0,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
+    start: FloatArray | None = None,
+    max_steps: int = 100,
+) -> Posterior:
+    """Maximum a posteriori coefficients of the logistic regressions score ~ sigmoid(design @ beta + offset).
+
+    ``design`` (n, p) and ``offset`` (n,) are shared by all rows of ``scores`` (..., n); each row is a fit of its own and
+    gives a mean (..., p). The prior is normal with ``mean`` and positive definite ``precision`` (a number, (p,) or
+    (p, p)), cut to the box ``bounds``. Projected Newton (Bertsekas 1982) with backtracking: the log posterior never
+    decreases, from ``start`` (..., p) on (default: the prior's mean). Raises DataError on scores outside [0, 1].
+    """
+    n, p = design.shape
+    answers = np.asarray(scores, dtype=np.float64)
+    if answers.shape[-1:] != (n,):
+        raise DataError(f"scores: expected one for each of {n} items in the last dimension, got shape {answers.shape}")
+    if ((answers < 0) | (answers > 1)).any():
+        raise DataError("scores: expected numbers in [0, 1]; rescale the metric")
+    rows = answers.reshape(-1, n)
+    problem = _Logistic(
+        design, np.broadcast_to(np.asarray(offset, dtype=np.float64), (n,)), *_prior(mean, precision, p)
+    )
+    low, high = bounds
+    beta = np.tile(problem.mean, (len(rows), 1)) if start is None else np.array(start, dtype=np.float64).reshape(-1, p)
+    beta = np.clip(beta, low, high)
+    value = problem.log_posterior(beta, rows)
+    open_rows = np.arange(len(rows))
+    for _ in range(max_steps):
+        if not len(open_rows):
+            break
+        open_beta, open_scores = beta[open_rows], rows[open_rows]
+        slope, curvature = problem.derivatives(open_beta, open_scores)
+        step = _newton_step(open_beta, slope, curvature, low, high)
+        moved, moved_value = problem.backtrack(open_beta, value[open_rows], slope, step, open_scores, low, high)
+        beta[open_rows], value[open_rows] = moved, moved_value
+        open_rows = open_rows[np.abs(moved - open_beta).max(axis=1) > 1e-9 * (1.0 + np.abs(moved).max(axis=1))]
+    curvature = problem.derivatives(beta, rows)[1]
+    shape = answers.shape[:-1]
+    covariance = np.asarray(np.linalg.inv(curvature), dtype=np.float64)
+    return Posterior(beta.reshape(*shape, p), covariance.reshape(*shape, p, p))
+
+
+class _Logistic(NamedTuple):
+    """Logistic regressions under one Gaussian prior; beta is (rows, p), scores (rows, n)."""
+
+    design: FloatArray
+    offset: FloatArray
+    mean: FloatArray
+    precision: FloatArray
+
+    def log_posterior(self, beta: FloatArray, scores: FloatArray) -> FloatArray:
+        gap = beta - self.mean
+        penalty = 0.5 * np.einsum("kp,pq,kq->k", gap, self.precision, gap)
+        return _log_likelihood(beta @ self.design.T + self.offset, scores) - penalty
+
+    def derivatives(self, beta: FloatArray, scores: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Gradient (rows, p) and negative Hessian (rows, p, p) of the log posterior."""
+        chance = sigmoid(beta @ self.design.T + self.offset)
+        asked = ~np.isnan(scores)
+        slope = np.where(asked, scores - chance, 0.0) @ self.design - (beta - self.mean) @ self.precision
+        return slope, _weighted_gram(self.design, asked * chance * (1.0 - chance)) + self.precision
+
+    def backtrack(
+        self,
+        beta: FloatArray,
+        value: FloatArray,
+        slope: FloatArray,
+        step: FloatArray,
+        scores: FloatArray,
+        low: float,
+        high: float,
+    ) -> tuple[FloatArray, FloatArray]:
+        """The longest of the steps 1, 1/2, 1/4 ... that gains enough (Armijo), row by row; a row without one stays."""
+        moved, moved_value = beta.copy(), value.copy()
+        pending = np.arange(len(beta))
+        for halvings in range(30):
+            trial = np.clip(beta[pending] + 0.5**halvings * step[pending], low, high)
+            trial_value = self.log_posterior(trial, scores[pending])
+            promised = 1e-4 * ((trial - beta[pending]) * slope[pending]).sum(axis=1)
+            rounding = 1e-13 * (1.0 + np.abs(value[pending]))
+            good = trial_value >= value[pending] + np.maximum(promised, 0.0) - rounding
+            moved[pending[good]], moved_value[pending[good]] = trial[good], trial_value[good]
+            pending = pending[~good]
+            if not len(pending):
+                break
+        return moved, moved_value
+
+
+def _prior(mean: ArrayLike, precision: ArrayLike, p: int) -> tuple[FloatArray, FloatArray]:
+    matrix = np.asarray(precision, dtype=np.float64)
+    if matrix.ndim < 2:
+        matrix = np.eye(p) * matrix
+    if matrix.shape != (p, p) or not np.isfinite(matrix).all() or np.linalg.eigvalsh(matrix).min() <= 0:
+        raise DataError(f"prior precision: expected positive and definite, for {p} dimension(s), got {precision!r}")
+    return np.broadcast_to(np.asarray(mean, dtype=np.float64), (p,)), matrix
+
+
+def _newton_step(beta: FloatArray, slope: FloatArray, curvature: FloatArray, low: float, high: float) -> FloatArray:
+    # A coefficient pressed against its bound is decoupled from the others: clipping it would otherwise bend their
+    # joint step away from an ascent direction.
+    margin = 1e-3 * min(high - low, 1.0)
+    pressed = ((beta <= low + margin) & (slope < 0)) | ((beta >= high - margin) & (slope > 0))
+    coupled = ~(pressed[:, :, None] | pressed[:, None, :]) | np.eye(beta.shape[1], dtype=bool)
+    return np.linalg.solve(np.where(coupled, curvature, 0.0), slope[:, :, None])[:, :, 0]
+
+
+def _weighted_gram(design: FloatArray, weights: FloatArray) -> FloatArray:
+    """sum_j weights[..., j] x_j x_j^T, shape (..., p, p)."""
+    n, p = design.shape
+    outer = (design[:, :, None] * design[:, None, :]).reshape(n, p * p)
+    return (weights @ outer).reshape(*weights.shape[:-1], p, p)
+
+
+def _log_likelihood(logit: FloatArray, scores: FloatArray) -> FloatArray:
+    terms = np.where(np.isnan(scores), 0.0, scores * logit - np.logaddexp(0.0, logit))
+    return np.asarray(terms.sum(axis=-1), dtype=np.float64)
