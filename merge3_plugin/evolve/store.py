@@ -1,0 +1,245 @@
+"""The run's record: one SQLite file that holds every evaluation before anything is decided on it.
+
+The search is a deterministic program over recorded evaluations: run again after a stop, it asks for the same evaluations
+in the same order, finds those that are here, and goes on with the first that is not. So the record is
+all that a resume needs, and a process killed at any moment loses the evaluation in flight and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from merge3_plugin.errors import RunError
+
+SCHEMA_VERSION = 1
+FILE_NAME = "run.sqlite"
+
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE candidates (id TEXT PRIMARY KEY, recipe TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE evaluations (
+  number INTEGER PRIMARY KEY, candidate TEXT NOT NULL, purpose TEXT NOT NULL, state TEXT NOT NULL,
+  whole TEXT NOT NULL, n_items INTEGER NOT NULL, error TEXT, started REAL NOT NULL, seconds REAL NOT NULL,
+  UNIQUE (candidate, purpose));
+CREATE TABLE answers (
+  evaluation INTEGER NOT NULL REFERENCES evaluations (number), task TEXT NOT NULL, item TEXT NOT NULL,
+  score REAL NOT NULL, PRIMARY KEY (evaluation, task, item)) WITHOUT ROWID;
+CREATE TABLE events (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, body TEXT NOT NULL, time REAL NOT NULL);
+"""
+
+COMPLETE, FAILED = "COMPLETE", "FAILED"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One scoring of one candidate.
+
+    ``purpose`` is parents, calibration, search or confirmation; ``answers`` maps task -> item id -> score for the items scored
+    here; ``whole`` maps task -> value for metrics that are no per-item score; ``error`` is set when ``state`` is FAILED.
+    """
+
+    candidate: str
+    purpose: str
+    state: str
+    answers: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    whole: Mapping[str, float] = field(default_factory=dict)
+    error: str | None = None
+    seconds: float = 0.0
+
+    @property
+    def n_items(self) -> int:
+        return sum(len(scores) for scores in self.answers.values())
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)
+
+
+class RunStore:
+    """The record of one run folder. Raises RunError for a file that is not one, or of a newer schema."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE_NAME
+        try:
+            self._db = sqlite3.connect(self.path, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            # Every commit reaches the disk before the optimiser hears of it, power cuts included.
+            self._db.execute("PRAGMA synchronous=FULL")
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0:
+                with self._transaction():
+                    for statement in _SCHEMA.split(";"):
+                        self._db.execute(statement)
+                    self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        except sqlite3.DatabaseError as error:
+            raise RunError(f"{self.path}: expected a run's record, got: {error}; name another --storage-path") from None
+        if version > SCHEMA_VERSION:
+            raise RunError(
+                f"{self.path}: expected schema {SCHEMA_VERSION} or older, got {version}; upgrade merge3-plugin"
+            )
+
+    @classmethod
+    def open(cls, folder: Path) -> RunStore:
+        """The record of a folder that has one. Raises RunError when it has none."""
+        if not (folder / FILE_NAME).is_file():
+            raise RunError(f"{folder}: expected a run folder with {FILE_NAME}, found none; name a --storage-path")
+        return cls(folder)
+
+    def close(self) -> None:
+        self._db.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def pin(self, key: str, value: Any) -> Any:
+        """Keep ``value`` under ``key`` unless something is there already; returns what is there."""
+        self._db.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (key, _dump(value)))
+        return json.loads(self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()[0])
+
+    def meta(self) -> dict[str, Any]:
+        return {key: json.loads(value) for key, value in self._db.execute("SELECT key, value FROM meta ORDER BY key")}
+
+    def add_candidate(self, candidate: str, recipe: Mapping[str, Any]) -> None:
+        self._db.execute("INSERT OR IGNORE INTO candidates VALUES (?, ?)", (candidate, _dump(recipe)))
+
+    def recipe(self, candidate: str) -> dict[str, Any] | None:
+        row = self._db.execute("SELECT recipe FROM candidates WHERE id = ?", (candidate,)).fetchone()
+        return None if row is None else json.loads(row[0])
+
+    def add(self, evaluation: Evaluation) -> None:
+        """Write the evaluation and all its answers, or nothing."""
+        with self._transaction():
+            number = self._db.execute(
+                "INSERT INTO evaluations (candidate, purpose, state, whole, n_items, error, started, seconds)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    evaluation.candidate,
+                    evaluation.purpose,
+                    evaluation.state,
+                    _dump(dict(evaluation.whole)),
+                    evaluation.n_items,
+                    evaluation.error,
+                    time.time() - evaluation.seconds,
+                    evaluation.seconds,
+                ),
+            ).lastrowid
+            self._db.executemany(
+                "INSERT INTO answers VALUES (?, ?, ?, ?)",
+                (
+                    (number, task, item, score)
+                    for task, scores in evaluation.answers.items()
+                    for item, score in scores.items()
+                ),
+            )
+
+    def find(self, candidate: str, purpose: str) -> Evaluation | None:
+        """The recorded evaluation of this candidate for this purpose, or None."""
+        row = self._db.execute(
+            "SELECT number, state, whole, error, seconds FROM evaluations WHERE candidate = ? AND purpose = ?",
+            (candidate, purpose),
+        ).fetchone()
+        if row is None:
+            return None
+        number, state, whole, error, seconds = row
+        answers: dict[str, dict[str, float]] = {}
+        for task, item, score in self._db.execute(
+            "SELECT task, item, score FROM answers WHERE evaluation = ? ORDER BY task, item", (number,)
+        ):
+            answers.setdefault(task, {})[item] = score
+        return Evaluation(candidate, purpose, state, answers, json.loads(whole), error, seconds)
+
+    def known_answers(self, candidate: str, task: str) -> dict[str, float]:
+        """Every recorded score of the candidate on the task, whatever it was scored for: item id -> score."""
+        return dict(
+            self._db.execute(
+                "SELECT item, score FROM answers JOIN evaluations ON evaluation = number"
+                " WHERE candidate = ? AND task = ? ORDER BY number",
+                (candidate, task),
+            )
+        )
+
+    def spent(self) -> dict[str, dict[str, float]]:
+        """For each purpose: evaluations, failures, items scored and seconds."""
+        rows = self._db.execute(
+            "SELECT purpose, COUNT(*), SUM(state = 'FAILED'), SUM(n_items), SUM(seconds) FROM evaluations"
+            " GROUP BY purpose ORDER BY MIN(number)"
+        )
+        return {p: {"evaluations": n, "failed": f, "items": i, "seconds": s} for p, n, f, i, s in rows}
+
+    def event(self, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Record that a step happened, once. Raises RunError when the record says that it went otherwise.
+
+        Returns ``body``. The names are those of the program's steps ("ask 3", "tell 3"): a replay
+        that differs from the record means that something outside the config has changed.
+        """
+        text = _dump(body)
+        with self._transaction():
+            row = self._db.execute("SELECT body FROM events WHERE name = ?", (name,)).fetchone()
+            if row is None:
+                self._db.execute(
+                    "INSERT INTO events (name, body, time) VALUES (?, ?, ?)", (name, text, time.time())
+                )
+            elif row[0] != text:
+                raise RunError(
+                    f"{self.path}: expected step {name!r} to go as recorded, it went differently now: a library, the "
+                    "machine's arithmetic or the data has changed; start in a new --storage-path"
+                )
+        return dict(body)
+
+    def events(self) -> list[tuple[str, dict[str, Any]]]:
+        return [(n, json.loads(b)) for n, b in self._db.execute("SELECT name, body FROM events ORDER BY number")]
+
+    def canonical(self, model_names: Iterable[str] = ()) -> Iterator[str]:
+        """The record as JSON lines without wall-clock and paths: equal for equal runs, broken or not.
+
+        ``model_names`` are the parents as the config names them; each is written as ``model[i]``.
+        """
+        alias = {name: f"model[{i}]" for i, name in enumerate(model_names)}
+
+        def clean(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {alias.get(k, k): clean(v) for k, v in value.items()}
+            if isinstance(value, list):
+                return [clean(v) for v in value]
+            return alias.get(value, value) if isinstance(value, str) else value
+
+        for key, value in self.meta().items():
+            if not key.startswith("local."):
+                yield _dump({"meta": key, "value": clean(value)})
+        for candidate, recipe in self._db.execute("SELECT id, recipe FROM candidates ORDER BY id"):
+            yield _dump({"candidate": candidate, "recipe": clean(json.loads(recipe))})
+        for number, candidate, purpose, state, whole, error in self._db.execute(
+            "SELECT number, candidate, purpose, state, whole, error FROM evaluations ORDER BY number"
+        ):
+            answers = self._db.execute(
+                "SELECT task, item, score FROM answers WHERE evaluation = ? ORDER BY task, item", (number,)
+            ).fetchall()
+            # A traceback names files; its last line says what failed.
+            reason = error.strip().splitlines()[-1] if error else None
+            yield _dump(
+                {
+                    "evaluation": number,
+                    "candidate": candidate,
+                    "purpose": purpose,
+                    "state": state,
+                    "whole": json.loads(whole),
+                    "error": reason,
+                    "answers": answers,
+                }
+            )
+        for name, body in self.events():
+            yield _dump({"event": name, "body": clean(body)})

@@ -1,0 +1,79 @@
+import json
+import sqlite3
+
+import pytest
+
+from merge3_plugin.errors import RunError
+from merge3_plugin.evolve.store import COMPLETE, FAILED, Evaluation, RunStore
+
+ANSWERS = {"t": {"b": 0.1, "a": 1.0}, "u": {"a": 1 / 3}}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return RunStore(tmp_path)
+
+
+def test_an_evaluation_comes_back_exactly_also_from_another_process(store, tmp_path):
+    store.add(Evaluation("c", "search", COMPLETE, ANSWERS, {"ppl": 12.5}, seconds=2.0))
+    again = RunStore.open(tmp_path).find("c", "search")
+    assert again.answers == ANSWERS and again.whole == {"ppl": 12.5} and again.n_items == 3
+    assert store.find("c", "confirmation") is None
+    assert store.known_answers("c", "t") == ANSWERS["t"]
+    store.add(Evaluation("c", "confirmation", COMPLETE, {"t": {"z": 0.0}}))
+    assert store.known_answers("c", "t") == {**ANSWERS["t"], "z": 0.0}
+    assert store.spent()["search"] == {"evaluations": 1, "failed": 0, "items": 3, "seconds": 2.0}
+
+
+def test_an_evaluation_is_written_whole_or_not_at_all(store):
+    with pytest.raises(sqlite3.IntegrityError):
+        store.add(Evaluation("c", "search", COMPLETE, {"t": {"a": 1.0, "b": None}}))
+    assert store.find("c", "search") is None and store.known_answers("c", "t") == {}
+    store.add(Evaluation("c", "search", FAILED, error="boom"))
+    with pytest.raises(sqlite3.IntegrityError):
+        store.add(Evaluation("c", "search", COMPLETE, ANSWERS))
+    assert store.find("c", "search").state == FAILED
+
+
+def test_a_step_that_goes_otherwise_than_recorded_is_an_error(store):
+    assert store.event("ask 0", {"x": [0.1]}) == {"x": [0.1]}
+    store.event("ask 0", {"x": [0.1]})
+    assert store.events() == [("ask 0", {"x": [0.1]})]
+    with pytest.raises(RunError, match="'ask 0'"):
+        store.event("ask 0", {"x": [0.2]})
+
+
+def test_pin_keeps_the_first(store):
+    assert store.pin("config", {"a": 1}) == {"a": 1}
+    assert store.pin("config", {"a": 2}) == {"a": 1}
+
+
+def test_canonical_leaves_out_clocks_and_paths(tmp_path):
+    texts = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        store = RunStore(tmp_path / name)
+        store.pin("seed", 3)
+        store.pin("local.folder", str(tmp_path / name))
+        store.add_candidate("c", {"models": [{"model": f"/{name}/m"}], "base_model": f"/{name}/m"})
+        store.add(Evaluation("c", "search", COMPLETE, ANSWERS, seconds=len(texts)))
+        store.add(Evaluation("d", "search", FAILED, error=f'File "/{name}/x.py"\nValueError: nan\n'))
+        store.event("tell 0", {"costs": [1.0]})
+        texts.append("\n".join(store.canonical([f"/{name}/m"])))
+    assert texts[0] == texts[1]
+    lines = [json.loads(line) for line in texts[0].splitlines()]
+    assert lines[1]["recipe"] == {"models": [{"model": "model[0]"}], "base_model": "model[0]"}
+    assert [line["error"] for line in lines if "evaluation" in line] == [None, "ValueError: nan"]
+
+
+def test_foreign_and_newer_files_are_refused(tmp_path):
+    with pytest.raises(RunError, match="found none"):
+        RunStore.open(tmp_path)
+    (tmp_path / "run.sqlite").write_text("no database " * 100)
+    with pytest.raises(RunError, match="expected a run's record"):
+        RunStore(tmp_path)
+    (tmp_path / "run.sqlite").unlink()
+    with sqlite3.connect(tmp_path / "run.sqlite") as db:
+        db.execute("PRAGMA user_version=99")
+    with pytest.raises(RunError, match="99; upgrade"):
+        RunStore(tmp_path)
