@@ -1,0 +1,101 @@
+"""One candidate: merge, score, record. What the record already holds is never computed again."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from merge3_plugin.evolve.store import COMPLETE, FAILED, Evaluation, RunStore
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model of the run: a merge by ``recipe``, or, where ``parent`` is set, that parent as it is.
+
+    A parent that the search space can express exactly has both: its answers are the same either way.
+    """
+
+    id: str
+    recipe: Mapping[str, Any] | None = None
+    parent: str | None = None
+
+
+class LiveModel(Protocol):
+    """What changes the weights of the model that the scorer reads."""
+
+    def merge(self, recipe: Mapping[str, Any]) -> None: ...
+
+    def load_parent(self, name: str) -> None: ...
+
+
+class ItemScorer(Protocol):
+    """What scores the live model as it is now."""
+
+    def score(self, task: str, item_ids: Sequence[str]) -> Mapping[str, float]: ...
+
+    def score_whole(self, task: str) -> float: ...
+
+
+class Evaluator:
+    """Evaluates candidates through the record; ``finished`` hears of every new evaluation once it is on disk."""
+
+    def __init__(
+        self, store: RunStore, live: LiveModel, scorer: ItemScorer, finished: Callable[[Evaluation], None]
+    ) -> None:
+        self._store, self._live, self._scorer, self._finished = store, live, scorer, finished
+
+    def evaluate(
+        self, candidate: Candidate, purpose: str, items: Mapping[str, Sequence[str]], whole: Iterable[str] = ()
+    ) -> Evaluation:
+        """Score the candidate on ``items`` (task -> ids) and on the tasks of ``whole``, unless recorded.
+
+        The evaluation holds only the answers that the record lacked; ``answers`` gives them all. A candidate
+        that cannot be merged or scored is a FAILED evaluation, with its traceback.
+        """
+        recorded = self._store.find(candidate.id, purpose)
+        if recorded is not None:
+            return recorded
+        if candidate.recipe is not None:
+            self._store.add_candidate(candidate.id, candidate.recipe)
+        started = time.monotonic()
+        missing = self._missing(candidate.id, items)
+        try:
+            scored, values = self._score(candidate, missing, list(whole))
+            state, error = COMPLETE, None
+        except Exception:  # The candidate boundary: whatever fails in here is this candidate's failure, not the run's.
+            scored, values, state, error = {}, {}, FAILED, traceback.format_exc()
+        evaluation = Evaluation(
+            candidate.id, purpose, state, scored, values, error, seconds=time.monotonic() - started
+        )
+        self._store.add(evaluation)
+        self._finished(evaluation)
+        return evaluation
+
+    def answers(self, candidate: Candidate, task: str, item_ids: Iterable[str]) -> dict[str, float]:
+        """The recorded scores of the candidate on these items, in their order; items never asked are absent."""
+        known = self._store.known_answers(candidate.id, task)
+        return {item: known[item] for item in item_ids if item in known}
+
+    def _missing(self, candidate_id: str, items: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+        missing = {}
+        for task, ids in items.items():
+            known = self._store.known_answers(candidate_id, task)
+            missing[task] = [item for item in ids if item not in known]
+        return {task: ids for task, ids in missing.items() if ids}
+
+    def _score(
+        self, candidate: Candidate, items: Mapping[str, Sequence[str]], whole: Sequence[str]
+    ) -> tuple[dict[str, Mapping[str, float]], dict[str, float]]:
+        if not items and not whole:
+            return {}, {}
+        if candidate.parent is not None:
+            self._live.load_parent(candidate.parent)
+        else:
+            self._live.merge(candidate.recipe or {})
+        return (
+            {task: self._scorer.score(task, ids) for task, ids in items.items()},
+            {task: self._scorer.score_whole(task) for task in whole},
+        )
