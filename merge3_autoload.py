@@ -1,0 +1,104 @@
+"""Tells lm-eval of merge3's tasks and mergekit of the plug-ins' merge methods, when and only when these are imported.
+
+``merge3_autoload.pth`` imports this module whenever Python starts, so it uses the standard library alone, never imports
+``merge3_plugin`` at start, and turns every error into one warning. ``MERGE3_AUTOLOAD=0`` switches it off.
+"""
+
+import os
+import sys
+
+_failures = []
+
+
+def _carefully(action, *arguments):
+    """Do what merge3 adds to another tool; that it fails is a warning, once, and never that tool's failure."""
+    try:
+        return action(*arguments)
+    except Exception as error:  # noqa: BLE001
+        if not _failures:
+            print(f"merge3: warning: no tasks or merge methods of its own here: {error!r}", file=sys.stderr)
+        _failures.append(error)
+
+
+def tasks_folder():
+    """Where the task YAML lies, or None once merge3 is uninstalled. Looks, but does not import.
+
+    It lies beside the package, in the wheel and in a clone. Asked for by its own name it could be two folders, that of
+    the installation and that of the current directory, and lm-eval would announce every task twice.
+    """
+    from importlib.util import find_spec
+
+    spec = find_spec("merge3_plugin")
+    origin = spec.origin if spec and spec.origin else ""
+    folder = os.path.join(os.path.dirname(os.path.dirname(origin)), "lm_eval_tasks")
+    return folder if origin and os.path.isdir(folder) else None
+
+
+def _with_our_tasks(include_path):
+    folder = tasks_folder()
+    paths = list(include_path) if isinstance(include_path, list | tuple) else [include_path] if include_path else []
+    if folder is None or any(os.path.exists(path) and os.path.samefile(path, folder) for path in paths):
+        return include_path
+    return [folder, *paths]  # first, because in lm-eval a later path wins: the user's
+
+
+def _patch_task_manager(module):
+    from functools import wraps
+
+    original = module.TaskManager.__init__
+
+    @wraps(original)
+    def __init__(self, verbosity=None, include_path=None, *args, **kwargs):
+        original(self, verbosity, _carefully(_with_our_tasks, include_path) or include_path, *args, **kwargs)
+
+    module.TaskManager.__init__ = __init__
+
+
+def _register_merge_methods():
+    if tasks_folder():
+        from merge3_plugin.plugins import plugin_host
+
+        plugin_host().merge_methods()
+
+
+def _patch_merge_methods(module):
+    from functools import wraps
+
+    def telling_first(look_up):
+        @wraps(look_up)
+        def told(*args, **kwargs):
+            if untold:
+                _carefully(untold.pop())  # emptied before plug-ins run: they may look methods up too
+            return look_up(*args, **kwargs)
+
+        return told
+
+    untold = [_register_merge_methods]
+    module.get, module.registered_methods = telling_first(module.get), telling_first(module.registered_methods)
+
+
+_PATCHES = {"lm_eval.tasks.manager": _patch_task_manager, "mergekit.merge_methods": _patch_merge_methods}
+
+
+class _Finder:
+    """Leaves the finding to the other finders, and patches a module of ``_PATCHES`` once it has run."""
+
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name not in _PATCHES:
+            return None
+        found = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not cls)
+        spec = next(filter(None, found), None)
+        if spec is not None and spec.loader is not None:
+            run = spec.loader.exec_module
+
+            def exec_module(module):
+                run(module)
+                _carefully(_PATCHES[name], module)
+
+            spec.loader.exec_module = exec_module
+        return spec
+
+
+if os.environ.get("MERGE3_AUTOLOAD") != "0":
+    sys.meta_path.insert(0, _Finder)
