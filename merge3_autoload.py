@@ -11,7 +11,7 @@ _failures = []
 
 
 def _carefully(action, *arguments):
-    """Do what merge3 adds to another tool; that it fails is a warning, once, and never that tool's failure."""
+    """Do what merge3 adds to another tool: its failure is one warning, and never that tool's failure."""
     try:
         return action(*arguments)
     except Exception as error:  # noqa: BLE001
@@ -21,11 +21,7 @@ def _carefully(action, *arguments):
 
 
 def tasks_folder():
-    """Where the task YAML lies, or None once merge3 is uninstalled. Looks, but does not import.
-
-    It lies beside the package, in the wheel and in a clone. Asked for by its own name it could be two folders, that of
-    the installation and that of the current directory, and lm-eval would announce every task twice.
-    """
+    """Where the task YAML lies: beside the package, in a wheel and in a clone; None once merge3 is uninstalled."""
     from importlib.util import find_spec
 
     spec = find_spec("merge3_plugin")
@@ -37,9 +33,8 @@ def tasks_folder():
 def _with_our_tasks(include_path):
     folder = tasks_folder()
     paths = list(include_path) if isinstance(include_path, list | tuple) else [include_path] if include_path else []
-    if folder is None or any(os.path.exists(path) and os.path.samefile(path, folder) for path in paths):
-        return include_path
-    return [folder, *paths]  # first, because in lm-eval a later path wins: the user's
+    known = folder is None or any(os.path.exists(path) and os.path.samefile(path, folder) for path in paths)
+    return include_path if known else [folder, *paths]  # first: in lm-eval a later path, the user's, wins
 
 
 def _patch_task_manager(module):
