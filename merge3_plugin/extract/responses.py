@@ -1,0 +1,248 @@
+"""Responses of several models on one benchmark: from lm-eval's sample logs, or from an ``.npz``."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from merge3_plugin.domain import ResponseMatrix
+from merge3_plugin.errors import DataError, nearest
+from merge3_plugin.extract.logs import Answer, Pair, SampleLog, Samples, find_logs
+
+DEFAULT_METRIC: Pair = ("acc", "none")  # mergekit-evolve's default too
+
+
+@dataclass(frozen=True, eq=False)
+class Responses:
+    """A response matrix and where it comes from.
+
+    ``item_hashes`` (n_items) are content hashes of the documents, None where they were not seen. ``provenance`` is
+    plain JSON: task, metric, filter, num_fewshot, chat_template (its sha), dataset_path, dataset_name, revision,
+    split, models, n_documents and files (name and sha256); None where unknown, and a mapping by leaf task where the
+    leaves of a group differ. ``notes`` are lines that a person should read.
+    """
+
+    matrix: ResponseMatrix
+    item_hashes: tuple[str, ...] | None = None
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def read_responses(
+    sources: Iterable[str | Path],
+    task: str,
+    *,
+    metric: str | None = None,
+    filter_name: str | None = None,
+    id_field: str | None = None,
+) -> Responses:
+    """Answers of every model in ``sources`` on a task or group.
+
+    ``sources`` are files and folders (searched whole) of ``lm_eval --log_samples``, or one ``.npz``. One (metric,
+    filter) is read: the one named, else acc without a filter, else the only one that scores single items. Items are
+    sorted by id, so the order of the logs does not matter; for a group an id is ``leaf/id`` and the leaf is the item's
+    group. An item that a model was not asked (``--limit``, a missing leaf) is NaN. Of several runs of a task by one
+    model the newest is read.
+
+    Raises DataError when logs do not fit together: few-shot counts, templates, task versions, prompts or documents that
+    differ between models, a task, metric or filter that is not there, non-finite or out-of-range scores.
+    """
+    paths = [Path(source) for source in sources]
+    if any(path.suffix == ".npz" for path in paths):
+        if len(paths) > 1:
+            raise DataError(f"responses: expected one .npz or lm-eval's logs, got {len(paths)} sources; name one .npz")
+        return read_npz(paths[0], task)
+    logs = find_logs(paths)
+    leaves, is_group = _leaves(logs, task)
+    chosen, notes = _newest([log for log in logs if log.task in leaves])
+    for leaf in leaves:
+        _check_settings([log for log in chosen if log.task == leaf])
+    table = _Table(f"{task}: ")
+    pair: Pair | None = None
+    files = []
+    for log in chosen:
+        samples = Samples(log)
+        pair = pair or choose_pair(samples, metric, filter_name)
+        choose_pair(samples, *pair)  # the same one must be in every log
+        for item, answer in samples.answers(*pair, id_field).items():
+            table.add(log.model, f"{log.task}/{item}" if is_group else item, log.task, answer)
+        files.append({"name": f"{log.path.parent.name}/{log.path.name}", "sha256": samples.sha256})
+    matrix, hashes = table.build(is_group)
+    provenance = _provenance(chosen, task, pair) | {"models": list(matrix.model_ids), "files": files}
+    return Responses(matrix, hashes, provenance, (*notes, *_missing(matrix, provenance["n_documents"])))
+
+
+def read_npz(path: str | Path, task: str) -> Responses:
+    """Responses from an ``.npz`` of ``values`` (n_models, n_items), ``model_ids`` and, optionally, ``item_ids`` and
+    ``item_groups``. Without ``item_ids`` an item is called by its column. Raises DataError for anything else."""
+    path = Path(path)
+    try:
+        with np.load(path, allow_pickle=False) as loaded:
+            arrays = {name: loaded[name] for name in loaded.files}
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    except FileNotFoundError:
+        raise DataError(f"{path}: expected an .npz of responses, got no such file") from None
+    except (OSError, EOFError, ValueError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: expected an .npz of plain arrays, got: {' '.join(str(error).split())}") from None
+    for name in ("values", "model_ids"):
+        if name not in arrays:
+            raise DataError(f"{path}: expected an array {name!r}, got {', '.join(sorted(arrays)) or 'none'}")
+    values, models = arrays["values"], arrays["model_ids"]
+    item_ids = arrays.get("item_ids", np.arange(values.shape[-1] if values.ndim else 0))
+    groups = arrays.get("item_groups")
+    for name, array in (("model_ids", models), ("item_ids", item_ids), ("item_groups", groups)):
+        if array is not None and array.ndim != 1:
+            raise DataError(f"{path}: expected {name} in one dimension, got shape {array.shape}")
+    try:
+        matrix = ResponseMatrix(values, models, item_ids, groups)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    provenance = {
+        "task": task,
+        "models": list(matrix.model_ids),
+        "n_documents": matrix.n_items,
+        "files": [{"name": path.name, "sha256": sha256}],
+    }
+    return Responses(matrix, None, provenance)
+
+
+def choose_pair(samples: Samples, metric: str | None, filter_name: str | None) -> Pair:
+    """The (metric, filter) to read from a log. Raises DataError, listing what is there, unless exactly one fits."""
+    pairs = samples.pairs()
+    fitting = [(m, f) for m, f in pairs if metric in (None, m) and filter_name in (None, f) and (metric or pairs[m, f])]
+    if len(fitting) == 1:
+        return fitting[0]
+    if DEFAULT_METRIC in fitting:
+        return DEFAULT_METRIC
+    there = ", ".join(f"--metric {m} --filter {f}" for m, f in sorted(p for p in pairs if pairs[p])) or "none"
+    asked = " and ".join(
+        f"{what} {name!r}" for what, name in (("metric", metric), ("filter", filter_name)) if name is not None
+    )
+    raise DataError(
+        f"{samples.log.path.name}: expected one metric and filter that score single items"
+        f"{f', {asked}' if asked else ''}, got {len(fitting)}; there are: {there}"
+    )
+
+
+class _Table:
+    """Collects answers and refuses an item whose document or prompt differs between models."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._scores: dict[str, dict[str, float]] = {}
+        self._first: dict[str, tuple[str, Answer]] = {}
+        self._groups: dict[str, str] = {}
+
+    def add(self, model: str, item: str, group: str, answer: Answer) -> None:
+        other, first = self._first.setdefault(item, (model, answer))
+        for what, mine, theirs in (
+            ("document", answer.item_hash, first.item_hash),
+            ("prompt", answer.prompt_hash, first.prompt_hash),
+        ):
+            if None not in (mine, theirs) and mine != theirs:
+                raise DataError(
+                    f"{self._where}expected the same {what} for all models, got different ones for item {item!r} in "
+                    f"the logs of {other!r} and {model!r}; run both on the same data, with one template and few-shot count"
+                )
+        self._groups[item] = group
+        self._scores.setdefault(model, {})[item] = answer.score
+
+    def build(self, grouped: bool) -> tuple[ResponseMatrix, tuple[str, ...]]:
+        items, models = sorted(self._first), sorted(self._scores)
+        values = np.array([[self._scores[model].get(item, np.nan) for item in items] for model in models])
+        matrix = ResponseMatrix(values, models, items, [self._groups[item] for item in items] if grouped else None)
+        return matrix, tuple(self._first[item][1].item_hash for item in items)
+
+
+def _leaves(logs: Sequence[SampleLog], task: str) -> tuple[list[str], bool]:
+    """Names of the leaf tasks that ``task`` stands for, and whether it is a group."""
+    tasks = {log.task for log in logs}
+    groups: dict[str, list[str]] = {}
+    for log in logs:
+        groups |= log.results.get("group_subtasks", {})
+    if task in tasks:
+        return [task], False
+    if task not in groups:
+        hint = nearest(task, tasks | groups.keys())
+        raise DataError(f"logs: expected samples of task {task!r}, got none{hint}")
+    leaves: dict[str, None] = {}
+    waiting = [task]
+    while waiting:
+        name = waiting.pop(0)
+        if groups.get(name):
+            waiting += groups[name]
+        elif name in tasks:
+            leaves[name] = None
+    if not leaves:
+        raise DataError(f"logs: expected samples of the tasks in group {task!r}, got only its results; log samples too")
+    return list(leaves), True
+
+
+def _newest(logs: Iterable[SampleLog]) -> tuple[list[SampleLog], list[str]]:
+    """The newest log of each (task, model), sorted, and a note on each that was passed over."""
+    chosen: dict[tuple[str, str], SampleLog] = {}
+    notes = []
+    for log in sorted(logs, key=lambda log: (log.date, log.path)):
+        older = chosen.get((log.task, log.model))
+        if older is not None:
+            notes.append(f"{log.model}: {log.task} was run more than once; reading {log.path.name}, not {older.date}")
+        chosen[log.task, log.model] = log
+    return [chosen[key] for key in sorted(chosen)], notes
+
+
+def _check_settings(logs: Sequence[SampleLog]) -> None:
+    known = [log for log in logs if log.settings]
+    for log in known[1:]:
+        for what, value in log.settings.items():
+            first = known[0].settings[what]
+            if value != first:
+                raise DataError(
+                    f"{log.task}: expected one {what} in all logs, got {first!r} for {known[0].model!r} "
+                    f"and {value!r} for {log.model!r}; give logs of one setting"
+                )
+
+
+def _provenance(logs: Sequence[SampleLog], task: str, pair: Pair | None) -> dict[str, Any]:
+    by_leaf: dict[str, dict[str, Any]] = {}
+    for log in logs:
+        if log.task in by_leaf or not log.results:
+            continue
+        arguments = log.config.get("dataset_kwargs") or {}
+        by_leaf[log.task] = {
+            "num_fewshot": log.settings["few-shot count"],
+            "chat_template": log.settings["chat template"],
+            "dataset_path": log.config.get("dataset_path"),
+            "dataset_name": log.config.get("dataset_name"),
+            "revision": arguments.get("revision"),
+            "split": log.config.get("test_split") or log.config.get("validation_split"),
+        }
+    names = ("num_fewshot", "chat_template", "dataset_path", "dataset_name", "revision", "split")
+    common = {name: _common({leaf: found[name] for leaf, found in by_leaf.items()}) for name in names}
+    counts = {log.task: log.n_documents for log in logs if log.n_documents is not None}
+    n_documents = sum(counts.values()) if counts.keys() == {log.task for log in logs} else None
+    metric, filter_name = pair or (None, None)
+    return {"task": task, "metric": metric, "filter": filter_name, **common, "n_documents": n_documents}
+
+
+def _common(by_leaf: Mapping[str, Any]) -> Any:
+    values = list(by_leaf.values())
+    return values[0] if values and all(value == values[0] for value in values) else (dict(by_leaf) or None)
+
+
+def _missing(matrix: ResponseMatrix, n_documents: int | None) -> list[str]:
+    notes = []
+    for model, row in zip(matrix.model_ids, matrix.values, strict=True):
+        asked = int((~np.isnan(row)).sum())
+        if asked < matrix.n_items:
+            notes.append(f"{model}: answered {asked:,} of {matrix.n_items:,} items; the others count as not asked")
+    if n_documents is not None and matrix.n_items < n_documents:
+        notes.append(
+            f"the logs hold {matrix.n_items:,} of the task's {n_documents:,} items: estimates will speak of those alone"
+        )
+    return notes
