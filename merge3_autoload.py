@@ -1,7 +1,7 @@
 """Tells lm-eval of merge3's tasks and mergekit of the plug-ins' merge methods, when and only when these are imported.
 
-``merge3_autoload.pth`` imports this module whenever Python starts, so it uses the standard library alone, never imports
-``merge3_plugin`` at start, and turns every error into one warning. ``MERGE3_AUTOLOAD=0`` switches it off.
+``merge3_autoload.pth`` imports this whenever Python starts: so it is of the standard library alone, without
+``merge3_plugin``, and every error becomes one warning. ``MERGE3_AUTOLOAD=0`` switches it off.
 """
 
 import os
@@ -11,9 +11,9 @@ _failures = []
 
 
 def _carefully(action, *arguments):
-    """Do what merge3 adds to another tool: its failure is one warning, and never that tool's failure."""
+    """Do what merge3 adds to another tool, while installed: its failure is one warning, never that tool's failure."""
     try:
-        return action(*arguments)
+        return action(*arguments) if tasks_folder() else None
     except Exception as error:  # noqa: BLE001
         if not _failures:
             print(f"merge3: warning: no tasks or merge methods of its own here: {error!r}", file=sys.stderr)
@@ -25,42 +25,42 @@ def tasks_folder():
     from importlib.util import find_spec
 
     spec = find_spec("merge3_plugin")
-    origin = spec.origin if spec and spec.origin else ""
-    folder = os.path.join(os.path.dirname(os.path.dirname(origin)), "lm_eval_tasks")
-    return folder if origin and os.path.isdir(folder) else None
+    folder = os.path.join(os.path.dirname(spec.origin), "..", "lm_eval_tasks") if spec and spec.origin else ""
+    return os.path.normpath(folder) if os.path.isdir(folder) else None
 
 
 def _with_our_tasks(include_path):
     folder = tasks_folder()
     paths = list(include_path) if isinstance(include_path, list | tuple) else [include_path] if include_path else []
-    known = folder is None or any(os.path.exists(path) and os.path.samefile(path, folder) for path in paths)
+    known = any(os.path.exists(path) and os.path.samefile(path, folder) for path in paths)
     return include_path if known else [folder, *paths]  # first: in lm-eval a later path, the user's, wins
 
 
-def _patch_task_manager(module):
-    from functools import wraps
+def _remember(manager):
+    from merge3_plugin.harness.registration import remember
 
+    remember(manager)
+
+
+def _patch_task_manager(module):
     original = module.TaskManager.__init__
 
-    @wraps(original)
     def __init__(self, verbosity=None, include_path=None, *args, **kwargs):
         original(self, verbosity, _carefully(_with_our_tasks, include_path) or include_path, *args, **kwargs)
+        _carefully(_remember, self)
 
+    __init__.__wrapped__ = original  # its signature, for whoever inspects it
     module.TaskManager.__init__ = __init__
 
 
 def _register_merge_methods():
-    if tasks_folder():
-        from merge3_plugin.plugins import plugin_host
+    from merge3_plugin.plugins import plugin_host
 
-        plugin_host().merge_methods()
+    plugin_host().merge_methods()
 
 
 def _patch_merge_methods(module):
-    from functools import wraps
-
     def telling_first(look_up):
-        @wraps(look_up)
         def told(*args, **kwargs):
             if untold:
                 _carefully(untold.pop())  # emptied before plug-ins run: they may look methods up too
@@ -82,8 +82,7 @@ class _Finder:
     def find_spec(cls, name, path=None, target=None):
         if name not in _PATCHES:
             return None
-        found = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not cls)
-        spec = next(filter(None, found), None)
+        spec = next((s for f in sys.meta_path if f is not cls and (s := f.find_spec(name, path, target))), None)
         if spec is not None and spec.loader is not None:
             run = spec.loader.exec_module
 
