@@ -1,0 +1,346 @@
+"""Recipes to weights without the disk: mergekit's methods on parents loaded once, into one live model."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mergekit import merge_methods
+from mergekit.architecture import WeightInfo
+from mergekit.common import ModelReference, dtype_from_name
+from mergekit.config import ConfigReader, InputSliceDefinition, MergeConfiguration, OutputSliceDefinition
+from mergekit.merge_methods.buffers import copy_non_floating_buffer
+from mergekit.options import MergeOptions
+from mergekit.parameter_resolver import resolve_parameters
+
+from merge3_plugin.errors import ConfigError, ModelError, RunError, nearest
+from merge3_plugin.merging import MergeFailed
+from merge3_plugin.merging.parents import Parent, load_family
+from merge3_plugin.merging.vocabulary import Vocabulary, check_vocabularies, load_tokenizers
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One tensor to merge: the output, the inputs by model, and the settings that hold there."""
+
+    output: WeightInfo
+    inputs: Mapping[ModelReference, WeightInfo]
+    settings: ConfigReader
+    label: str
+
+
+class Merger:
+    """Parents in memory and one live model, whose weights each recipe replaces.
+
+    ``model`` is a Hugging Face causal LM in eval mode, ``tokenizer`` the one it is saved with, ``config`` its config,
+    ``n_layers`` its depth, ``dtype`` the torch name of the dtype it is merged in, ``parents`` the parents' names,
+    ``chat_templates`` their chat templates (None: no template). ``flags`` are those that the command
+    ``mergekit-yaml RECIPE FOLDER --random-seed SEED`` needs besides to give the same weights.
+
+    Raises ModelError for parents that are missing, unreadable or do not fit each other: architecture, depth, shapes,
+    and, unless ``tokenizer_source`` is set, vocabulary.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[str],
+        base_model: str | None = None,
+        *,
+        tokenizer_source: str | None = None,
+        dtype: str = "auto",
+        device: str = "auto",
+        random_seed: int = 0,
+        trust_remote_code: bool = False,
+        allow_crimes: bool = False,
+        cache_dir: str | Path | None = None,
+    ) -> None:
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        options = MergeOptions(
+            trust_remote_code=trust_remote_code,
+            allow_crimes=allow_crimes,
+            transformers_cache=str(cache_dir) if cache_dir else None,
+            lora_merge_cache=str(cache_dir) if cache_dir else None,
+        )
+        base = _canonical(base_model) if base_model else None
+        names = list(dict.fromkeys([*map(_canonical, models), *([base] if base else [])]))
+        self.device = torch.device(device)
+        self.random_seed = random_seed
+        self.flags = _flags(options, self.device, lora=any("+" in name for name in names))
+        self._family = load_family(names, base, dtype=dtype, options=options)
+        self.parents = tuple(names)
+        self.n_layers = len(self._family.layers)
+        self.dtype = str(self._family.dtype).removeprefix("torch.")
+        self._base = base
+        self._donor = base or names[0]
+
+        tokenizers = load_tokenizers(self._family, options)
+        self.chat_templates = {name: getattr(tokenizers.get(name), "chat_template", None) for name in names}
+        self._vocabulary: Vocabulary | None = None
+        if tokenizer_source:
+            self._vocabulary = Vocabulary(self._family, base, tokenizer_source, options)
+            self.tokenizer = self._vocabulary.tokenizer
+        else:
+            check_vocabularies(self._family, tokenizers)
+            self.tokenizer = tokenizers.get(self._donor) or next(iter(tokenizers.values()))
+        self.model = self._live_model(options)
+        self._targets = self._live_tensors()
+
+    @property
+    def config(self) -> Any:
+        return self.model.config
+
+    def merge(self, recipe: Mapping[str, Any]) -> None:
+        """Write the weights of ``recipe`` (as ``mergekit-yaml`` would merge it) into the live model.
+
+        Random methods draw from ``random_seed``, tensor by tensor in mergekit's order; the caller's generators stay as
+        they were. Raises MergeFailed for NaN or infinite weights, or when the method gives up (the live model then holds
+        no candidate until the next ``merge`` or ``load_parent``), and ConfigError for a recipe that is not valid here.
+        """
+        try:
+            config = MergeConfiguration.model_validate(recipe)
+            method = merge_methods.get(config.merge_method)
+            jobs = sorted(self._jobs(config, method), key=lambda job: job.label)
+        except (ValueError, RuntimeError) as error:
+            raise ConfigError(f"recipe: expected one that mergekit accepts, got: {_one_line(error)}") from None
+        with _seeded(self.random_seed, self.device), torch.no_grad():
+            for job in jobs:
+                try:
+                    merged = self._merged(job, method)
+                except (ValueError, ArithmeticError) as error:
+                    raise MergeFailed(f"{config.merge_method}: {job.output.name}: {_one_line(error)}") from error
+                if merged.is_floating_point() and not torch.isfinite(merged).all():
+                    raise MergeFailed(
+                        f"{config.merge_method}: expected finite weights, got NaN or infinity in {job.output.name}"
+                    )
+                out_dtype = dtype_from_name(job.output.force_dtype or config.out_dtype)
+                self._targets[job.output.name].copy_(merged.to(out_dtype) if out_dtype else merged)
+
+    def load_parent(self, name: str) -> None:
+        """Write the weights of one parent into the live model, in the run's dtype and vocabulary."""
+        name = _canonical(name)
+        if name not in self.parents:
+            raise ModelError(f"model {name!r}: expected one of the parents{nearest(name, self.parents)}")
+        with torch.no_grad():
+            for weight in self._family.weights():
+                self._targets[weight.name].copy_(self._tensor(weight, name, self.parents, self._base))
+
+    def save(self, folder: str | Path) -> None:
+        """Save the live model as a normal Hugging Face folder: config, safetensors, generation config, tokenizer.
+
+        Raises RunError, before anything is written, when the disk has too little space.
+        """
+        from huggingface_hub import save_torch_state_dict
+
+        folder = Path(folder)
+        if folder.exists() and not folder.is_dir():
+            raise RunError(f"{folder}: expected a folder to save the model in, got a file; choose another name")
+        tensors = {name: tensor.detach().contiguous() for name, tensor in self._targets.items()}
+        needed = int(1.02 * sum(t.numel() * t.element_size() for t in tensors.values())) + 2**24
+        here = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+        if (free := shutil.disk_usage(here).free) < needed:
+            raise RunError(f"{folder}: expected {needed / 1e9:.2f} GB free to save the model, got {free / 1e9:.2f} GB")
+        folder.mkdir(parents=True, exist_ok=True)
+        save_torch_state_dict(tensors, folder)
+        self.model.config.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        source = Path(self._family.parents[self._donor].ref.model.path) / "generation_config.json"
+        if source.is_file():
+            shutil.copyfile(source, folder / source.name)
+
+    def _jobs(self, config: MergeConfiguration, method: Any) -> Iterator[_Job]:
+        """One job for each tensor, with the settings that mergekit's planner would resolve for it."""
+        family, slices = self._family, _slices(config, self.n_layers)
+        for definition in slices:
+            base = definition.base_model or config.base_model
+            method.validate_inputs([source.model for source in definition.sources], base)
+        if any(s.layer_range[1] > self.n_layers for definition in slices for s in definition.sources):
+            raise ValueError(f"a slice that reaches past layer {self.n_layers}")
+        readers = [ConfigReader(config=config, slice_out=definition, t=0) for definition in slices]
+        for weight in family.pre:
+            yield self._job(weight, slices[0], [weight] * len(slices[0].sources), readers[0])
+        done = 0
+        for definition, reader in zip(slices, readers, strict=True):
+            (length,) = {source.layer_range[1] - source.layer_range[0] for source in definition.sources}
+            if done + length > self.n_layers:
+                raise ValueError(f"more than {self.n_layers} layers")
+            for offset in range(length):
+                settings = reader.with_t(offset / (length - 1) if length > 1 else 1)
+                for position, weight in enumerate(family.layers[done + offset]):
+                    inputs = [family.layers[s.layer_range[0] + offset][position] for s in definition.sources]
+                    yield self._job(weight, definition, inputs, settings)
+            done += length
+        if done != self.n_layers:
+            raise ValueError(f"{done} layers, where the live model has {self.n_layers}")
+        for weight in family.post:
+            yield self._job(weight, slices[-1], [weight] * len(slices[-1].sources), readers[-1])
+
+    def _job(
+        self, output: WeightInfo, definition: OutputSliceDefinition, weights: Sequence[WeightInfo], reader: ConfigReader
+    ) -> _Job:
+        inputs = dict(zip((source.model for source in definition.sources), weights, strict=True))
+        # mergekit's executor goes through the tensors by the name they have in the inputs.
+        label = max(self._parent(model).labels[weight.name] for model, weight in inputs.items())
+        return _Job(output, inputs, reader, label)
+
+    def _merged(self, job: _Job, method: Any) -> torch.Tensor:
+        models, base = list(job.inputs), job.settings.base_model
+        tensors = self._inputs(job)
+        buffer = copy_non_floating_buffer(tensors, job.output.name)
+        if buffer is not None:
+            return buffer
+        shared, per_input = resolve_parameters(
+            method.spec,
+            tensor_name=job.output.name,
+            inputs={model: weight.name for model, weight in job.inputs.items()},
+            sources=job.settings.parameter_sources,
+            base_model=base,
+            t=job.settings.t,
+        )
+        for parameter in method.spec.input_parameters:
+            named = {model: values[parameter.name] for model, values in per_input.items() if parameter.name in values}
+            shared[parameter.name] = named
+        # What merge_tensors does, and the vocabulary axis, which it drops and mergekit-yaml hands to the method.
+        group = merge_methods.TensorGroup.from_tensors(
+            tensors,
+            ids=models,
+            base_index=models.index(base) if base in models else None,
+            name=job.output.name,
+            vocabulary_axis=job.output.vocabulary_axis,
+        )
+        (merged,) = method((group,), parameters=shared)
+        return merged
+
+    def _inputs(self, job: _Job) -> list[torch.Tensor]:
+        dtype = dtype_from_name(job.settings.config.dtype)
+        base = self._parent(job.settings.base_model).name if job.settings.base_model else None
+        names = [self._parent(model).name for model in job.inputs]
+        tensors = []
+        for name, weight in zip(names, job.inputs.values(), strict=True):
+            tensor = self._tensor(weight, name, names, base)
+            if dtype and tensor.is_floating_point() and not weight.force_dtype:
+                tensor = tensor.to(dtype)
+            tensors.append(tensor.to(self.device))
+        return tensors
+
+    def _tensor(self, weight: WeightInfo, name: str, together: Sequence[str], base: str | None) -> torch.Tensor:
+        """``weight`` of the parent ``name``, in the run's vocabulary, when the parents ``together`` are merged."""
+        if self._vocabulary is None or weight.vocabulary_axis is None:
+            return self._family.parents[name].tensors[weight.name]
+        return self._vocabulary.embed(weight, together, base)[name]
+
+    def _parent(self, model: ModelReference) -> Parent:
+        try:
+            return self._family.parents[str(model)]
+        except KeyError:
+            raise ValueError(
+                f"model {str(model)!r} is not among the parents{nearest(str(model), self.parents)}"
+            ) from None
+
+    def _live_model(self, options: MergeOptions) -> Any:
+        from transformers import AutoModelForCausalLM
+
+        ref = self._family.parents[self._donor].ref
+        folder = ref.merged(options.lora_merge_cache, options.trust_remote_code, options.lora_merge_dtype).model.path
+        try:
+            with torch.random.fork_rng(devices=[]):
+                model = AutoModelForCausalLM.from_pretrained(
+                    folder,
+                    dtype=self._family.dtype,
+                    local_files_only=True,
+                    trust_remote_code=options.trust_remote_code,
+                )
+                if self._vocabulary is not None:
+                    model.resize_token_embeddings(len(self._vocabulary), mean_resizing=False)
+        except (OSError, ValueError, RuntimeError) as error:
+            text = _one_line(error)
+            raise ModelError(f"model {self._donor!r}: expected a causal language model, got: {text}") from None
+        return model.eval().requires_grad_(False).to(self.device)
+
+    def _live_tensors(self) -> dict[str, torch.Tensor]:
+        """The live model's tensor for each of mergekit's names. Raises ModelError where the two do not match."""
+        wanted = {weight.name: weight for weight in self._family.weights()}
+        head, embeddings = self.model.get_output_embeddings(), self.model.get_input_embeddings()
+        if head is not None and head.weight is embeddings.weight:
+            names = {name for name, tensor in self.model.state_dict(keep_vars=True).items() if tensor is head.weight}
+            if names <= wanted.keys():  # a parent has an output layer of its own, so the merged model gets one
+                head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
+                self.model.config.tie_word_embeddings = False
+        state = self.model.state_dict()
+        targets = {}
+        for name, weight in wanted.items():
+            found = next((key for key in (name, *(weight.aliases or ())) if key in state), None)
+            if found is None:
+                raise ModelError(f"model {self._donor!r}: expected tensor {name} in the live model, got none")
+            targets[name] = state[found]
+        covered = {tensor.data_ptr() for tensor in targets.values()}
+        if lost := [name for name, tensor in state.items() if tensor.data_ptr() not in covered]:
+            raise ModelError(
+                f"model {self._donor!r}: mergekit does not merge its tensor {lost[0]}, which would be lost"
+            )
+        return targets
+
+
+def _canonical(name: str) -> str:
+    try:
+        return str(ModelReference.parse(name))
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(f"model {name!r}: expected a folder or hub id, got: {_one_line(error)}") from None
+
+
+def _flags(options: MergeOptions, device: torch.device, *, lora: bool) -> tuple[str, ...]:
+    flags = []
+    if device.type != "cpu":
+        flags += ["--device", str(device)]
+    if options.trust_remote_code:
+        flags.append("--trust-remote-code")
+    if options.allow_crimes:
+        flags.append("--allow-crimes")
+    if lora and options.lora_merge_cache:
+        flags += ["--lora-merge-cache", options.lora_merge_cache]
+    return tuple(flags)
+
+
+def _slices(config: MergeConfiguration, n_layers: int) -> list[OutputSliceDefinition]:
+    """The recipe's slices; a recipe of ``models`` is one slice of all layers, with the base added, as in mergekit."""
+    if config.slices:
+        for definition in config.slices:
+            if len({end - start for start, end in (source.layer_range for source in definition.sources)}) != 1:
+                raise ValueError("sources of different length in a slice")
+        return config.slices
+    if not config.models:
+        raise ValueError("modules; write slices or models")
+    sources = [
+        InputSliceDefinition(model=model.model, layer_range=(0, n_layers), parameters=model.parameters)
+        for model in config.models
+    ]
+    if config.base_model and config.base_model not in [source.model for source in sources]:
+        sources.append(InputSliceDefinition(model=config.base_model, layer_range=(0, n_layers)))
+    return [OutputSliceDefinition(sources=sources)]
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed every global generator as ``mergekit-yaml --random-seed`` does, and put them back afterwards."""
+    state, legacy = random.getstate(), np.random.get_state()
+    devices = [device] if device.type != "cpu" else []
+    with torch.random.fork_rng(devices=devices, device_type=device.type if devices else "cuda"):
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(state)
+            np.random.set_state(legacy)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,242 @@
+"""The parents of a run: found, checked against each other, and loaded once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mergekit.architecture import ConfiguredModuleArchitecture, WeightInfo, arch_info_for_config, get_architecture_info
+from mergekit.common import ModelReference, dtype_from_name
+from mergekit.config import MergeConfiguration
+from mergekit.io.tasks import LoaderCache, LoadTensor
+from mergekit.options import MergeOptions
+from safetensors import SafetensorError
+
+from merge3_plugin.errors import ModelError
+
+_HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+_DTYPES = ("float32", "bfloat16", "float16", "float64")
+
+
+@dataclass(frozen=True, eq=False)
+class Parent:
+    """A parent's ``name`` as recipes write it, where its files are, and its tensors by mergekit's names."""
+
+    name: str
+    ref: ModelReference
+    config: Any
+    tensors: Mapping[str, torch.Tensor]
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """The parents, and what they share: mergekit's weights before, in each layer of, and after the stack."""
+
+    parents: Mapping[str, Parent]
+    pre: Sequence[WeightInfo]
+    layers: Sequence[Sequence[WeightInfo]]
+    post: Sequence[WeightInfo]
+    dtype: torch.dtype
+
+    def weights(self) -> list[WeightInfo]:
+        """Every weight of the merged model."""
+        return [*self.pre, *(weight for layer in self.layers for weight in layer), *self.post]
+
+
+def load_family(names: Sequence[str], base: str | None, *, dtype: str, options: MergeOptions) -> Family:
+    """Find, check and load the parents ``names`` (the base among them), tensors memory-mapped where ``dtype`` is theirs.
+
+    ``dtype`` is ``auto`` (the parents' own, promoted where they differ) or a torch name. Raises ModelError for a model
+    that is missing, unreadable or pickled, and for a different architecture, number of layers, tensor or shape.
+    """
+    if dtype != "auto" and dtype not in _DTYPES:
+        raise ModelError(f"dtype: expected auto or one of {', '.join(_DTYPES)}, got {dtype!r}")
+    LoaderCache().setup(options)
+    refs = {name: find_model(name, options) for name in names}
+    configs = {name: _read_config(name, ref, options) for name, ref in refs.items()}
+    _check_configs(configs, allow_crimes=options.allow_crimes)
+    module = _module(names, base, refs, configs, options)
+    n_layers = module.num_layers()
+
+    present = {name: set(LoaderCache().get(ref).index.tensor_paths) for name, ref in refs.items()}
+    pre, post = _kept(module.pre_weights(), present), _kept(module.post_weights(), present)
+    layers = [_kept(module.layer_weights(index), present) for index in range(n_layers)]
+    wanted = [*pre, *(weight for layer in layers for weight in layer), *post]
+
+    raw = {name: _read_tensors(name, ref, wanted) for name, ref in refs.items()}
+    target = dtype_from_name(dtype) if dtype != "auto" else _promoted(raw.values(), wanted)
+    parents = {
+        name: Parent(
+            name,
+            ref,
+            configs[name],
+            {
+                weight.name: _as(tensors[weight.name], dtype_from_name(weight.force_dtype) or target)
+                for weight in wanted
+            },
+            {weight.name: _task(ref, weight).group_label() or "" for weight in wanted},
+        )
+        for (name, ref), tensors in zip(refs.items(), raw.values(), strict=True)
+    }
+    _check_shapes(parents, wanted)
+    return Family(parents, pre, layers, post, target)
+
+
+def find_model(name: str, options: MergeOptions) -> ModelReference:
+    """``name`` (a folder or a hub id, with mergekit's ``@revision`` and ``+lora``) as a reference to local folders.
+
+    A hub id is taken from the cache or downloaded; a string that looks like a path never goes to the network.
+    """
+    reference = ModelReference.parse(name)
+    if Path(name).exists() and reference.model.path != name:
+        raise ModelError(f"model {name!r}: mergekit reads '@' and '+' as revision and LoRA; rename the folder")
+    if reference.lora and not options.lora_merge_cache:
+        raise ModelError(f"model {name!r}: expected a folder for merged LoRA models, got none; name a cache folder")
+    parts = {"model": _local_folder(reference.model.path, reference.model.revision, options)}
+    if reference.lora:
+        parts["lora"] = _local_folder(reference.lora.path, reference.lora.revision, options)
+    return ModelReference(**{part: {"path": folder} for part, folder in parts.items()})
+
+
+def _local_folder(name: str, revision: str | None, options: MergeOptions) -> str:
+    import huggingface_hub
+
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return str(path)
+    if path.exists():
+        raise ModelError(f"model {name!r}: expected a folder with config.json and *.safetensors, got a file")
+    near = path.parent if str(path.parent) != "." else None
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or (near and near.is_dir()):
+        raise ModelError(f"model {name!r}: expected a folder, got nothing there; check the path")
+    try:
+        return huggingface_hub.snapshot_download(
+            name, revision=revision, cache_dir=options.transformers_cache, allow_patterns=list(_HUB_FILES)
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"model {name!r}: expected a folder or a model on the hub, got neither ({type(error).__name__}); "
+            "check the name and the network"
+        ) from None
+
+
+def _read_config(name: str, ref: ModelReference, options: MergeOptions) -> Any:
+    folder = Path(ref.model.path)
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"model {name!r}: expected config.json in {folder}, got none; is it a model folder?")
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file() and not (folder / "model.safetensors").is_file():
+        if any(folder.glob("*.bin")) or any(folder.glob("*.pt")) or any(folder.glob("*.pth")):
+            raise ModelError(f"model {name!r}: expected safetensors, got pickled weights; save it as safetensors first")
+        raise ModelError(f"model {name!r}: expected model.safetensors in {folder}, got no weights")
+    try:
+        shards = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else set()
+        config = ref.config(trust_remote_code=options.trust_remote_code)
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise ModelError(f"model {name!r}: expected readable JSON files, got: {_one_line(error)}") from None
+    if missing := sorted(shard for shard in shards if not (folder / shard).is_file()):
+        raise ModelError(f"model {name!r}: expected all its shards, got no {missing[0]}; download it again")
+    if len(config.architectures or ()) != 1:
+        raise ModelError(f"model {name!r}: expected one architecture in config.json, got {config.architectures}")
+    return config
+
+
+def _check_configs(configs: Mapping[str, Any], *, allow_crimes: bool) -> None:
+    (first, expected), *others = configs.items()
+    for name, config in others:
+        got, want = config.architectures[0], expected.architectures[0]
+        if got != want and not allow_crimes:
+            raise ModelError(
+                f"model {name!r}: expected architecture {want} as in {first!r}, got {got}; merge like to like"
+            )
+        got, want = getattr(config, "num_hidden_layers", None), getattr(expected, "num_hidden_layers", None)
+        if got != want:
+            raise ModelError(
+                f"model {name!r}: expected {want} layers as in {first!r}, got {got}; merge models of one depth"
+            )
+
+
+def _module(
+    names: Sequence[str], base: str | None, refs: Mapping[str, ModelReference], configs: Mapping[str, Any], options: Any
+) -> ConfiguredModuleArchitecture:
+    donor = base or names[0]
+    info = arch_info_for_config(configs[donor])
+    if info is None:
+        inputs = [{"model": ref} for ref in refs.values()]
+        everyone = {"merge_method": "linear", "models": inputs, "base_model": refs[base] if base else None}
+        try:
+            info = get_architecture_info(MergeConfiguration.model_validate(everyone), options)
+        except (RuntimeError, ValueError, SafetensorError) as error:
+            raise ModelError(f"model {donor!r}: mergekit does not know its architecture: {_one_line(error)}") from None
+    if len(info.modules) != 1:
+        raise ModelError(f"model {donor!r}: expected one stack of layers, got {', '.join(sorted(info.modules))}")
+    (definition,) = info.modules.values()
+    return ConfiguredModuleArchitecture(
+        info=definition.architecture, config=configs[donor], weight_prefix=definition.weight_prefix
+    )
+
+
+def _kept(weights: Sequence[WeightInfo], present: Mapping[str, set[str]]) -> list[WeightInfo]:
+    """Without the optional weights that no parent has (a tied output layer, usually), as mergekit does."""
+    return [
+        weight
+        for weight in weights
+        if not weight.optional or any({weight.name, *(weight.aliases or ())} & names for names in present.values())
+    ]
+
+
+def _task(ref: ModelReference, weight: WeightInfo) -> LoadTensor:
+    return LoadTensor(
+        model=ref,
+        tensor=weight.name,
+        optional=weight.optional,
+        aliases=weight.aliases,
+        tied_names=weight.tied_names,
+    )
+
+
+def _read_tensors(name: str, ref: ModelReference, weights: Sequence[WeightInfo]) -> dict[str, torch.Tensor]:
+    try:
+        tensors = {weight.name: _task(ref, weight).execute() for weight in weights}
+    except (SafetensorError, OSError, RuntimeError, KeyError) as error:
+        raise ModelError(f"model {name!r}: expected readable weights, got: {_one_line(error)}") from None
+    if missing := [key for key, tensor in tensors.items() if tensor is None]:
+        raise ModelError(f"model {name!r}: expected tensor {missing[0]} as in the other parents, got none")
+    return tensors
+
+
+def _promoted(raw: Any, weights: Sequence[WeightInfo]) -> torch.dtype:
+    free = [weight.name for weight in weights if weight.force_dtype is None]
+    dtypes = {tensors[name].dtype for tensors in raw for name in free if tensors[name].is_floating_point()}
+    first, *others = sorted(dtypes, key=str)
+    for other in others:
+        first = torch.promote_types(first, other)
+    return first
+
+
+def _as(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
+def _check_shapes(parents: Mapping[str, Parent], weights: Sequence[WeightInfo]) -> None:
+    first, *others = parents.values()
+    for parent in others:
+        for weight in weights:
+            got, want = list(parent.tensors[weight.name].shape), list(first.tensors[weight.name].shape)
+            axis = weight.vocabulary_axis
+            if axis is not None and len(got) == len(want):
+                got[axis] = want[axis] = 0  # vocabularies have a check of their own, with a remedy
+            if got != want:
+                raise ModelError(
+                    f"model {parent.name!r}: expected {weight.name} of shape {tuple(want)} as in {first.name!r}, "
+                    f"got {tuple(got)}; merge models of one shape"
+                )
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
