@@ -1,0 +1,300 @@
+"""The one task class behind every ``merge3_*`` task: another lm-eval task, asked on its anchor items only."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import logging
+import random
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from lm_eval.api.task import Task
+from lm_eval.config.task import TaskConfig
+
+from merge3_plugin.domain import Calibration, Estimate
+from merge3_plugin.errors import ConfigError, DataError, nearest
+from merge3_plugin.estimate.design import sample_mean
+from merge3_plugin.harness.loading import load_leaves
+from merge3_plugin.harness.registration import print_errors_in_one_line
+from merge3_plugin.harness.settings import (
+    SETTINGS,
+    calibration_path,
+    check_task_names,
+    random_sample,
+    read_settings,
+    tasks_of_run,
+)
+from merge3_plugin.harness.task_items import Document, TaskItems
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+    from lm_eval.tasks import TaskManager
+
+log = logging.getLogger(__name__)
+
+_OWN_KEYS = ("class", "base", "metric", "task", "metadata", *SETTINGS)
+_TASK_FIELDS = tuple(field.name for field in dataclasses.fields(TaskConfig))
+_alive: weakref.WeakSet[AnchorTask] = weakref.WeakSet()
+
+# lm_eval's command knows nothing of our errors; this module is imported as soon as it loads a task of ours.
+print_errors_in_one_line()
+
+Scored = tuple[str, float]
+
+
+class AnchorTask(Task):
+    """A lm-eval task that asks a base task's anchor items and reports the estimated accuracy over all of its items.
+
+    In YAML: ``class: !function merge3_plugin.harness.anchor_task.AnchorTask``, ``metric`` (``metric,filter`` of the base),
+    and either ``base`` (the name of a task, group or tag) with any task setting over the base's own, or a whole task.
+    Documents, few-shot context, requests and filters are the base's; so is every setting that lm-eval makes on this task.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        # Not Task.__init__: it would download a data set of its own.
+        name = config["task"]
+        for key in config:
+            if key not in _OWN_KEYS and key not in _TASK_FIELDS:
+                raise ConfigError(f"task {name!r}: unknown key {key!r}{nearest(key, [*_OWN_KEYS, *_TASK_FIELDS])}")
+        base = config.get("base")
+        fields = {key: value for key, value in config.items() if key not in _OWN_KEYS}
+        metadata = dict(config.get("metadata") or {})
+        self.settings = read_settings(name, config)
+        self._run = metadata.get("merge3")
+        leaves = load_leaves(
+            name, base, fields if base else {**fields, "metadata": metadata}, self.settings.data
+        )
+        for leaf in leaves.values():
+            if isinstance(leaf, AnchorTask):
+                raise ConfigError(f"task {name!r}: expected a plain task as base, got the anchor task {leaf.task_name!r}")
+        self.items = TaskItems(name, leaves, metric=config.get("metric"), id_field=self.settings.id_field)
+        first = next(iter(leaves.values()))
+        self._config = copy.copy(first.config)
+        self._config.task, self._config.metadata = name, metadata
+        self._config.task_alias = config.get("task_alias")
+        self._config.generation_kwargs = copy.deepcopy(first.config.generation_kwargs)
+        self.OUTPUT_TYPE = first.OUTPUT_TYPE
+        self.VERSION = metadata.get("version", first.VERSION)
+        self.UNSAFE_CODE = any(getattr(leaf, "UNSAFE_CODE", False) for leaf in leaves.values())
+        self.MULTIMODAL = any(getattr(leaf, "MULTIMODAL", False) for leaf in leaves.values())
+        self._training_docs = self._fewshot_docs = self._instances = None
+        self._filters: list[Any] = []
+        self.fewshot_rnd: random.Random | None = None
+        self._calibration: Calibration | None = None
+        self._anchors: list[Document] | None = None
+        self._estimated: tuple[tuple[Scored, ...], Estimate] | None = None
+        _alive.add(self)
+
+    def provenance(self) -> dict[str, Any]:
+        """Where the items come from and how they are asked, as plain JSON."""
+        leaf = next(iter(self.items.leaves.values())).config
+        metadata = self.config.metadata or {}
+        return {
+            "task": self.task_name,
+            "metric": self.items.metric,
+            "filter": self.items.filter,
+            "num_fewshot": self.config.num_fewshot or 0,
+            "dataset_path": leaf.dataset_path,
+            "dataset_name": leaf.dataset_name if len(self.items.leaves) == 1 else None,
+            "revision": (leaf.dataset_kwargs or {}).get("revision"),
+            "data": None if self.settings.data is None else Path(self.settings.data).name,
+            "split": metadata.get("split") or leaf.test_split or leaf.validation_split,
+            "source_benchmark": metadata.get("source_benchmark"),
+            "licence": metadata.get("licence"),
+        }
+
+    # Which documents
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """The calibration in use; None where the task is a random sample."""
+        self._choose_anchors()
+        return self._calibration
+
+    @property
+    def eval_docs(self) -> list[Document]:
+        """The anchors' documents, in the order of the base task."""
+        return self._choose_anchors()
+
+    def _choose_anchors(self) -> list[Document]:
+        if self._anchors is None:
+            path = calibration_path(self.task_name, self.settings)
+            if path is None:
+                chosen: Sequence[str] = random_sample(
+                    list(self.items.documents), self.settings.anchors, self.settings.seed
+                )
+            else:
+                from merge3_plugin.artifact import load_calibration
+
+                self._calibration = load_calibration(path)
+                check_items(self._calibration, self.items, path)
+                chosen = self._calibration.anchors.item_ids
+            wanted = set(chosen)
+            self._anchors = [document for item, document in self.items.documents.items() if item in wanted]
+        return self._anchors
+
+    # Settings that lm-eval makes on a task
+
+    def set_config(self, key: str, value: Any, update: bool = False) -> None:
+        super().set_config(key, value, update)
+        self.items.set_config(key, value, update)
+
+    def set_fewshot_seed(self, seed: int | None = None) -> None:
+        self.items.fewshot_seed = seed
+
+    def override_metric(self, metric_name: str) -> None:
+        for leaf in self.items.leaves.values():
+            leaf.override_metric(metric_name)
+        self.items.metric = metric_name
+
+    # Requests, filters, scores
+
+    def build_all_requests(
+        self,
+        *,
+        limit: int | None = None,
+        samples: list[int] | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        system_instruction: str | None = None,
+        apply_chat_template: bool = False,
+        fewshot_as_multiturn: bool = False,
+        chat_template: Callable[..., str] | None = None,
+        **caching: Any,
+    ) -> None:
+        """As in lm-eval, but never from its cache of requests, which does not know one anchor set from another."""
+        if self._run is not None:
+            check_task_names(tasks_of_run({"metadata": {"merge3": self._run}}), self._names_of_run())
+        documents = list(self.doc_iterator(rank=rank, limit=limit, samples=samples, world_size=world_size))
+        if self._calibration is not None:
+            check_settings(self._calibration, {**self.provenance(), "chat_template": apply_chat_template})
+        elif rank == 0:
+            log.warning(
+                "%s is not calibrated: a random sample of %d of its %d items is scored; calibrate it with "
+                "`merge3 calibrate --task %s --models A B C ... --anchors 50 --out FILE`",
+                self.task_name, len(self.eval_docs), len(self.items.documents), self.task_name,
+            )  # fmt: skip
+        requests = self.items.requests(
+            {document.item_id: number for number, document in documents},
+            system_instruction=system_instruction,
+            apply_chat_template=apply_chat_template,
+            fewshot_as_multiturn=fewshot_as_multiturn,
+            chat_template=chat_template,
+        )
+        self._instances = [instance for _, document in documents for instance in requests[document.item_id]]
+
+    def _names_of_run(self) -> list[str]:
+        return [task.task_name for task in _alive if task._run is self._run]
+
+    def apply_filters(self) -> list[Instance] | None:
+        self.items.apply_filter(self._instances or [])
+        return self._instances
+
+    def process_results(self, doc: Document, results: Sequence[Any]) -> dict[str, Any]:
+        """(item id, score) under every metric: each aggregation needs all of them, in whatever order ranks give them."""
+        if self.items.metric == "bypass":  # lm_eval --predict_only
+            return self.items.leaf(doc).process_results(doc, results)
+        scored = (doc.item_id, self.items.score(doc, results))
+        return dict.fromkeys(_METRICS, scored)
+
+    def aggregation(self) -> dict[str, Callable[[Sequence[Scored]], float]]:
+        if self.items.metric == "bypass":
+            return next(iter(self.items.leaves.values())).aggregation()
+        return {name: self._metric(of) for name, of in _METRICS.items()}
+
+    def higher_is_better(self) -> dict[str, bool]:
+        return {"merge3_acc": True, "merge3_lo": True, "merge3_hi": True, "merge3_se": False}
+
+    def _metric(self, of: Callable[[Estimate], float]) -> Callable[[Sequence[Scored]], float]:
+        return lambda scored: of(self.estimate(scored))
+
+    def estimate(self, scored: Sequence[Scored]) -> Estimate:
+        """The estimate from (item id, score) pairs in any order. DataError for an item that is doubled or no anchor."""
+        key = tuple(scored)
+        if self._estimated is None or self._estimated[0] != key:
+            self._estimated = (key, self._estimate(dict(self._checked(key))))
+        return self._estimated[1]
+
+    def _checked(self, scored: Sequence[Scored]) -> Sequence[Scored]:
+        anchors = {document.item_id for document in self.eval_docs}
+        ids = [item for item, _ in scored]
+        if len(set(ids)) < len(ids) or not anchors.issuperset(ids):
+            raise DataError(f"task {self.task_name!r}: expected each anchor once, got items twice or that are no anchors")
+        return scored
+
+    def _estimate(self, scores: Mapping[str, float]) -> Estimate:
+        if self._calibration is None:
+            return sample_mean(np.array(list(scores.values())), len(self.items.documents))
+        raise NotImplementedError
+
+    # What else the evaluator asks of a task, answered by the document's own task
+
+    def doc_to_text(self, doc: Document) -> Any:
+        return self.items.leaf(doc).doc_to_text(doc)
+
+    def doc_to_target(self, doc: Document) -> Any:
+        return self.items.leaf(doc).doc_to_target(doc)
+
+    def construct_requests(self, doc: Document, ctx: Any, **kwargs: Any) -> Any:
+        return self.items.leaf(doc).construct_requests(doc, ctx, **kwargs)
+
+    def has_training_docs(self) -> bool:
+        return False
+
+    def has_validation_docs(self) -> bool:
+        return False
+
+    def has_test_docs(self) -> bool:
+        return True
+
+    def test_docs(self) -> list[Document]:
+        return self.eval_docs
+
+
+_METRICS: dict[str, Callable[[Estimate], float]] = {
+    "merge3_acc": lambda estimate: estimate.accuracy,
+    "merge3_se": lambda estimate: estimate.standard_error,
+    "merge3_lo": lambda estimate: estimate.interval[0],
+    "merge3_hi": lambda estimate: estimate.interval[1],
+    "merge3_items": lambda estimate: estimate.n_scored,
+}
+
+
+def check_items(calibration: Calibration, items: TaskItems, path: Path) -> None:
+    """Raise DataError unless the calibration's items are the task's, by id and, where it has them, by content."""
+    known = dict(zip(items.documents, items.hashes, strict=True))
+    theirs = dict(zip(calibration.item_ids, calibration.item_hashes or [""] * calibration.n_items, strict=True))
+    different = [i for i in theirs if i not in known or theirs[i] not in ("", known[i])] or list(known.keys() - theirs)
+    if different:
+        raise DataError(
+            f"{path}: expected a calibration of the {len(known)} items of task {items.name!r}, got one of "
+            f"{len(theirs)} (item {different[0]!r} differs or is missing); calibrate this task on this data"
+        )
+
+
+def check_settings(calibration: Calibration, now: Mapping[str, Any]) -> None:
+    """Raise DataError where the calibration was made under another metric, filter, few-shot count or chat template."""
+    for key in ("metric", "filter", "num_fewshot", "chat_template"):
+        then = calibration.provenance.get(key)
+        if then is not None and then != now[key]:
+            raise DataError(
+                f"task {now['task']!r}: expected a calibration for {key} {now[key]!r}, got one for {then!r}; "
+                "calibrate again, or run the task as it was calibrated"
+            )
+
+
+def anchor_task(
+    manager: TaskManager, name: str, *, metric: str | None, data: str | Path | None, id_field: str | None
+) -> AnchorTask:
+    """The task ``name`` as an anchor task: itself if it is one, else wrapped. ``merge3_acc,none`` is its own metric."""
+    entry = manager.task_index[name]
+    config = manager._factory._load_full_config(entry)
+    given = {"data": data, "id_field": id_field, "metric": None if metric == "merge3_acc,none" else metric}
+    given = {key: value for key, value in given.items() if value is not None}
+    if isinstance(config.get("class"), type) and issubclass(config["class"], AnchorTask):
+        return config["class"](config={**config, **given})
+    return AnchorTask({"task": name, "base": name, **given})

@@ -1,0 +1,154 @@
+"""Full evaluations of models by lm-eval itself, kept as its sample logs: what a calibration is made from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from merge3_plugin.errors import ModelError, RunError
+
+if TYPE_CHECKING:
+    from lm_eval.api.model import LM
+
+    from merge3_plugin.harness.benchmark import Benchmark
+
+# Beside lm-eval's own keys in a results file: under which settings the logs were made.
+RECORD = "merge3"
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How models are evaluated, under lm_eval's names and with its defaults but for a fixed batch size."""
+
+    dtype: str = "auto"
+    device: str | None = None
+    batch_size: int = 8
+    limit: float | None = None
+    apply_chat_template: bool = False
+    fewshot_as_multiturn: bool | None = None
+    trust_remote_code: bool = False
+
+
+def check_models(models: Sequence[str], settings: EvaluationSettings) -> dict[str, str]:
+    """A fingerprint of each model (files with size and time, or the hub's commit), before hours are spent on the first.
+
+    Raises ModelError for a model that is missing or has no readable configuration.
+    """
+    from transformers import AutoConfig
+
+    fingerprints = {}
+    for model in models:
+        folder = Path(model)
+        try:
+            config = AutoConfig.from_pretrained(model, trust_remote_code=settings.trust_remote_code)
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelError(f"model {model!r}: expected a Hugging Face folder or name, got: {_line(error)}") from None
+        if folder.is_dir():
+            files = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(folder.iterdir()) if p.is_file()]
+            fingerprints[model] = _digest(files)
+        else:
+            fingerprints[model] = str(getattr(config, "_commit_hash", None))
+    return fingerprints
+
+
+def expected_record(benchmark: Benchmark, fingerprint: str, settings: EvaluationSettings) -> dict[str, Any]:
+    """What the logs of this model on this benchmark under these settings say of themselves."""
+    import lm_eval
+
+    leaves = benchmark.items.leaves
+    return {
+        "task": benchmark.name,
+        "leaves": list(leaves),
+        "items": _digest([benchmark.item_ids, benchmark.item_hashes]),
+        "tasks": _digest({name: leaf.dump_config() for name, leaf in leaves.items()}),
+        "model": fingerprint,
+        "settings": {name: value for name, value in asdict(settings).items() if name != "device"},
+        "lm_eval": lm_eval.__version__,
+    }
+
+
+def find_complete(folder: Path, record: Mapping[str, Any]) -> list[Path]:
+    """The sample logs of an earlier run with this record, if every line of them is there; else none."""
+    for results in sorted(folder.glob("*/results_*.json"), reverse=True):
+        try:
+            kept = json.loads(results.read_bytes()).get(RECORD, {})
+        except ValueError:
+            continue  # the run was killed while it wrote this file
+        lines = kept.pop("lines", {})
+        date = results.stem.removeprefix("results_")
+        logs = {name: results.with_name(f"samples_{name}_{date}.jsonl") for name in lines}
+        if kept == record and all(_count(path) == lines[name] for name, path in logs.items()):
+            return list(logs.values())
+    return []
+
+
+def evaluate_model(
+    benchmark: Benchmark, model: str, folder: Path, record: Mapping[str, Any], settings: EvaluationSettings
+) -> list[Path]:
+    """Evaluate ``model`` on all items with lm-eval, keep its results and samples under ``folder``, give the sample logs.
+
+    Raises ModelError for a model that cannot be loaded, RunError where the logs could not be kept whole.
+    """
+    from lm_eval import simple_evaluate
+    from lm_eval.loggers import EvaluationTracker
+
+    from merge3_plugin.harness.registration import running_task_manager
+
+    arguments = {"pretrained": model, "dtype": settings.dtype, "trust_remote_code": settings.trust_remote_code}
+    multiturn = settings.fewshot_as_multiturn
+    tracker = EvaluationTracker(output_path=str(folder))
+    results = simple_evaluate(
+        model=_load(model, arguments, settings),
+        model_args=arguments,
+        tasks=list(benchmark.items.leaves.values()),
+        batch_size=settings.batch_size,
+        device=settings.device,
+        limit=settings.limit,
+        bootstrap_iters=0,
+        apply_chat_template=settings.apply_chat_template,
+        fewshot_as_multiturn=settings.apply_chat_template if multiturn is None else multiturn,
+        evaluation_tracker=tracker,
+        task_manager=running_task_manager(),
+    )
+    samples = results.pop("samples")
+    results[RECORD] = {**record, "lines": {name: len(lines) for name, lines in samples.items()}}
+    if list(samples) != [benchmark.name]:
+        results["group_subtasks"] = {benchmark.name: list(samples)}
+    tracker.save_results_aggregated(results=results, samples=samples)
+    # lm-eval only warns when it cannot write, so what lies there is looked at.
+    if hasattr(tracker, "date_id"):
+        for name, lines in samples.items():
+            tracker.save_results_samples(task_name=name, samples=lines)
+    logs = find_complete(folder, record)
+    if not logs:
+        raise RunError(f"{folder}: expected room and permission to keep the logs of {model!r}, got neither; free space")
+    return logs
+
+
+def _load(model: str, arguments: Mapping[str, Any], settings: EvaluationSettings) -> LM:
+    from lm_eval.models.huggingface import HFLM
+    from safetensors import SafetensorError
+
+    try:
+        return HFLM(**arguments, batch_size=settings.batch_size, device=settings.device)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        raise ModelError(f"model {model!r}: expected a causal language model that loads, got: {_line(error)}") from None
+
+
+def _count(path: Path) -> int:
+    try:
+        return path.read_bytes().count(b"\n")
+    except FileNotFoundError:
+        return 0
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,97 @@
+"""lm-eval's ``hf`` model on a live transformers model whose weights change between evaluations."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lm_eval.api.model import TemplateLM
+from lm_eval.models.huggingface import HFLM
+from transformers import LogitsProcessor, LogitsProcessorList
+
+from merge3_plugin.errors import DataError
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+TokenRequest = tuple[tuple[str, str], list[int], list[int]]
+
+
+class LiveModel(HFLM):
+    """HFLM on ``model`` where it lies, with a copy of ``tokenizer``; scores are lm-eval's ``hf`` scores.
+
+    Texts are tokenized once. Nothing is printed. A log-likelihood or logit that is not finite raises DataError instead of
+    counting as a wrong answer.
+    """
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int) -> None:
+        hf_log = logging.getLogger("lm_eval.models.huggingface")
+        level = hf_log.level
+        hf_log.setLevel(logging.ERROR)  # It warns of any model that comes as an object.
+        try:
+            # lm-eval gives a tokenizer without a padding token one; the caller's must stay what it saves.
+            super().__init__(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=batch_size)
+        finally:
+            hf_log.setLevel(level)
+        self._encoded: dict[tuple[Any, ...], list[int]] = {}
+        self._encoded_batches: dict[tuple[Any, ...], tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def encode(self, requests: Sequence[Instance]) -> list[TokenRequest]:
+        """The token requests that lm-eval's ``loglikelihood`` makes of these, for ``score_tokens``."""
+        return TemplateLM.loglikelihood(_Encoder(self), list(requests), disable_tqdm=True)  # type: ignore[arg-type, return-value]
+
+    def score_tokens(self, requests: Sequence[TokenRequest]) -> list[tuple[float, bool]]:
+        """(log-likelihood, is greedy) of each continuation."""
+        return self._loglikelihood_tokens(list(requests))
+
+    def tok_encode(self, string: str, *args: Any, **kwargs: Any) -> list[int]:
+        key = (string, *args, *sorted(kwargs.items()))
+        if key not in self._encoded:
+            self._encoded[key] = super().tok_encode(string, *args, **kwargs)
+        return self._encoded[key]
+
+    def tok_batch_encode(self, strings: list[str], *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        key = (tuple(strings), *args, *sorted(kwargs.items()))
+        if key not in self._encoded_batches:
+            self._encoded_batches[key] = super().tok_batch_encode(strings, *args, **kwargs)
+        return self._encoded_batches[key]
+
+    def _loglikelihood_tokens(
+        self, requests: list[TokenRequest], disable_tqdm: bool = True, override_bs: int | None = None
+    ) -> list[tuple[float, bool]]:
+        results = super()._loglikelihood_tokens(requests, disable_tqdm=True, override_bs=override_bs)
+        bad = next((value for value, _ in results if not math.isfinite(value)), None)
+        if bad is not None:
+            raise DataError(f"model: expected finite log-likelihoods, got {bad}; its weights overflow this dtype")
+        return results
+
+    def _model_generate(self, context: torch.Tensor, max_length: int, stop: list[str], **kwargs: Any) -> torch.Tensor:
+        check = LogitsProcessorList([_Finite()])
+        return super()._model_generate(context, max_length, stop, logits_processor=check, **kwargs)
+
+
+class _Encoder:
+    """Stands in for the model while lm-eval tokenizes: the token requests come back unscored."""
+
+    def __init__(self, model: LiveModel) -> None:
+        self._model = model
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def _loglikelihood_tokens(self, requests: list[TokenRequest], **_: Any) -> list[TokenRequest]:
+        return requests
+
+
+class _Finite(LogitsProcessor):
+    """Raises DataError for logits that are NaN or infinite; leaves all others as they are."""
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        if not torch.isfinite(scores.amax(dim=-1)).all():
+            raise DataError("model: expected finite logits, got NaN or infinity; its weights overflow this dtype")
+        return scores

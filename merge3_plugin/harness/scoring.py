@@ -1,0 +1,112 @@
+"""Scores of single items on a live model, with prompts and tokens built once for a whole search."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from merge3_plugin.errors import DataError, nearest
+from merge3_plugin.harness.benchmark import Benchmark
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from merge3_plugin.harness.live_model import TokenRequest
+
+
+class Scorer:
+    """Scores ``benchmarks`` on the current weights of ``model``, which may change in place between calls.
+
+    Scores equal those of lm-eval's ``hf`` model with the same settings. Every call batches its items in lm-eval's order
+    (longest first, then by tokens) at one batch size, so a score depends on the weights and the set of items asked;
+    the rest of a batch can move a log-likelihood in its last bits, which shows only between choices as close as that.
+    Raises DataError for unknown items, scores outside [0, 1], and log-likelihoods that are not finite.
+    """
+
+    def __init__(
+        self,
+        benchmarks: Mapping[str, Benchmark],
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        batch_size: int = 32,
+        apply_chat_template: bool = False,
+        fewshot_as_multiturn: bool = False,
+        system_instruction: str | None = None,
+        gen_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        from merge3_plugin.harness.live_model import LiveModel
+
+        self._benchmarks = dict(benchmarks)
+        self._model = LiveModel(model, tokenizer, batch_size)
+        self._prompting = {
+            "system_instruction": system_instruction,
+            "apply_chat_template": apply_chat_template,
+            "fewshot_as_multiturn": fewshot_as_multiturn,
+            "chat_template": self._model.apply_chat_template if apply_chat_template else None,
+        }
+        for benchmark in self._benchmarks.values():
+            if gen_kwargs and benchmark.items.output_type == "generate_until":
+                benchmark.items.set_config("generation_kwargs", dict(gen_kwargs), update=True)
+        self._requests: dict[str, dict[str, list[Instance]]] = {}
+        self._tokens: dict[int, TokenRequest] = {}  # by the id() of a request in _requests
+
+    def provenance(self, task: str) -> dict[str, Any]:
+        """The benchmark's provenance and how this scorer asks it."""
+        asked = {key: self._prompting[key] for key in ("system_instruction", "fewshot_as_multiturn")}
+        return {**self._benchmark(task).provenance, "chat_template": self._prompting["apply_chat_template"], **asked}
+
+    def score(self, task: str, item_ids: Iterable[str]) -> dict[str, float]:
+        """Score in [0, 1] of each of these items, in the benchmark's order."""
+        items = self._benchmark(task).items
+        responses = self._responses(task, item_ids)
+        return {item: items.score(items.documents[item], of) for item, of in responses.items()}
+
+    def score_whole(self, task: str) -> float:
+        """The metric over all items by the task's own aggregation, for metrics such as perplexity."""
+        benchmark = self._benchmark(task)
+        return benchmark.items.whole(self._responses(task, benchmark.item_ids))
+
+    def _benchmark(self, task: str) -> Benchmark:
+        if task not in self._benchmarks:
+            raise DataError(f"scorer: expected one of its tasks, got {task!r}{nearest(task, self._benchmarks)}")
+        return self._benchmarks[task]
+
+    def _responses(self, task: str, item_ids: Iterable[str]) -> dict[str, list[Any]]:
+        """Filtered responses to the requests of each item."""
+        items, requests = self._benchmark(task).items, self._built(task)
+        asked = set(item_ids)
+        if unknown := asked - requests.keys():
+            raise DataError(f"task {task!r}: expected its items, got {min(unknown)!r}, which is not one of them")
+        chosen = {item: requests[item] for item in requests if item in asked}
+        instances = [instance for of in chosen.values() for instance in of]
+        if not instances:
+            return {}
+        for instance in instances:
+            instance.resps, instance.filtered_resps = [], {}
+        repeated = [instance for instance in instances for _ in range(instance.repeats or 1)]
+        for instance, response in zip(repeated, self._ask(repeated), strict=True):
+            instance.resps.append(response)
+        items.apply_filter(instances)
+        return {item: [i.filtered_resps["none"] for i in of] for item, of in chosen.items()}
+
+    def _ask(self, instances: list[Instance]) -> list[Any]:
+        kind = instances[0].request_type
+        if kind == "loglikelihood":
+            return self._model.score_tokens([self._tokens[id(instance)] for instance in instances])
+        return getattr(self._model, kind)(instances, disable_tqdm=True)
+
+    def _built(self, task: str) -> dict[str, list[Instance]]:
+        """All requests of the task by item, each item's in the order of its choices; built at first use."""
+        if task not in self._requests:
+            items = self._benchmark(task).items
+            numbers = {item: number for number, item in enumerate(items.documents)}
+            built = items.requests(numbers, **self._prompting)
+            for instances in built.values():
+                instances.sort(key=lambda instance: instance.idx)
+            if items.output_type in ("multiple_choice", "loglikelihood"):
+                instances = [instance for of in built.values() for instance in of]
+                self._tokens.update(zip(map(id, instances), self._model.encode(instances), strict=True))
+            self._requests[task] = built
+        return self._requests[task]

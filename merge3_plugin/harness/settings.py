@@ -1,0 +1,82 @@
+"""What a person may set for an anchor task: in its YAML, or at lm_eval's command line through ``--metadata``."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from merge3_plugin.errors import ConfigError, nearest
+
+
+@dataclass(frozen=True)
+class AnchorSettings:
+    """How one anchor task runs. ``anchors`` and ``seed`` say which items are asked where there is no calibration."""
+
+    data: str | Path | None = None
+    id_field: str | None = None
+    calibration: str | Path | None = None
+    estimator: str = "auto"
+    anchors: int = 100
+    seed: int = 0
+
+
+SETTINGS = tuple(field.name for field in fields(AnchorSettings))
+
+
+def read_settings(name: str, config: Mapping[str, Any]) -> AnchorSettings:
+    """The settings of task ``name``: those of its YAML, under those of ``{"merge3": {"tasks": {name: ...}}}``.
+
+    The latter stands in the task's metadata, where lm-eval puts ``--metadata``. Raises ConfigError for unknown keys.
+    """
+    chosen = {key: config[key] for key in SETTINGS if key in config}
+    chosen.update(tasks_of_run(config).get(name) or {})
+    for key in chosen:
+        if key not in SETTINGS:
+            raise ConfigError(f"merge3.tasks.{name}: unknown setting {key!r}{nearest(key, SETTINGS)}")
+    settings = AnchorSettings(**chosen)
+    if not isinstance(settings.anchors, int) or settings.anchors < 1:
+        raise ConfigError(f"merge3.tasks.{name}.anchors: expected a number of items, got {settings.anchors!r}")
+    return settings
+
+
+def tasks_of_run(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The block ``merge3.tasks`` of a task's metadata; empty without one. Raises ConfigError for another shape."""
+    block = (config.get("metadata") or {}).get("merge3") or {}
+    tasks = block.get("tasks") or {} if isinstance(block, Mapping) else None
+    if not isinstance(tasks, Mapping) or not all(isinstance(of, Mapping) for of in tasks.values()):
+        raise ConfigError(f'metadata: expected {{"merge3": {{"tasks": {{name: {{setting: value}}}}}}}}, got {block!r}')
+    for key in block:
+        if key != "tasks":
+            raise ConfigError(f"metadata: unknown key {key!r} under merge3{nearest(key, ['tasks'])}")
+    return tasks
+
+
+def check_task_names(named: Collection[str], running: Collection[str]) -> None:
+    """Raise ConfigError where ``merge3.tasks`` names a task that is not among the anchor tasks of this run."""
+    for name in named:
+        if name not in running:
+            raise ConfigError(f"merge3.tasks: {name!r} is not among the anchor tasks of this run{nearest(name, running)}")
+
+
+def calibration_path(name: str, settings: AnchorSettings) -> Path | None:
+    """The calibration file to use: the one set, else the task's in the user's merge3 folder, else None.
+
+    That folder is ``$MERGE3_HOME``, else ``~/.cache/merge3``; files lie in ``calibrations/<task>.safetensors``.
+    """
+    if settings.calibration is not None:
+        return Path(settings.calibration)
+    home = os.environ.get("MERGE3_HOME") or Path.home() / ".cache" / "merge3"
+    path = Path(home) / "calibrations" / f"{name}.safetensors"
+    return path if path.is_file() else None
+
+
+def random_sample(item_ids: Sequence[str], n: int, seed: int) -> list[str]:
+    """``n`` of the items in their order, drawn by a seeded hash of the id: whatever their order, and the same items in
+    every language of a benchmark that names them alike."""
+    by_hash = sorted(item_ids, key=lambda item: hashlib.sha256(f"{seed}:{item}".encode()).digest())
+    drawn = set(by_hash[:n])
+    return [item for item in item_ids if item in drawn]

@@ -1,0 +1,176 @@
+"""The items of one lm-eval task, or of all leaf tasks of a group: what they are called, how they are asked and scored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from merge3_plugin.errors import ConfigError, DataError, nearest
+from merge3_plugin.extract.items import content_hash, item_ids
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+    from lm_eval.api.task import Task
+
+
+class Document(dict[str, Any]):
+    """A document of a task that knows its item; equal to the plain document, and logged as it."""
+
+    item_id: str
+
+
+class TaskItems:
+    """The documents of ``leaves`` (one task, or several of one output type) as items with ids.
+
+    An item's id is the document's (see ``extract.items``), with ``leaf/`` before it where there are several leaves. ``metric``
+    is ``metric,filter`` as in lm-eval's results; None stands for the only one. Raises ConfigError for a metric that the
+    tasks do not have, and for leaves of several output types or few-shot counts.
+    """
+
+    def __init__(
+        self, name: str, leaves: Mapping[str, Task], *, metric: str | None = None, id_field: str | None = None
+    ) -> None:
+        self.name, self.leaves = name, dict(leaves)
+        self.fewshot_seed: int | None = 1234  # lm-eval's default
+        for setting in ("output_type", "num_fewshot"):
+            found = {str(leaf.config[setting]) for leaf in leaves.values()}
+            if len(found) > 1:
+                raise ConfigError(
+                    f"task {name!r}: expected one {setting} in all leaf tasks, got {', '.join(sorted(found))}; "
+                    "name the leaf tasks one by one"
+                )
+        self.output_type: str = next(iter(leaves.values())).config.output_type
+        self.metric, self.filter = _metric_and_filter(name, leaves, metric)
+        self.documents: dict[str, Document] = {}
+        self._leaf_of: dict[str, str] = {}
+        for leaf_name, leaf in leaves.items():
+            documents = [Document(document) for document in leaf.eval_docs]
+            prefix = f"{leaf_name}/" if len(leaves) > 1 else ""
+            for own_id, document in zip(item_ids(documents, id_field), documents, strict=True):
+                document.item_id = prefix + own_id
+                self.documents[document.item_id] = document
+                self._leaf_of[document.item_id] = leaf_name
+
+    def leaf(self, document: Document) -> Task:
+        """The task that a document belongs to."""
+        return self.leaves[self._leaf_of[document.item_id]]
+
+    @property
+    def groups(self) -> tuple[str, ...] | None:
+        """Leaf task of each item, or None for a single task."""
+        return tuple(self._leaf_of.values()) if len(self.leaves) > 1 else None
+
+    @cached_property
+    def hashes(self) -> tuple[str, ...]:
+        """Content hash of each item's document."""
+        return tuple(content_hash(document) for document in self.documents.values())
+
+    @property
+    def per_item(self) -> bool:
+        """Whether the metric is a mean of scores of single items; lm-eval aggregates all other metrics as a whole."""
+        return all(_is_mean(leaf.aggregation()[self.metric]) for leaf in self.leaves.values())
+
+    def requests(
+        self,
+        wanted: Mapping[str, int],
+        *,
+        system_instruction: str | None = None,
+        apply_chat_template: bool = False,
+        fewshot_as_multiturn: bool = False,
+        chat_template: Callable[..., str] | None = None,
+    ) -> dict[str, list[Instance]]:
+        """The requests of the ``wanted`` items (id -> number in this run), as the plain task would make them.
+
+        lm-eval draws few-shot examples from one generator for one document after another, so those of every document
+        before are drawn too: an item's prompt does not depend on which others are asked, nor on the rank that asks.
+        """
+        for leaf in self.leaves.values():
+            leaf.set_fewshot_seed(self.fewshot_seed)
+        built: dict[str, list[Instance]] = {}
+        for item_id, document in self.documents.items():
+            leaf = self.leaf(document)
+            shots = leaf.config.num_fewshot or 0
+            if item_id not in wanted and not shots:
+                continue
+            context = leaf.fewshot_context(
+                document,
+                num_fewshot=shots,
+                system_instruction=system_instruction,
+                apply_chat_template=apply_chat_template,
+                fewshot_as_multiturn=fewshot_as_multiturn,
+                chat_template=chat_template,
+                gen_prefix=leaf.doc_to_prefix(document),
+            )
+            if item_id not in wanted:
+                continue
+            requests = leaf.construct_requests(
+                doc=document,
+                ctx=context,
+                metadata=(self.name, wanted[item_id], leaf.config.repeats),
+                apply_chat_template=apply_chat_template,
+                chat_template=chat_template,
+            )
+            built[item_id] = requests if isinstance(requests, list) else [requests]
+        return built
+
+    def apply_filter(self, instances: Sequence[Instance]) -> None:
+        """Leave in ``filtered_resps`` what the one filter of these items makes of the responses, under ``none``."""
+        by_leaf: dict[str, list[Instance]] = {}
+        for instance in instances:
+            by_leaf.setdefault(self._leaf_of[instance.doc.item_id], []).append(instance)
+        for leaf_name, asked in by_leaf.items():
+            ensembles = {ensemble.name: ensemble for ensemble in self.leaves[leaf_name]._filters}
+            ensembles[self.filter].apply(asked)
+            for instance in asked:
+                instance.filtered_resps = {"none": instance.filtered_resps[self.filter]}
+
+    def score(self, document: Document, responses: Sequence[Any]) -> float:
+        """The metric of one item from its filtered responses. DataError if it is not a number in [0, 1]."""
+        values = self.leaf(document).process_results(document, responses)
+        value = values.get(self.metric)
+        try:
+            score = float(value)
+        except (TypeError, ValueError):
+            score = float("nan")
+        if not 0.0 <= score <= 1.0:
+            raise DataError(
+                f"task {self.name!r}, item {document.item_id!r}: expected a score in [0, 1] from metric {self.metric!r}, "
+                f"got {value!r}; choose a metric that scores single items"
+            )
+        return score
+
+    def whole(self, responses: Mapping[str, Sequence[Any]]) -> float:
+        """The metric over all items by the task's own aggregation; leaves of a group weigh by their number of items."""
+        values: dict[str, list[Any]] = {}
+        for item_id, filtered in responses.items():
+            document = self.documents[item_id]
+            result = self.leaf(document).process_results(document, filtered)
+            values.setdefault(self._leaf_of[item_id], []).append(result[self.metric])
+        totals = [len(of) * float(self.leaves[leaf].aggregation()[self.metric](of)) for leaf, of in values.items()]
+        return sum(totals) / sum(map(len, values.values()))
+
+    def set_config(self, key: str, value: Any, update: bool = False) -> None:
+        """Pass a setting on to every leaf task, as lm-eval sets it."""
+        for leaf in self.leaves.values():
+            leaf.set_config(key, dict(value) if isinstance(value, dict) else value, update)
+
+
+def _metric_and_filter(name: str, leaves: Mapping[str, Task], metric: str | None) -> tuple[str, str]:
+    known: list[tuple[str, str]] = []
+    for number, leaf in enumerate(leaves.values()):
+        pairs = [(m, ensemble.name) for m in leaf.aggregation() for ensemble in leaf._filters]
+        known = [pair for pair in known if pair in pairs] if number else pairs
+    names = [f"{m},{f}" for m, f in known]
+    if metric is None and len(known) == 1:
+        return known[0]
+    if metric not in names:
+        got = "none" if metric is None else repr(metric)
+        raise ConfigError(f"task {name!r}: expected its metric as metric,filter, got {got}{nearest(metric or '', names)}")
+    return known[names.index(metric)]
+
+
+def _is_mean(aggregation: Callable[[Iterable[float]], float]) -> bool:
+    from lm_eval.api.metrics import mean, nanmean
+
+    return aggregation in (mean, nanmean)
