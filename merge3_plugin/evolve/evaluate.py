@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from merge3_plugin.domain import Estimate
 from merge3_plugin.evolve.store import COMPLETE, FAILED, Evaluation, RunStore
 
 
@@ -39,21 +40,35 @@ class ItemScorer(Protocol):
     def score_whole(self, task: str) -> float: ...
 
 
+# Answers by task and item, and whole-benchmark values by task -> estimates by task, and the fitness.
+Assess = Callable[[Mapping[str, Mapping[str, float]], Mapping[str, float]], tuple[Mapping[str, Estimate], float]]
+
+
 class Evaluator:
     """Evaluates candidates through the record; ``finished`` hears of every new evaluation once it is on disk."""
 
     def __init__(
-        self, store: RunStore, live: LiveModel, scorer: ItemScorer, finished: Callable[[Evaluation], None]
+        self,
+        store: RunStore,
+        live: LiveModel,
+        scorer: ItemScorer,
+        finished: Callable[[Candidate, Evaluation], None],
     ) -> None:
         self._store, self._live, self._scorer, self._finished = store, live, scorer, finished
 
     def evaluate(
-        self, candidate: Candidate, purpose: str, items: Mapping[str, Sequence[str]], whole: Iterable[str] = ()
+        self,
+        candidate: Candidate,
+        purpose: str,
+        items: Mapping[str, Sequence[str]],
+        whole: Iterable[str] = (),
+        assess: Assess | None = None,
     ) -> Evaluation:
         """Score the candidate on ``items`` (task -> ids) and on the tasks of ``whole``, unless recorded.
 
-        The evaluation holds only the answers that the record lacked; ``answers`` gives them all. A candidate
-        that cannot be merged or scored is a FAILED evaluation, with its traceback.
+        ``assess`` turns all its answers on the items, and its ``whole`` values, into estimates and a fitness. The evaluation holds
+        only the answers that the record lacked; ``answers`` gives them all. A candidate that
+        cannot be merged or scored is a FAILED evaluation, with its traceback.
         """
         recorded = self._store.find(candidate.id, purpose)
         if recorded is not None:
@@ -61,17 +76,13 @@ class Evaluator:
         if candidate.recipe is not None:
             self._store.add_candidate(candidate.id, candidate.recipe)
         started = time.monotonic()
-        missing = self._missing(candidate.id, items)
         try:
-            scored, values = self._score(candidate, missing, list(whole))
-            state, error = COMPLETE, None
+            evaluation = self._evaluation(candidate, purpose, items, list(whole), assess)
         except Exception:  # The candidate boundary: whatever fails in here is this candidate's failure, not the run's.
-            scored, values, state, error = {}, {}, FAILED, traceback.format_exc()
-        evaluation = Evaluation(
-            candidate.id, purpose, state, scored, values, error, seconds=time.monotonic() - started
-        )
+            evaluation = Evaluation(candidate.id, purpose, FAILED, error=traceback.format_exc())
+        evaluation = replace(evaluation, seconds=time.monotonic() - started)
         self._store.add(evaluation)
-        self._finished(evaluation)
+        self._finished(candidate, evaluation)
         return evaluation
 
     def answers(self, candidate: Candidate, task: str, item_ids: Iterable[str]) -> dict[str, float]:
@@ -79,23 +90,28 @@ class Evaluator:
         known = self._store.known_answers(candidate.id, task)
         return {item: known[item] for item in item_ids if item in known}
 
-    def _missing(self, candidate_id: str, items: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-        missing = {}
-        for task, ids in items.items():
-            known = self._store.known_answers(candidate_id, task)
-            missing[task] = [item for item in ids if item not in known]
-        return {task: ids for task, ids in missing.items() if ids}
-
-    def _score(
-        self, candidate: Candidate, items: Mapping[str, Sequence[str]], whole: Sequence[str]
-    ) -> tuple[dict[str, Mapping[str, float]], dict[str, float]]:
-        if not items and not whole:
-            return {}, {}
-        if candidate.parent is not None:
-            self._live.load_parent(candidate.parent)
-        else:
-            self._live.merge(candidate.recipe or {})
-        return (
-            {task: self._scorer.score(task, ids) for task, ids in items.items()},
-            {task: self._scorer.score_whole(task) for task in whole},
-        )
+    def _evaluation(
+        self,
+        candidate: Candidate,
+        purpose: str,
+        items: Mapping[str, Sequence[str]],
+        whole: Sequence[str],
+        assess: Assess | None,
+    ) -> Evaluation:
+        known = {task: self._store.known_answers(candidate.id, task) for task in items}
+        missing = {task: [item for item in ids if item not in known[task]] for task, ids in items.items()}
+        missing = {task: ids for task, ids in missing.items() if ids}
+        if missing or whole:
+            if candidate.parent is not None:
+                self._live.load_parent(candidate.parent)
+            else:
+                self._live.merge(candidate.recipe or {})
+        scored = {task: dict(self._scorer.score(task, ids)) for task, ids in missing.items()}
+        values = {task: self._scorer.score_whole(task) for task in whole}
+        estimates: Mapping[str, Estimate] = {}
+        fitness = None
+        if assess is not None:
+            answers = {task: {**known[task], **scored.get(task, {})} for task in items}
+            asked = {task: {item: answers[task][item] for item in ids} for task, ids in items.items()}
+            estimates, fitness = assess(asked, values)
+        return Evaluation(candidate.id, purpose, COMPLETE, scored, values, estimates, fitness)

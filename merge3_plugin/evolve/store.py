@@ -12,10 +12,11 @@ import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from merge3_plugin.domain import Estimate
 from merge3_plugin.errors import RunError
 
 SCHEMA_VERSION = 1
@@ -26,7 +27,8 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE candidates (id TEXT PRIMARY KEY, recipe TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE evaluations (
   number INTEGER PRIMARY KEY, candidate TEXT NOT NULL, purpose TEXT NOT NULL, state TEXT NOT NULL,
-  whole TEXT NOT NULL, n_items INTEGER NOT NULL, error TEXT, started REAL NOT NULL, seconds REAL NOT NULL,
+  fitness REAL, estimates TEXT NOT NULL, whole TEXT NOT NULL, n_items INTEGER NOT NULL, error TEXT,
+  started REAL NOT NULL, seconds REAL NOT NULL,
   UNIQUE (candidate, purpose));
 CREATE TABLE answers (
   evaluation INTEGER NOT NULL REFERENCES evaluations (number), task TEXT NOT NULL, item TEXT NOT NULL,
@@ -42,7 +44,8 @@ class Evaluation:
     """One scoring of one candidate.
 
     ``purpose`` is parents, calibration, search or confirmation; ``answers`` maps task -> item id -> score for the items scored
-    here; ``whole`` maps task -> value for metrics that are no per-item score; ``error`` is set when ``state`` is FAILED.
+    here; ``whole`` maps task -> value for metrics that are no per-item score; ``estimates`` (by task) and ``fitness``, their
+    weighted sum, belong to the search; ``error`` is set when ``state`` is FAILED.
     """
 
     candidate: str
@@ -50,6 +53,8 @@ class Evaluation:
     state: str
     answers: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     whole: Mapping[str, float] = field(default_factory=dict)
+    estimates: Mapping[str, Estimate] = field(default_factory=dict)
+    fitness: float | None = None
     error: str | None = None
     seconds: float = 0.0
 
@@ -60,6 +65,17 @@ class Evaluation:
 
 def _dump(value: Any) -> str:
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
+
+
+def last_line(error: str | None) -> str:
+    """The line of a traceback that says what failed."""
+    lines = (error or "").strip().splitlines()
+    return lines[-1] if lines else ""
+
+
+def _estimate(fields: dict[str, Any]) -> Estimate:
+    low, high = fields.pop("interval")
+    return Estimate(interval=(low, high), **fields)
 
 
 class RunStore:
@@ -124,12 +140,14 @@ class RunStore:
         """Write the evaluation and all its answers, or nothing."""
         with self._transaction():
             number = self._db.execute(
-                "INSERT INTO evaluations (candidate, purpose, state, whole, n_items, error, started, seconds)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO evaluations (candidate, purpose, state, fitness, estimates, whole, n_items, error,"
+                " started, seconds) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     evaluation.candidate,
                     evaluation.purpose,
                     evaluation.state,
+                    evaluation.fitness,
+                    _dump({task: asdict(estimate) for task, estimate in evaluation.estimates.items()}),
                     _dump(dict(evaluation.whole)),
                     evaluation.n_items,
                     evaluation.error,
@@ -149,18 +167,33 @@ class RunStore:
     def find(self, candidate: str, purpose: str) -> Evaluation | None:
         """The recorded evaluation of this candidate for this purpose, or None."""
         row = self._db.execute(
-            "SELECT number, state, whole, error, seconds FROM evaluations WHERE candidate = ? AND purpose = ?",
+            "SELECT number, state, fitness, estimates, whole, error, seconds FROM evaluations"
+            " WHERE candidate = ? AND purpose = ?",
             (candidate, purpose),
         ).fetchone()
         if row is None:
             return None
-        number, state, whole, error, seconds = row
+        number, state, fitness, estimates, whole, error, seconds = row
         answers: dict[str, dict[str, float]] = {}
         for task, item, score in self._db.execute(
             "SELECT task, item, score FROM answers WHERE evaluation = ? ORDER BY task, item", (number,)
         ):
             answers.setdefault(task, {})[item] = score
-        return Evaluation(candidate, purpose, state, answers, json.loads(whole), error, seconds)
+        known = {task: _estimate(fields) for task, fields in json.loads(estimates).items()}
+        return Evaluation(candidate, purpose, state, answers, json.loads(whole), known, fitness, error, seconds)
+
+    def discard_failure(self, candidate: str, purpose: str) -> None:
+        """Forget a failed evaluation, so that the next run tries it again."""
+        self._db.execute(
+            "DELETE FROM evaluations WHERE candidate = ? AND purpose = ? AND state = ?", (candidate, purpose, FAILED)
+        )
+
+    def last_error(self, purpose: str) -> str:
+        """The last line of the newest failure of this purpose, or ""."""
+        row = self._db.execute(
+            "SELECT error FROM evaluations WHERE purpose = ? AND state = ? ORDER BY number DESC", (purpose, FAILED)
+        ).fetchone()
+        return last_line(row[0]) if row else ""
 
     def known_answers(self, candidate: str, task: str) -> dict[str, float]:
         """Every recorded score of the candidate on the task, whatever it was scored for: item id -> score."""
@@ -190,9 +223,7 @@ class RunStore:
         with self._transaction():
             row = self._db.execute("SELECT body FROM events WHERE name = ?", (name,)).fetchone()
             if row is None:
-                self._db.execute(
-                    "INSERT INTO events (name, body, time) VALUES (?, ?, ?)", (name, text, time.time())
-                )
+                self._db.execute("INSERT INTO events (name, body, time) VALUES (?, ?, ?)", (name, text, time.time()))
             elif row[0] != text:
                 raise RunError(
                     f"{self.path}: expected step {name!r} to go as recorded, it went differently now: a library, the "
@@ -222,22 +253,22 @@ class RunStore:
                 yield _dump({"meta": key, "value": clean(value)})
         for candidate, recipe in self._db.execute("SELECT id, recipe FROM candidates ORDER BY id"):
             yield _dump({"candidate": candidate, "recipe": clean(json.loads(recipe))})
-        for number, candidate, purpose, state, whole, error in self._db.execute(
-            "SELECT number, candidate, purpose, state, whole, error FROM evaluations ORDER BY number"
+        for number, candidate, purpose, state, fitness, estimates, whole, error in self._db.execute(
+            "SELECT number, candidate, purpose, state, fitness, estimates, whole, error FROM evaluations ORDER BY number"
         ):
             answers = self._db.execute(
                 "SELECT task, item, score FROM answers WHERE evaluation = ? ORDER BY task, item", (number,)
             ).fetchall()
-            # A traceback names files; its last line says what failed.
-            reason = error.strip().splitlines()[-1] if error else None
             yield _dump(
                 {
                     "evaluation": number,
                     "candidate": candidate,
                     "purpose": purpose,
                     "state": state,
+                    "fitness": fitness,
+                    "estimates": json.loads(estimates),
                     "whole": json.loads(whole),
-                    "error": reason,
+                    "error": last_line(error),  # the rest of a traceback names files
                     "answers": answers,
                 }
             )

@@ -3,9 +3,11 @@ import sqlite3
 
 import pytest
 
+from merge3_plugin.domain import Estimate
 from merge3_plugin.errors import RunError
 from merge3_plugin.evolve.store import COMPLETE, FAILED, Evaluation, RunStore
 
+ESTIMATE = Estimate(0.5, 0.1, (0.3, 1 / 3 + 0.4), "mean", 2, 10)
 ANSWERS = {"t": {"b": 0.1, "a": 1.0}, "u": {"a": 1 / 3}}
 
 
@@ -15,8 +17,9 @@ def store(tmp_path):
 
 
 def test_an_evaluation_comes_back_exactly_also_from_another_process(store, tmp_path):
-    store.add(Evaluation("c", "search", COMPLETE, ANSWERS, {"ppl": 12.5}, seconds=2.0))
+    store.add(Evaluation("c", "search", COMPLETE, ANSWERS, {"ppl": 12.5}, {"t": ESTIMATE}, 0.7, seconds=2.0))
     again = RunStore.open(tmp_path).find("c", "search")
+    assert again.estimates == {"t": ESTIMATE} and again.fitness == 0.7
     assert again.answers == ANSWERS and again.whole == {"ppl": 12.5} and again.n_items == 3
     assert store.find("c", "confirmation") is None
     assert store.known_answers("c", "t") == ANSWERS["t"]
@@ -43,6 +46,15 @@ def test_a_step_that_goes_otherwise_than_recorded_is_an_error(store):
         store.event("ask 0", {"x": [0.2]})
 
 
+def test_a_failure_can_be_forgotten_a_success_cannot(store):
+    store.add(Evaluation("c", "parents", FAILED, error="Traceback\n  x\nValueError: boom\n"))
+    assert store.last_error("parents") == "ValueError: boom" and store.last_error("search") == ""
+    store.discard_failure("c", "parents")
+    store.add(Evaluation("c", "parents", COMPLETE, ANSWERS))
+    store.discard_failure("c", "parents")
+    assert store.find("c", "parents").state == COMPLETE
+
+
 def test_pin_keeps_the_first(store):
     assert store.pin("config", {"a": 1}) == {"a": 1}
     assert store.pin("config", {"a": 2}) == {"a": 1}
@@ -63,7 +75,7 @@ def test_canonical_leaves_out_clocks_and_paths(tmp_path):
     assert texts[0] == texts[1]
     lines = [json.loads(line) for line in texts[0].splitlines()]
     assert lines[1]["recipe"] == {"models": [{"model": "model[0]"}], "base_model": "model[0]"}
-    assert [line["error"] for line in lines if "evaluation" in line] == [None, "ValueError: nan"]
+    assert [line["error"] for line in lines if "evaluation" in line] == ["", "ValueError: nan"]
 
 
 def test_foreign_and_newer_files_are_refused(tmp_path):

@@ -1,0 +1,137 @@
+"""``mergekit-evolve-merge3``: mergekit-evolve's command line, over a search on estimates."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import click
+
+from merge3_plugin.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+# Flags that say how upstream schedules its work. We merge and score one candidate at a time, in memory, so nothing is left to say.
+NEEDLESS = {
+    "strategy": "candidates are merged and scored one at a time",
+    "in_memory": "candidates are always merged in memory",
+    "reshard": "parents are read as they are, and no candidate is written",
+}
+REFUSED = {
+    "vllm": "--vllm: expected scoring in place, which vLLM cannot do yet; leave the flag out",
+    "load_in_8bit": "--load-in-8bit: expected weights that a merge can be written into in place; leave the flag out",
+    "load_in_4bit": "--load-in-4bit: expected weights that a merge can be written into in place; leave the flag out",
+    "use_wandb": "--wandb: expected an observer plug-in (hook merge3_evaluation_finished), not a flag; leave it out",
+}
+
+
+@click.command("mergekit-evolve-merge3", context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("genome-config-path", type=click.Path(dir_okay=False, path_type=Path))
+@click.option(
+    "--storage-path",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Run folder: the record, best_config.yaml, final_model/, summary.json. The same command on the same folder resumes.",
+)
+@click.option("--max-fevals", type=click.IntRange(1), help="Candidates to score in the search; never passed.  [100]")
+@click.option("--timeout", type=float, help="Seconds after which the search ends, is confirmed, and is written.")
+@click.option("--random-seed", type=click.IntRange(0), help="Seed of everything that is drawn.  [0]")
+@click.option("--batch-size", type=click.IntRange(1), help="Batch size of scoring, fixed for the run.  [32]")
+@click.option("--sigma0", type=float, help="First step size of CMA-ES.  [1/6]")
+@click.option("--force-population-size", type=click.IntRange(4), help="Candidates in a generation of CMA-ES.")
+@click.option(
+    "--task-search-path",
+    multiple=True,
+    help="Folder of lm-eval task YAML; may be given more than once.",
+)
+@click.option("--save-final-model/--no-save-final-model", default=True, help="Write final_model/.  [yes]")
+@click.option("--merge-cuda/--no-merge-cuda", default=None, help="Merge and score on the GPU.  [where there is one]")
+@click.option("--trust-remote-code/--no-trust-remote-code", default=False, help="Run code that comes with models.  [no]")
+@click.option("--allow-crimes/--no-allow-crimes", default=False, help="Let mergekit mix architectures.  [no]")
+@click.option(
+    "--i-understand-the-depths-of-the-evils-i-am-unleashing",
+    "allow_benchmark_tasks",
+    is_flag=True,
+    help="Search on the test items of public benchmarks all the same.",
+)
+@click.option("--strategy", "-s", type=click.Choice(["pool", "buffered", "serial"]), help="Accepted; nothing to choose.")
+@click.option("--in-memory/--no-in-memory", default=None, help="Accepted; always in memory.")
+@click.option("--reshard/--no-reshard", default=None, help="Accepted; never needed.")
+@click.option("--num-gpus", type=int, help="1; more are not used yet.")
+@click.option("--vllm/--no-vllm", default=False, help="Not supported yet.")
+@click.option("--load-in-8bit", is_flag=True, help="Not supported.")
+@click.option("--load-in-4bit", is_flag=True, help="Not supported.")
+@click.option("use_wandb", "--wandb/--no-wandb", default=False, help="Not supported: use an observer plug-in.")
+@click.option("--wandb-project", help="Goes with --wandb.")
+@click.option("--wandb-entity", help="Goes with --wandb.")
+def evolve(genome_config_path: Path, storage_path: Path, **flags: Any) -> int:
+    """Search the merge of models that does best on your tasks, and show on held-out items whether it is better.
+
+    A drop-in for mergekit-evolve: its YAML works unchanged. Candidates are scored on a few anchor items of each task,
+    and their accuracy is estimated from them. The best ones are confirmed on items that the search never read.
+
+    \b
+    genome:
+      models: [org/math-7b, org/japanese-7b]
+      merge_method: task_arithmetic
+      base_model: org/base-7b
+      layer_granularity: 8
+    tasks: [merge3_gsm8k_ja]
+    merge3:                    # all of it optional
+      anchors: 50              # items that each candidate is scored on
+      calibration: auto        # or a file of `merge3 calibrate`
+      seed: 0
+
+    \b
+    mergekit-evolve-merge3 config.yml --storage-path out --max-fevals 100
+
+    Ctrl-C ends the search and writes the best so far (exit status 130); a second one stops at once. Either way, and after a
+    crash, the same command goes on where it stopped. A greater --max-fevals extends a finished search.
+    """
+    from merge3_plugin.cli_progress import Progress
+    from merge3_plugin.config import load_config
+    from merge3_plugin.evolve.run import Interrupted
+    from merge3_plugin.evolve.session import evolve as run
+    from merge3_plugin.evolve.setup import Flags
+    from merge3_plugin.report.table import render
+
+    config = load_config(genome_config_path, _overrides(flags))
+    chosen = Flags(
+        task_search_path=tuple(flags["task_search_path"]),
+        allow_benchmark_tasks=flags["allow_benchmark_tasks"],
+        save_final_model=flags["save_final_model"],
+        trust_remote_code=flags["trust_remote_code"],
+        allow_crimes=flags["allow_crimes"],
+    )
+    with Progress(config.merge3.search.timeout) as progress:
+        try:
+            summary = run(config, storage_path, chosen, progress)
+        except Interrupted:
+            log.info("stopped before the search had a candidate; the same command goes on")
+            return 130
+    click.echo(render(summary), nl=False)
+    click.echo(f"Everything is in {storage_path}: best_config.yaml, summary.json" + ", final_model/" * chosen.save_final_model)
+    return 130 if progress.interrupted() else 0
+
+
+def _overrides(flags: dict[str, Any]) -> dict[str, Any]:
+    """Flags as config keys; ConfigError for those that cannot be served, a note for those without effect."""
+    for flag, message in REFUSED.items():
+        if flags[flag]:
+            raise ConfigError(message)
+    if (flags["num_gpus"] or 1) > 1:
+        raise ConfigError(f"--num-gpus: expected 1, got {flags['num_gpus']}; several GPUs are not used yet")
+    for flag, reason in NEEDLESS.items():
+        if flags[flag] is not None:
+            log.info("--%s: accepted, without effect: %s", flag.replace("_", "-"), reason)
+    keys = {
+        "merge3.search.max_fevals": flags["max_fevals"],
+        "merge3.search.timeout": flags["timeout"],
+        "merge3.search.sigma0": flags["sigma0"],
+        "merge3.search.popsize": flags["force_population_size"],
+        "merge3.seed": flags["random_seed"],
+        "merge3.eval.batch_size": flags["batch_size"],
+        "merge3.device": {None: None, True: "cuda", False: "cpu"}[flags["merge_cuda"]],
+    }
+    return {key: value for key, value in keys.items() if value is not None}

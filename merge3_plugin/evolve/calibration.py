@@ -1,0 +1,92 @@
+"""The calibration of each task of a run: from a file, from the logs of other models, or by the run itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from merge3_plugin.artifact import load_calibration
+from merge3_plugin.calibrate import build_calibration, restrict
+from merge3_plugin.config import LogsConfig, RunConfig
+from merge3_plugin.domain import Calibration, ResponseMatrix
+from merge3_plugin.harness.benchmark import Benchmark
+from merge3_plugin.harness.scoring import Scorer
+
+AUTO = "auto"
+
+
+def given_calibrations(
+    config: RunConfig, benchmarks: Mapping[str, Benchmark], scorer: Scorer
+) -> dict[str, Calibration]:
+    """The calibrations that the config names, by task, each checked against the task's items and prompts.
+
+    Tasks that the run calibrates by itself are absent. Raises DataError where a calibration is of other items or was made
+    under other settings.
+    """
+    from merge3_plugin.harness.anchor_task import check_items, check_settings
+
+    setting = config.merge3.calibration
+    if setting == AUTO:
+        return {}
+    by_task = setting if isinstance(setting, Mapping) else {config.tasks[0].name: setting}
+    found = {}
+    for name, source in by_task.items():
+        if source == AUTO:
+            continue
+        benchmark = benchmarks[name]
+        if isinstance(source, LogsConfig):
+            calibration, path = _from_logs(source, benchmark, config), Path(source.logs[0])
+        else:
+            calibration, path = load_calibration(Path(source)), Path(source)
+        check_items(calibration, benchmark.items, path)
+        check_settings(calibration, scorer.provenance(name))
+        found[name] = calibration
+    return found
+
+
+def _from_logs(source: LogsConfig, benchmark: Benchmark, config: RunConfig) -> Calibration:
+    from merge3_plugin.extract.responses import read_responses
+
+    items = benchmark.items
+    read = read_responses(
+        source.logs, benchmark.name, metric=items.metric, filter_name=items.filter, id_field=config.merge3.id_field
+    )
+    calibration = build_calibration(read.matrix, config.merge3.anchors, seed=config.merge3.seed)
+    return replace(
+        calibration, item_hashes=read.item_hashes, provenance={**read.provenance, **calibration.provenance}
+    )
+
+
+def answer_matrix(answers: Mapping[str, Mapping[str, float]], item_ids: Sequence[str]) -> ResponseMatrix:
+    """Answers (model -> item id -> score) as a matrix over these items; NaN where a model was not asked."""
+    values = np.array([[scores.get(item, np.nan) for item in item_ids] for scores in answers.values()])
+    return ResponseMatrix(values, answers, item_ids)
+
+
+def search_calibration(
+    given: Calibration | None,
+    provenance: Mapping[str, Any],
+    search_items: Sequence[str],
+    parents: ResponseMatrix,
+    merges: Mapping[str, Mapping[str, float]],
+    config: RunConfig,
+) -> Calibration:
+    """The calibration of the search items: the given one restricted to them, else one from the run's own models.
+
+    ``parents`` and ``merges`` (candidate -> item id -> score) are answers on the search items, and on them alone.
+    """
+    if given is not None:
+        return restrict(given, search_items)
+    own = answer_matrix(merges, search_items) if merges else None
+    everyone = parents if own is None else _stack(parents, own)
+    built = build_calibration(everyone, config.merge3.anchors, seed=config.merge3.seed, parents=parents)
+    return replace(built, provenance={**provenance, **built.provenance})
+
+
+def _stack(first: ResponseMatrix, second: ResponseMatrix) -> ResponseMatrix:
+    values = np.vstack([first.values, second.values])
+    return ResponseMatrix(values, [*first.model_ids, *second.model_ids], first.item_ids)

@@ -1,0 +1,101 @@
+"""What is checked before anything big loads: test sets, chat templates, the run folder, what the parents are."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from merge3_plugin.config import RunConfig
+from merge3_plugin.errors import ConfigError, RunError
+from merge3_plugin.harness.benchmark import Benchmark
+
+EVIL_FLAG = "--i-understand-the-depths-of-the-evils-i-am-unleashing"
+
+# Names, without our own prefix, by which lm-eval's copies of public benchmarks are known.
+BENCHMARK_PREFIXES = (
+    "agieval", "ai2_arc", "arc_", "bigbench", "gsm8k", "gsm_plus", "hellaswag", "hendrycks", "leaderboard", "mgsm", "mmlu",
+    "openbookqa", "piqa", "tiny", "truthfulqa", "winogrande",
+)  # fmt: skip
+# Not validation: several benchmarks keep their test labels secret, so that everyone reports validation.
+SEARCHABLE_SPLITS = ("train", "training", "dev")
+
+
+def check_test_sets(config: RunConfig, benchmarks: Mapping[str, Benchmark], *, allowed: bool) -> list[str]:
+    """Warnings for tasks whose items are a public benchmark's test items; ConfigError unless ``allowed``."""
+    warnings = []
+    for name, benchmark in benchmarks.items():
+        source = benchmark.provenance.get("source_benchmark")
+        public = source or name.removeprefix("merge3_").startswith(BENCHMARK_PREFIXES)
+        split = config.merge3.split.get(name) or benchmark.provenance.get("split") or "unknown"
+        if not public or name.endswith("_train") or split.split("[")[0] in SEARCHABLE_SPLITS:
+            continue
+        message = (
+            f"task {name}: its items are the {split} split of {source or 'a public benchmark'}; "
+            "a model that was searched on them has no honest score there"
+        )
+        if not allowed:
+            raise ConfigError(
+                f"{message}; name a training split (merge3.split.{name}: train, if its data are one) or pass {EVIL_FLAG}"
+            )
+        warnings.append(message)
+    return warnings
+
+
+def chat_template(config: RunConfig, templates: Mapping[str, str | None]) -> tuple[bool, str | None]:
+    """Whether prompts go through the chat template, and a line that says why where the config does not.
+
+    ``templates`` maps each parent to its template. Unsaid, it is on when every parent has the same one.
+    """
+    if config.apply_chat_template is not None:
+        return config.apply_chat_template, None
+    distinct = set(templates.values())
+    if None in distinct:
+        bare = next(name for name, template in templates.items() if template is None)
+        return False, f"chat template: off, since {bare} has none (apply_chat_template: true overrides)"
+    if len(distinct) > 1:
+        return False, "chat template: off, since the parents' templates differ (apply_chat_template: true overrides)"
+    return True, "chat template: on, since every parent has the same one (apply_chat_template: false overrides)"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the run folder, made if need be. Raises RunError when it is a file, not writable, or in use."""
+    from filelock import FileLock, Timeout
+
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"--storage-path {folder}: expected a folder, got a file; name another")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "run.lock", timeout=0):
+            yield
+    except Timeout:
+        raise RunError(f"{folder}: expected a free run folder, another run is using it; wait or name another") from None
+    except PermissionError as error:
+        raise RunError(f"{folder}: expected a writable folder, got: {error}") from None
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """RunError unless the disk of ``folder`` has ``needed`` bytes free."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise RunError(
+            f"{folder}: expected {needed / 1e9:.2f} GB free for the record and the final model, got {free / 1e9:.2f} GB"
+        )
+
+
+def fingerprint(folder: str) -> dict[str, Any]:
+    """What identifies a local model's files without reading them whole: name, size, and a hash of head and tail."""
+    files: Iterable[Path] = sorted(p for p in Path(folder).glob("*") if p.suffix in (".json", ".safetensors", ".jinja"))
+    found = {}
+    for path in files:
+        size = path.stat().st_size
+        with path.open("rb") as stream:
+            digest = hashlib.sha256(stream.read(1 << 20))
+            stream.seek(max(0, size - (1 << 20)))
+            digest.update(stream.read())
+        found[path.name] = [size, digest.hexdigest()[:16]]
+    return found

@@ -1,0 +1,63 @@
+"""One run from config to result folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from merge3_plugin.config import RunConfig
+from merge3_plugin.evolve.evaluate import Candidate
+from merge3_plugin.evolve.recipe import to_yaml
+from merge3_plugin.evolve.run import Run, Setting, Watcher
+from merge3_plugin.evolve.setup import Flags, opened
+from merge3_plugin.evolve.summary import summarise
+
+BEST_CONFIG, FINAL_MODEL, SUMMARY = "best_config.yaml", "final_model", "summary.json"
+
+
+def evolve(config: RunConfig, folder: Path, flags: Flags, watcher: Watcher) -> dict[str, Any]:
+    """Run, or go on with, the search of ``config`` in ``folder``; returns what ``summary.json`` holds.
+
+    Writes the record as it goes, ``best_config.yaml`` after each improvement, and at the end ``final_model/`` and
+    ``summary.json``. Raises Merge3Error children for what a person can mend, and run.Interrupted when stopped
+    before there was a candidate.
+    """
+    with opened(config, folder, flags) as setting:
+        outcome = Run(setting, watcher, lambda best: _write_best(setting, best)).execute()
+        _write_best(setting, outcome.winner)
+        if flags.save_final_model:
+            setting.merger.merge(_recipe(outcome.winner))
+            _replace_folder(folder / FINAL_MODEL, setting.merger.save)
+        summary = summarise(setting, outcome)
+        _write(folder / SUMMARY, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+        return summary
+
+
+def _recipe(candidate: Candidate) -> Mapping[str, Any]:
+    return candidate.recipe or {}
+
+
+def _write_best(setting: Setting, best: Candidate) -> None:
+    _write(setting.folder / BEST_CONFIG, to_yaml(_recipe(best), random_seed=setting.config.merge3.seed, flags=setting.merger.flags))
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace the file's content at one blow: a reader, or a crash, never meets half of it."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(path)
+
+
+def _replace_folder(target: Path, save: Any) -> None:
+    partial = target.with_name(target.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    save(partial)
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)

@@ -1,0 +1,165 @@
+"""From a config to what a run works with: tasks, parents, live model, scorer, space and record, each checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from merge3_plugin.config import RunConfig
+from merge3_plugin.errors import ConfigError, RunError
+from merge3_plugin.evolve.evaluate import Candidate, Evaluator
+from merge3_plugin.evolve.guard import chat_template, check_space, check_test_sets, fingerprint, locked
+from merge3_plugin.evolve.run import Setting
+from merge3_plugin.evolve.space import SearchSpace
+from merge3_plugin.evolve.store import Evaluation, RunStore
+from merge3_plugin.harness.benchmark import Benchmark, load_benchmarks
+from merge3_plugin.plugins import plugin_host
+
+log = logging.getLogger(__name__)
+
+# Settings that only say when to stop: a run may go on under others.
+BUDGET_KEYS = ("max_fevals", "timeout")
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What the command line adds to a config and what is no part of the run's identity."""
+
+    task_search_path: tuple[str, ...] = ()
+    allow_benchmark_tasks: bool = False
+    save_final_model: bool = True
+    trust_remote_code: bool = False
+    allow_crimes: bool = False
+
+
+def labels(names: list[str]) -> dict[str, str]:
+    """Short distinct labels of the parents: the last part of the name, numbered where two share it."""
+    found: dict[str, str] = {}
+    for name in names:
+        short = name.rstrip("/").rsplit("/", 1)[-1]
+        label, number = short, 2
+        while label in found:
+            label, number = f"{short}-{number}", number + 1
+        found[label] = name
+    return found
+
+
+@contextmanager
+def opened(config: RunConfig, folder: Path, flags: Flags) -> Iterator[Setting]:
+    """The setting of a run in its locked folder.
+
+    Raises Merge3Error children for whatever is wrong with config, tasks, models or folder, cheap checks first.
+    """
+    from merge3_plugin.harness.scoring import Scorer
+    from merge3_plugin.merging.merger import Merger
+
+    settings = config.merge3
+    with locked(folder):
+        store = RunStore(folder)
+        try:
+            _claim(store, config, folder)
+            benchmarks = _benchmarks(config, flags)
+            for warning in check_test_sets(config, benchmarks, allowed=flags.allow_benchmark_tasks):
+                log.warning(warning)
+            merger = Merger(
+                config.genome.models,
+                config.genome.base_model,
+                tokenizer_source=config.genome.tokenizer_source,
+                dtype=settings.dtype,
+                device=settings.device,
+                random_seed=settings.seed,
+                trust_remote_code=flags.trust_remote_code,
+                allow_crimes=flags.allow_crimes,
+            )
+            check_space(folder, 2 * sum(p.numel() * p.element_size() for p in merger.model.parameters()))
+            parents = labels(config.genome.parents())
+            _pin_inputs(store, config, benchmarks)
+            template, reason = chat_template(config, merger.chat_templates)
+            if reason:
+                log.info(reason)
+            multiturn = template if config.fewshot_as_multiturn is None else config.fewshot_as_multiturn
+            scorer = Scorer(
+                benchmarks,
+                merger.model,
+                merger.tokenizer,
+                batch_size=settings.eval.batch_size,
+                apply_chat_template=template,
+                fewshot_as_multiturn=multiturn,
+                gen_kwargs=settings.eval.gen_kwargs,
+                system_instruction=settings.eval.system_instruction,
+            )
+            space = SearchSpace(
+                config.genome,
+                merger.n_layers,
+                dtype=merger.dtype,
+                bounds=settings.bounds,
+                parameters=settings.parameters,
+                methods=plugin_host().merge_methods(),
+            )
+            evaluator = Evaluator(store, merger, scorer, _tell_plugins)
+            yield Setting(config, folder, store, merger, scorer, evaluator, space, benchmarks, parents)
+        finally:
+            store.close()
+
+
+def _tell_plugins(candidate: Candidate, evaluation: Evaluation) -> None:
+    plugin_host().evaluation_finished(evaluation=evaluation)
+
+
+def _claim(store: RunStore, config: RunConfig, folder: Path) -> None:
+    """Make the folder this config's, or see that it is. Raises RunError that names the first key that differs."""
+    own = config.model_dump(mode="json")
+    for key in BUDGET_KEYS:
+        own["merge3"]["search"].pop(key)
+    kept = store.pin("config", own)
+    if kept != own:
+        key, was, now = next(_differences(kept, own))
+        raise RunError(
+            f"{folder}: expected the config that this folder was begun with, got another: {key} was {was!r}, is {now!r}; "
+            "go back to it, or name a new --storage-path"
+        )
+
+
+def _differences(kept: Any, own: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(kept, dict) and isinstance(own, dict):
+        for key in sorted(kept.keys() | own.keys()):
+            yield from _differences(kept.get(key), own.get(key), f"{path}.{key}" if path else key)
+    elif kept != own:
+        yield path, kept, own
+
+
+def _pin_inputs(store: RunStore, config: RunConfig, benchmarks: dict[str, Benchmark]) -> None:
+    """Keep what identifies models and items; RunError if they have changed under a run that goes on."""
+    inputs: dict[str, Callable[[], Any]] = {
+        f"items {name}": lambda b=benchmark: hashlib.sha256(  # type: ignore[misc]
+            json.dumps([b.item_ids, b.item_hashes]).encode()
+        ).hexdigest()
+        for name, benchmark in benchmarks.items()
+    }
+    inputs |= {f"model {i}": lambda n=name: fingerprint(n) for i, name in enumerate(config.genome.parents())}  # type: ignore[misc]
+    for key, compute in inputs.items():
+        now = json.loads(json.dumps(compute()))
+        if store.pin(key, now) != now:
+            raise RunError(f"{store.path}: expected {key} as the run began, it has changed; use a new --storage-path")
+    packages = ("merge3-plugin", "lm_eval", "mergekit", "torch", "transformers", "cma", "numpy")
+    store.pin("versions", {name: metadata.version(name) for name in packages})
+
+
+def _benchmarks(config: RunConfig, flags: Flags) -> dict[str, Benchmark]:
+    for path in flags.task_search_path:
+        if not Path(path).is_dir():
+            raise ConfigError(f"--task-search-path {path}: expected a folder of task YAML, got none there")
+    return load_benchmarks(
+        {task.name: task.metric for task in config.tasks},
+        include_paths=flags.task_search_path,
+        num_fewshot=config.num_fewshot,
+        data=config.merge3.data,
+        id_field=config.merge3.id_field,
+    )
