@@ -1,0 +1,52 @@
+"""merge3 from Python: a response matrix, a calibration made of it, and the estimate of a model's accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from merge3_plugin.domain import Calibration, Estimate, ResponseMatrix
+
+__all__ = ["Calibration", "Estimate", "ResponseMatrix", "calibrate", "estimate"]
+
+
+def calibrate(
+    responses: ResponseMatrix,
+    n_anchors: int,
+    *,
+    seed: int,
+    anchors: str = "auto",
+    parents: ResponseMatrix | None = None,
+) -> Calibration:
+    """Choose ``n_anchors`` anchors and learn, from other models' answers, to estimate accuracy from them.
+
+    ``anchors`` names how they are chosen: ``"random"``, ``"stratified"`` by difficulty, ``"kd"`` (equal-size groups in
+    probability space), or ``"auto"``. ``parents`` are the models that candidates are merged from: they join the responses, and
+    merge-aware estimators are then cross-validated on the others, which should be merges of them. As many anchors as items or
+    more: all items. The same seed gives the same calibration. Raises DataError for an empty or constant matrix, a single
+    model, a model without answers, fewer than one anchor, and parents who did not answer the items.
+    """
+    from merge3_plugin.calibrate import build_calibration
+
+    return build_calibration(responses, n_anchors, seed=seed, anchors=anchors, parents=parents)
+
+
+def estimate(
+    calibration: Calibration,
+    scores: Mapping[str, float],
+    *,
+    estimator: str = "auto",
+    parents: ResponseMatrix | None = None,
+) -> Estimate:
+    """Accuracy over all items of ``calibration`` of a model with these ``scores`` (item id -> score in [0, 1]).
+
+    ``scores`` may leave anchors out or hold further items; if it holds all items, the result is their exact mean.
+    ``estimator`` is a registered name or ``"auto"``: the one of gmp-irt (with parents), gp-irt and mean with the smallest
+    cross-validated error. ``parents`` are the answers, on all items, of the models it was merged from. Raises DataError for
+    unknown items, scores outside [0, 1], none at all, and parents who are missing for ``estimator`` or did not answer the
+    items; ConfigError for an unknown estimator.
+    """
+    from merge3_plugin.estimate.auto import resolve
+    from merge3_plugin.estimate.base import gather, run_estimator
+
+    evidence = gather(calibration, scores, parents)
+    return run_estimator(resolve(estimator, calibration, parents_known=parents is not None), evidence)

@@ -1,0 +1,1 @@
+"""Answers on a few items -> the accuracy over all of them, with its uncertainty."""

@@ -1,0 +1,176 @@
+"""What an estimator is given, what it gives back, and how its uncertainty is stated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from merge3_plugin.domain import Calibration, Estimate, FloatArray, ResponseMatrix, check_scores
+from merge3_plugin.errors import ConfigError, DataError, nearest
+from merge3_plugin.estimate.design import Z, effective_size, sample_mean
+from merge3_plugin.plugins import plugin_host
+
+# With fewer cross-validated models their error is too poorly known to carry an interval.
+FEWEST_MODELS = 5
+
+# Where a calibration's provenance keeps the number of models behind its errors.
+CROSS_VALIDATED = "cross_validated_models"
+
+# Share of the items that a model must have answered for its accuracy to count as known.
+KNOWN_SHARE = 0.9
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """A model's answers on some items of a calibration, and its parents' answers on all of them.
+
+    ``positions`` (m,) ascend: where the scored items stand in the calibration; ``scores`` (m,) are their scores.
+    ``parents`` has the calibration's items in its order, or is None.
+    """
+
+    calibration: Calibration
+    positions: NDArray[np.intp]
+    scores: FloatArray
+    parents: ResponseMatrix | None = None
+
+    @property
+    def n_items(self) -> int:
+        return self.calibration.n_items
+
+    @property
+    def n_scored(self) -> int:
+        return len(self.scores)
+
+    @cached_property
+    def weights(self) -> FloatArray:
+        """Weight of each scored item, shape (m,), of sum 1.
+
+        The scored anchors share the weight of the items that were not scored one by one in the ratio of their anchor
+        weights; an item scored beside the anchors stands for itself.
+        """
+        anchor_weight = np.zeros(self.n_items)
+        anchor_weight[self.calibration.anchor_positions()] = self.calibration.anchors.weights
+        weights = anchor_weight[self.positions]
+        if weights.sum() == 0:
+            return np.full(self.n_scored, 1.0 / self.n_scored)
+        beside = weights == 0
+        weights *= (1.0 - beside.sum() / self.n_items) / weights.sum()
+        weights[beside] = 1.0 / self.n_items
+        return weights
+
+    def completed(self, probabilities: FloatArray) -> float:
+        """Mean over all items of the score where it is known, else of ``probabilities`` (N,)."""
+        filled = np.array(probabilities)
+        filled[self.positions] = self.scores
+        return float(filled.mean())
+
+
+@runtime_checkable
+class Estimator(Protocol):
+    """Turns evidence into an estimate; offered to merge3 by the hook ``merge3_register_estimators``.
+
+    ``name`` selects it in configs. One that sets ``needs_parents`` only sees evidence whose ``parents`` are known. It is
+    not asked where all items are scored: the mean is then exact. `calibrate` cross-validates every registered
+    estimator, so that `calibrated` can give it an interval of known coverage.
+    """
+
+    name: str
+    needs_parents: bool
+
+    def estimate(self, evidence: Evidence) -> Estimate:
+        """The accuracy over all items of ``evidence.calibration``."""
+        ...
+
+
+def gather(calibration: Calibration, scores: Mapping[str, float], parents: ResponseMatrix | None = None) -> Evidence:
+    """The evidence of ``scores`` (item id -> score), checked.
+
+    Raises DataError for unknown items, scores outside [0, 1], no scores, or parents who did not answer the items.
+    """
+    checked = check_scores(scores, calibration.item_ids)
+    answers = np.array([checked.get(item, np.nan) for item in calibration.item_ids])
+    positions = np.flatnonzero(~np.isnan(answers))
+    aligned = None if parents is None else align_parents(parents, calibration.item_ids)
+    return Evidence(calibration, positions, answers[positions], aligned)
+
+
+def align_parents(parents: ResponseMatrix, item_ids: tuple[str, ...]) -> ResponseMatrix:
+    """The parents' answers on these items, in this order; DataError if a parent left more than a few unanswered."""
+    if parents.item_ids != item_ids:
+        absent = set(item_ids) - set(parents.item_ids)
+        if absent:
+            raise DataError(
+                f"parents: expected answers on all {len(item_ids)} items of the calibration, got none on {len(absent)} "
+                f"(such as {min(absent)!r}); score the parents on the whole benchmark"
+            )
+        parents = parents.items(item_ids)
+    share = (~np.isnan(parents.values)).mean(axis=1)
+    if not len(share) or share.min() < KNOWN_SHARE:
+        who = repr(parents.model_ids[int(share.argmin())]) if len(share) else "no parent at all"
+        raise DataError(
+            f"parents: expected answers on at least {KNOWN_SHARE:.0%} of the items, got {share.min(initial=1.0):.0%} "
+            f"from {who}; score the parents on the whole benchmark"
+        )
+    return parents
+
+
+def run_estimator(estimator: Estimator, evidence: Evidence) -> Estimate:
+    """The estimator's answer, or the exact mean where every item is scored. DataError if it lacks the parents."""
+    if estimator.needs_parents and evidence.parents is None:
+        raise DataError(
+            f"estimator {estimator.name!r}: expected the parents' full answers, got none; pass parents=, or use 'gp-irt'"
+        )
+    if evidence.n_scored == evidence.n_items:
+        return sample_mean(evidence.scores, evidence.n_items, method=estimator.name)
+    return estimator.estimate(evidence)
+
+
+def find_estimator(name: str) -> Estimator:
+    """The registered estimator of this name; ConfigError with the nearest name if there is none."""
+    known = plugin_host().estimators()
+    if name not in known:
+        raise ConfigError(f"estimator: expected a registered one, got {name!r}{nearest(name, [*known, 'auto'])}")
+    found: Estimator = known[name]
+    return found
+
+
+def trusted_errors(calibration: Calibration) -> Mapping[str, float]:
+    """The calibration's errors if they come from at least ``FEWEST_MODELS`` models, else none."""
+    return calibration.errors if calibration.provenance.get(CROSS_VALIDATED, 0) >= FEWEST_MODELS else {}
+
+
+def cross_validated_error(calibration: Calibration, *names: str) -> float | None:
+    """Root mean squared error of the first of these estimators that was cross-validated, if it can be trusted."""
+    errors = trusted_errors(calibration)
+    return next((errors[name] for name in names if name in errors), None)
+
+
+def calibrated(evidence: Evidence, accuracy: float, *names: str) -> Estimate:
+    """``accuracy`` with the interval that the calibration's cross-validation supports.
+
+    The half-width is t_{M-1} e sqrt(1 + 1/M): e the error of the first of the estimators ``names`` that the calibration
+    knows, M the number of models it was cross-validated on. Where fewer than ``n_anchors`` items were scored, e grows as the
+    finite-population error does. With fewer than ``FEWEST_MODELS`` models the interval is the design-based one, widened
+    to hold ``accuracy``. The estimate is named by the first of ``names``.
+    """
+    accuracy = float(np.clip(accuracy, 0.0, 1.0))
+    error = cross_validated_error(evidence.calibration, *names)
+    n_anchors, n_items = len(evidence.calibration.anchors), evidence.n_items
+    if error is None or n_anchors == n_items:
+        design = sample_mean(evidence.scores, n_items, weights=evidence.weights)
+        low, high = min(accuracy, design.interval[0]), max(accuracy, design.interval[1])
+        standard_error = (high - low) / (2 * Z)
+    else:
+        from scipy.special import stdtrit
+
+        models = evidence.calibration.provenance[CROSS_VALIDATED]
+        scale = (1 / evidence.n_scored - 1 / n_items) / (1 / n_anchors - 1 / n_items)
+        standard_error = float(error * np.sqrt(scale * (1 + 1 / models)))
+        half = float(stdtrit(models - 1, 0.975)) * standard_error
+        low, high = max(0.0, accuracy - half), min(1.0, accuracy + half)
+    return Estimate(accuracy, standard_error, (low, high), names[0], evidence.n_scored, n_items)
