@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,6 +15,9 @@ from merge3_plugin.errors import DataError, nearest
 from merge3_plugin.extract.items import content_hash, item_ids
 
 Pair = tuple[str, str]  # (metric, filter)
+
+# Our own anchor tasks log the pair (item id, score) under each of their metrics; this one stands for all.
+ANCHOR_METRIC = "merge3_acc"
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ class Samples:
         found: dict[Pair, bool] = {}
         for line in self._lines:
             for metric, value in line["values"].items():
-                score = _score(value)
+                score = _score(metric, value)
                 fits = score is not None and not (score < 0 or score > 1)
                 pair = (metric, line["filter"])
                 found[pair] = found.get(pair, True) and fits
@@ -103,7 +106,7 @@ class Samples:
         # Equal documents may have different few-shot prompts: their ordinals must not depend on the order of lines.
         lines.sort(key=lambda line: line["prompt_hash"] or "")
         try:
-            ids = item_ids([line["doc"] for line in lines], id_field)
+            ids = self._ids(lines, metric, id_field)
         except DataError as error:
             raise DataError(f"{self.log.path.name}: {error}") from None
         answers = {}
@@ -111,7 +114,7 @@ class Samples:
             what = f"model {self.log.model!r}, task {self.log.task!r}, item {item!r}"
             if not line["finite"]:
                 raise DataError(f"{what}: expected finite log-likelihoods, got NaN or infinity; leave this model out")
-            score = _score(line["values"][metric]) if metric in line["values"] else math.nan
+            score = _score(metric, line["values"][metric]) if metric in line["values"] else math.nan
             if score is None or (metric in line["values"] and not 0 <= score <= 1):
                 raise DataError(
                     f"{what}: expected a score in [0, 1] from {metric!r}, got {line['values'][metric]!r}; "
@@ -119,6 +122,12 @@ class Samples:
                 )
             answers[item] = Answer(score, content_hash(line["doc"]), line["prompt_hash"])
         return answers
+
+    @staticmethod
+    def _ids(lines: Sequence[Mapping[str, Any]], metric: str, id_field: str | None) -> list[str]:
+        if metric == ANCHOR_METRIC:  # a log of anchors cannot tell doubled documents or leaves; the task could
+            return [str(line["values"][metric][0]) for line in lines]
+        return item_ids([line["doc"] for line in lines], id_field)
 
 
 def _parse(line: bytes, where: str) -> dict[str, Any]:
@@ -139,8 +148,10 @@ def _parse(line: bytes, where: str) -> dict[str, Any]:
         ) from None
 
 
-def _score(value: Any) -> float | None:
+def _score(metric: str, value: Any) -> float | None:
     """A metric's value for one sample as a number; None for the tuples and lists of metrics over the whole set."""
+    if metric == ANCHOR_METRIC and isinstance(value, list) and len(value) == 2:
+        value = value[1]
     return float(value) if isinstance(value, int | float) else None
 
 

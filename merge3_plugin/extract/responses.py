@@ -23,9 +23,10 @@ class Responses:
     """A response matrix and where it comes from.
 
     ``item_hashes`` (n_items) are content hashes of the documents, None where they were not seen. ``provenance`` is
-    plain JSON: task, metric, filter, num_fewshot, chat_template (its sha), dataset_path, dataset_name, revision,
-    split, models, n_documents and files (name and sha256); None where unknown, and a mapping by leaf task where the
-    leaves of a group differ. ``notes`` are lines that a person should read.
+    plain JSON: task, metric, filter, num_fewshot, chat_template (whether one was applied), chat_template_sha,
+    dataset_path, dataset_name, revision, split, n_documents, models and files (name and sha256). A key is absent where
+    the logs do not tell, and a mapping by leaf task where the leaves of a group differ. ``notes`` are lines that a
+    person should read.
     """
 
     matrix: ResponseMatrix
@@ -41,14 +42,15 @@ def read_responses(
     metric: str | None = None,
     filter_name: str | None = None,
     id_field: str | None = None,
+    leaves: Sequence[str] | None = None,
 ) -> Responses:
     """Answers of every model in ``sources`` on a task or group.
 
     ``sources`` are files and folders (searched whole) of ``lm_eval --log_samples``, or one ``.npz``. One (metric,
     filter) is read: the one named, else acc without a filter, else the only one that scores single items. Items are
-    sorted by id, so the order of the logs does not matter; for a group an id is ``leaf/id`` and the leaf is the item's
-    group. An item that a model was not asked (``--limit``, a missing leaf) is NaN. Of several runs of a task by one
-    model the newest is read.
+    sorted by id, so the order of the logs does not matter; for a group of several leaf tasks an id is ``leaf/id`` and
+    the leaf is the item's group. ``leaves`` names the leaf tasks where the logs do not say which ``task`` stands for.
+    An item that a model was not asked (``--limit``) is NaN. Of several runs of a task by one model the newest is read.
 
     Raises DataError when logs do not fit together: few-shot counts, templates, task versions, prompts or documents that
     differ between models, a task, metric or filter that is not there, non-finite or out-of-range scores.
@@ -59,9 +61,12 @@ def read_responses(
             raise DataError(f"responses: expected one .npz or lm-eval's logs, got {len(paths)} sources; name one .npz")
         return read_npz(paths[0], task)
     logs = find_logs(paths)
-    leaves, is_group = _leaves(logs, task)
+    leaves = list(leaves) if leaves is not None else _leaves(logs, task)
+    is_group = len(leaves) > 1
     chosen, notes = _newest([log for log in logs if log.task in leaves])
     for leaf in leaves:
+        if leaf not in _tasks(chosen):
+            raise DataError(f"{task}: expected samples of its task {leaf!r}, got none{nearest(leaf, _tasks(logs))}")
         _check_settings([log for log in chosen if log.task == leaf])
     table = _Table(f"{task}: ")
     pair: Pair | None = None
@@ -148,7 +153,7 @@ class _Table:
             if None not in (mine, theirs) and mine != theirs:
                 raise DataError(
                     f"{self._where}expected the same {what} for all models, got different ones for item {item!r} in "
-                    f"the logs of {other!r} and {model!r}; run both on the same data, with one template and few-shot count"
+                    f"the logs of {other!r} and {model!r}; run both on one data set, template and few-shot count"
                 )
         self._groups[item] = group
         self._scores.setdefault(model, {})[item] = answer.score
@@ -160,28 +165,29 @@ class _Table:
         return matrix, tuple(self._first[item][1].item_hash for item in items)
 
 
-def _leaves(logs: Sequence[SampleLog], task: str) -> tuple[list[str], bool]:
-    """Names of the leaf tasks that ``task`` stands for, and whether it is a group."""
-    tasks = {log.task for log in logs}
+def _tasks(logs: Iterable[SampleLog]) -> set[str]:
+    return {log.task for log in logs}
+
+
+def _leaves(logs: Sequence[SampleLog], task: str) -> list[str]:
+    """Names of the leaf tasks that ``task`` stands for, by what the logs themselves say of groups."""
     groups: dict[str, list[str]] = {}
     for log in logs:
         groups |= log.results.get("group_subtasks", {})
-    if task in tasks:
-        return [task], False
     if task not in groups:
-        hint = nearest(task, tasks | groups.keys())
-        raise DataError(f"logs: expected samples of task {task!r}, got none{hint}")
+        if task not in _tasks(logs):
+            hint = nearest(task, _tasks(logs) | groups.keys())
+            raise DataError(f"logs: expected samples of task {task!r}, got none{hint}")
+        return [task]
     leaves: dict[str, None] = {}
     waiting = [task]
     while waiting:
         name = waiting.pop(0)
-        if groups.get(name):
+        if name in groups:
             waiting += groups[name]
-        elif name in tasks:
+        else:
             leaves[name] = None
-    if not leaves:
-        raise DataError(f"logs: expected samples of the tasks in group {task!r}, got only its results; log samples too")
-    return list(leaves), True
+    return list(leaves)
 
 
 def _newest(logs: Iterable[SampleLog]) -> tuple[list[SampleLog], list[str]]:
@@ -216,13 +222,14 @@ def _provenance(logs: Sequence[SampleLog], task: str, pair: Pair | None) -> dict
         arguments = log.config.get("dataset_kwargs") or {}
         by_leaf[log.task] = {
             "num_fewshot": log.settings["few-shot count"],
-            "chat_template": log.settings["chat template"],
+            "chat_template": log.settings["chat template"] is not None,
+            "chat_template_sha": log.settings["chat template"],
             "dataset_path": log.config.get("dataset_path"),
             "dataset_name": log.config.get("dataset_name"),
             "revision": arguments.get("revision"),
             "split": log.config.get("test_split") or log.config.get("validation_split"),
         }
-    names = ("num_fewshot", "chat_template", "dataset_path", "dataset_name", "revision", "split")
+    names = next(iter(by_leaf.values()), {})
     common = {name: _common({leaf: found[name] for leaf, found in by_leaf.items()}) for name in names}
     counts = {log.task: log.n_documents for log in logs if log.n_documents is not None}
     n_documents = sum(counts.values()) if counts.keys() == {log.task for log in logs} else None
@@ -231,8 +238,8 @@ def _provenance(logs: Sequence[SampleLog], task: str, pair: Pair | None) -> dict
 
 
 def _common(by_leaf: Mapping[str, Any]) -> Any:
-    values = list(by_leaf.values())
-    return values[0] if values and all(value == values[0] for value in values) else (dict(by_leaf) or None)
+    first, *others = by_leaf.values()
+    return dict(by_leaf) if any(value != first for value in others) else first
 
 
 def _missing(matrix: ResponseMatrix, n_documents: int | None) -> list[str]:
