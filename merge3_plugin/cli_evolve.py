@@ -12,7 +12,8 @@ from merge3_plugin.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-# Flags that say how upstream schedules its work. We merge and score one candidate at a time, in memory, so nothing is left to say.
+# Flags that say how upstream schedules its work. We merge and score one candidate at a time, in memory, so nothing is
+# left to say.
 NEEDLESS = {
     "strategy": "candidates are merged and scored one at a time",
     "in_memory": "candidates are always merged in memory",
@@ -32,7 +33,7 @@ REFUSED = {
     "--storage-path",
     type=click.Path(path_type=Path),
     required=True,
-    help="Run folder: the record, best_config.yaml, final_model/, summary.json. The same command on the same folder resumes.",
+    help="Run folder: the record, best_config.yaml, final_model/, summary.json. The same command resumes.",
 )
 @click.option("--max-fevals", type=click.IntRange(1), help="Candidates to score in the search; never passed.  [100]")
 @click.option("--timeout", type=float, help="Seconds after which the search ends, is confirmed, and is written.")
@@ -47,7 +48,9 @@ REFUSED = {
 )
 @click.option("--save-final-model/--no-save-final-model", default=True, help="Write final_model/.  [yes]")
 @click.option("--merge-cuda/--no-merge-cuda", default=None, help="Merge and score on the GPU.  [where there is one]")
-@click.option("--trust-remote-code/--no-trust-remote-code", default=False, help="Run code that comes with models.  [no]")
+@click.option(
+    "--trust-remote-code/--no-trust-remote-code", default=False, help="Run code that comes with models.  [no]"
+)
 @click.option("--allow-crimes/--no-allow-crimes", default=False, help="Let mergekit mix architectures.  [no]")
 @click.option(
     "--i-understand-the-depths-of-the-evils-i-am-unleashing",
@@ -55,7 +58,9 @@ REFUSED = {
     is_flag=True,
     help="Search on the test items of public benchmarks all the same.",
 )
-@click.option("--strategy", "-s", type=click.Choice(["pool", "buffered", "serial"]), help="Accepted; nothing to choose.")
+@click.option(
+    "--strategy", "-s", type=click.Choice(["pool", "buffered", "serial"]), help="Accepted; nothing to choose."
+)
 @click.option("--in-memory/--no-in-memory", default=None, help="Accepted; always in memory.")
 @click.option("--reshard/--no-reshard", default=None, help="Accepted; never needed.")
 @click.option("--num-gpus", type=int, help="1; more are not used yet.")
@@ -86,8 +91,8 @@ def evolve(genome_config_path: Path, storage_path: Path, **flags: Any) -> int:
     \b
     mergekit-evolve-merge3 config.yml --storage-path out --max-fevals 100
 
-    Ctrl-C ends the search and writes the best so far (exit status 130); a second one stops at once. Either way, and after a
-    crash, the same command goes on where it stopped. A greater --max-fevals extends a finished search.
+    Ctrl-C ends the search and writes the best so far (exit status 130); a second one stops at once. Either way, and
+    after a crash, the same command goes on where it stopped. A greater --max-fevals extends a finished search.
     """
     from merge3_plugin.cli_progress import Progress
     from merge3_plugin.config import load_config
@@ -111,7 +116,9 @@ def evolve(genome_config_path: Path, storage_path: Path, **flags: Any) -> int:
             log.info("stopped before the search had a candidate; the same command goes on")
             return 130
     click.echo(render(summary), nl=False)
-    click.echo(f"Everything is in {storage_path}: best_config.yaml, summary.json" + ", final_model/" * chosen.save_final_model)
+    click.echo(
+        f"Everything is in {storage_path}: best_config.yaml, summary.json" + ", final_model/" * chosen.save_final_model
+    )
     return 130 if progress.interrupted() else 0
 
 

@@ -20,7 +20,7 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 class Progress(Watcher):
-    """Shows the phases, and ends the run at ``timeout`` seconds or at the first SIGINT; the second one is not caught."""
+    """Shows the phases; ends the run at ``timeout`` seconds or at the first SIGINT. The second one is not caught."""
 
     def __init__(self, timeout: float | None) -> None:
         self._timeout, self._started = timeout, time.monotonic()

@@ -24,7 +24,9 @@ def _frozen(values: ArrayLike, ndim: int, what: str) -> FloatArray:
     try:
         array = np.array(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise DataError(f"{what}: expected numbers in {ndim} dimension(s), got {type(values).__name__}: {error}") from None
+        raise DataError(
+            f"{what}: expected numbers in {ndim} dimension(s), got {type(values).__name__}: {error}"
+        ) from None
     if array.ndim != ndim:
         raise DataError(f"{what}: expected {ndim} dimension(s), got shape {array.shape}")
     array.flags.writeable = False
@@ -111,7 +113,9 @@ def _positions(known: Sequence[str], wanted: Iterable[str], what: str) -> list[i
     try:
         return [index[name] for name in wanted]
     except KeyError as error:
-        raise DataError(f"expected a known {what} id, got {error.args[0]!r}, which is not among the {len(known)}") from None
+        raise DataError(
+            f"expected a known {what} id, got {error.args[0]!r}, which is not among the {len(known)}"
+        ) from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,11 +173,11 @@ class AnchorSet:
 class Calibration:
     """Everything that turns answers on the anchors into an estimate; what one calibration file holds.
 
-    ``item_ids`` (N) names every item of the benchmark, in the order of ``items``; ``anchors`` is a subset of
-    them. ``responses`` holds the calibration models' answers on those items (NaN: not asked), from which error and intervals
-    are cross-validated. ``item_hashes`` (N) are content hashes, or None where the documents were not
-    seen. ``errors`` maps an estimator's name to its cross-validated root mean squared error at this number
-    of anchors. ``provenance`` is plain JSON: task, metric, filter, num_fewshot, chat_template, dataset, revision, models, seed, version ...
+    ``item_ids`` (N) names every item of the benchmark, in the order of ``items``; ``anchors`` is a subset of them.
+    ``responses`` holds the calibration models' answers on those items (NaN: not asked), from which error and intervals
+    are cross-validated. ``item_hashes`` (N) are content hashes, or None where the documents were not seen. ``errors``
+    maps an estimator's name to its cross-validated root mean squared error at this number of anchors. ``provenance``
+    is plain JSON: task, metric, filter, num_fewshot, chat_template, dataset, revision, models, seed, version ...
     """
 
     item_ids: tuple[str, ...]

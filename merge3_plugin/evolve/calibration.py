@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from merge3_plugin.artifact import load_calibration
+
 from merge3_plugin.calibrate import build_calibration, restrict
 from merge3_plugin.config import LogsConfig, RunConfig
 from merge3_plugin.domain import Calibration, ResponseMatrix
@@ -24,8 +24,8 @@ def given_calibrations(
 ) -> dict[str, Calibration]:
     """The calibrations that the config names, by task, each checked against the task's items and prompts.
 
-    Tasks that the run calibrates by itself are absent. Raises DataError where a calibration is of other items or was made
-    under other settings.
+    Tasks that the run calibrates by itself are absent. Raises DataError where a calibration is of other items or was
+    made under other settings.
     """
     from merge3_plugin.harness.anchor_task import check_items, check_settings
 
@@ -56,9 +56,7 @@ def _from_logs(source: LogsConfig, benchmark: Benchmark, config: RunConfig) -> C
         source.logs, benchmark.name, metric=items.metric, filter_name=items.filter, id_field=config.merge3.id_field
     )
     calibration = build_calibration(read.matrix, config.merge3.anchors, seed=config.merge3.seed)
-    return replace(
-        calibration, item_hashes=read.item_hashes, provenance={**read.provenance, **calibration.provenance}
-    )
+    return replace(calibration, item_hashes=read.item_hashes, provenance={**read.provenance, **calibration.provenance})
 
 
 def answer_matrix(answers: Mapping[str, Mapping[str, float]], item_ids: Sequence[str]) -> ResponseMatrix:

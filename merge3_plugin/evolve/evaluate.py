@@ -52,7 +52,7 @@ class Evaluator:
         store: RunStore,
         live: LiveModel,
         scorer: ItemScorer,
-        finished: Callable[[Candidate, Evaluation], None],
+        finished: Callable[[Evaluation], None],
     ) -> None:
         self._store, self._live, self._scorer, self._finished = store, live, scorer, finished
 
@@ -66,23 +66,21 @@ class Evaluator:
     ) -> Evaluation:
         """Score the candidate on ``items`` (task -> ids) and on the tasks of ``whole``, unless recorded.
 
-        ``assess`` turns all its answers on the items, and its ``whole`` values, into estimates and a fitness. The evaluation holds
-        only the answers that the record lacked; ``answers`` gives them all. A candidate that
-        cannot be merged or scored is a FAILED evaluation, with its traceback.
+        ``assess`` turns all its answers on the items, and its ``whole`` values, into estimates and a fitness. The
+        evaluation holds only the answers that the record lacked; ``answers`` gives them all. A candidate that cannot
+        be merged or scored is a FAILED evaluation, with its traceback.
         """
         recorded = self._store.find(candidate.id, purpose)
         if recorded is not None:
             return recorded
-        if candidate.recipe is not None:
-            self._store.add_candidate(candidate.id, candidate.recipe)
         started = time.monotonic()
         try:
             evaluation = self._evaluation(candidate, purpose, items, list(whole), assess)
-        except Exception:  # The candidate boundary: whatever fails in here is this candidate's failure, not the run's.
+        except Exception:  # noqa: BLE001 - the candidate boundary: what fails in here is no failure of the run
             evaluation = Evaluation(candidate.id, purpose, FAILED, error=traceback.format_exc())
-        evaluation = replace(evaluation, seconds=time.monotonic() - started)
+        evaluation = replace(evaluation, recipe=candidate.recipe, seconds=time.monotonic() - started)
         self._store.add(evaluation)
-        self._finished(candidate, evaluation)
+        self._finished(evaluation)
         return evaluation
 
     def answers(self, candidate: Candidate, task: str, item_ids: Iterable[str]) -> dict[str, float]:

@@ -17,8 +17,8 @@ EVIL_FLAG = "--i-understand-the-depths-of-the-evils-i-am-unleashing"
 
 # Names, without our own prefix, by which lm-eval's copies of public benchmarks are known.
 BENCHMARK_PREFIXES = (
-    "agieval", "ai2_arc", "arc_", "bigbench", "gsm8k", "gsm_plus", "hellaswag", "hendrycks", "leaderboard", "mgsm", "mmlu",
-    "openbookqa", "piqa", "tiny", "truthfulqa", "winogrande",
+    "agieval", "ai2_arc", "arc_", "bigbench", "gsm8k", "gsm_plus", "hellaswag", "hendrycks", "leaderboard",
+    "mgsm", "mmlu", "openbookqa", "piqa", "tiny", "truthfulqa", "winogrande",
 )  # fmt: skip
 # Not validation: several benchmarks keep their test labels secret, so that everyone reports validation.
 SEARCHABLE_SPLITS = ("train", "training", "dev")
@@ -39,7 +39,7 @@ def check_test_sets(config: RunConfig, benchmarks: Mapping[str, Benchmark], *, a
         )
         if not allowed:
             raise ConfigError(
-                f"{message}; name a training split (merge3.split.{name}: train, if its data are one) or pass {EVIL_FLAG}"
+                f"{message}; say so if they are not (merge3.split.{name}: train), or pass {EVIL_FLAG}"
             )
         warnings.append(message)
     return warnings

@@ -32,8 +32,8 @@ def split_items(
 ) -> Population:
     """Hold out ``fraction`` of the items that are not anchors, drawn by a seeded hash of the item id.
 
-    A hash, unlike a shuffle, draws the same items however the data are ordered or extended. ``limit`` keeps that many of the
-    search items, anchors first, the others drawn likewise. Raises DataError when either set would be empty.
+    A hash, unlike a shuffle, draws the same items however the data are ordered or extended. ``limit`` keeps that many
+    of the search items, anchors first, the others drawn likewise. Raises DataError when either set would be empty.
     """
     kept = set(anchors)
     unknown = kept - set(item_ids)

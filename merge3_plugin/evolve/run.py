@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
 from merge3_plugin.artifact import save_calibration
+
 from merge3_plugin.config import RunConfig
 from merge3_plugin.domain import FloatArray
 from merge3_plugin.errors import ModelError
-from merge3_plugin.evolve.calibration import given_calibrations, answer_matrix, search_calibration
+from merge3_plugin.evolve.calibration import answer_matrix, given_calibrations, search_calibration
 from merge3_plugin.evolve.confirm import Confirmed, Verdict, confirmed, judge
 from merge3_plugin.evolve.evaluate import Candidate, Evaluator
 from merge3_plugin.evolve.objectives import Objective, Objectives
@@ -78,7 +78,7 @@ class Watcher:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a run found; ``verdict`` and ``confirmed`` are None and empty where it was stopped before the confirmation."""
+    """What a run found; ``confirmed`` is empty and ``verdict`` None where it was stopped before the confirmation."""
 
     result: SearchResult
     objectives: Objectives
@@ -96,9 +96,7 @@ class Run:
         self._tasks = {n: b for n, b in setting.benchmarks.items() if b.per_item}
         self._weights = {task.name: task.weight for task in self._config.tasks}
         self._whole = {n: self._weights[n] for n, b in setting.benchmarks.items() if not b.per_item}
-        self._parents = {
-            label: Candidate(f"parent:{label}", parent=name) for label, name in setting.parents.items()
-        }
+        self._parents = {label: Candidate(f"parent:{label}", parent=name) for label, name in setting.parents.items()}
         self._known = self._known_points()
 
     def execute(self) -> Outcome:
@@ -212,9 +210,7 @@ class Run:
         states = [self._evaluate(f"random merge {i}", c, CALIBRATION, items).state for i, c in enumerate(drawn, 1)]
         return [c for c, state in zip(drawn, states, strict=True) if state != FAILED]
 
-    def _answers(
-        self, candidates: Sequence[Candidate], task: str, items: Sequence[str]
-    ) -> dict[str, dict[str, float]]:
+    def _answers(self, candidates: Sequence[Candidate], task: str, items: Sequence[str]) -> dict[str, dict[str, float]]:
         return {c.id: self._evaluator.answers(c, task, items) for c in candidates}
 
     def _search(self, objectives: Objectives) -> SearchResult:
@@ -279,6 +275,8 @@ class Run:
         finalists = [seen[label] for label in self._finalists(result) if label in seen]
         if not finalists:
             last = self._store.last_error(CONFIRMATION)
-            raise ModelError(f"confirmation: expected a finalist that can be scored, got failures only, the last: {last}")
+            raise ModelError(
+                f"confirmation: expected a finalist that can be scored, got failures only, the last: {last}"
+            )
         verdict = judge(finalists, [seen[label] for label in self._parents], seen.get("uniform"), self._weights)
         return list(seen.values()), verdict

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from merge3_plugin.domain import Estimate, FloatArray
-from merge3_plugin.evolve.evaluate import Candidate, Evaluator
+from merge3_plugin.evolve.evaluate import Candidate
 from merge3_plugin.evolve.optimizers.cma_es import CmaEs
-from merge3_plugin.evolve.store import FAILED, RunStore
+from merge3_plugin.evolve.store import RunStore
 
-# Generations that failed as a whole, in a row, before the search gives up: by then it is the setting, not the candidate.
+# Generations that failed as a whole, in a row, before the search gives up: by then it is the setting, not the
+# candidate.
 HOPELESS_GENERATIONS = 3
 
 

@@ -42,7 +42,10 @@ def _recipe(candidate: Candidate) -> Mapping[str, Any]:
 
 
 def _write_best(setting: Setting, best: Candidate) -> None:
-    _write(setting.folder / BEST_CONFIG, to_yaml(_recipe(best), random_seed=setting.config.merge3.seed, flags=setting.merger.flags))
+    _write(
+        setting.folder / BEST_CONFIG,
+        to_yaml(_recipe(best), random_seed=setting.config.merge3.seed, flags=setting.merger.flags),
+    )
 
 
 def _write(path: Path, text: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from merge3_plugin.config import RunConfig
 from merge3_plugin.errors import ConfigError, RunError
-from merge3_plugin.evolve.evaluate import Candidate, Evaluator
+from merge3_plugin.evolve.evaluate import Evaluator
 from merge3_plugin.evolve.guard import chat_template, check_space, check_test_sets, fingerprint, locked
 from merge3_plugin.evolve.run import Setting
 from merge3_plugin.evolve.space import SearchSpace
@@ -109,7 +109,7 @@ def opened(config: RunConfig, folder: Path, flags: Flags) -> Iterator[Setting]:
             store.close()
 
 
-def _tell_plugins(candidate: Candidate, evaluation: Evaluation) -> None:
+def _tell_plugins(evaluation: Evaluation) -> None:
     plugin_host().evaluation_finished(evaluation=evaluation)
 
 
@@ -122,8 +122,8 @@ def _claim(store: RunStore, config: RunConfig, folder: Path) -> None:
     if kept != own:
         key, was, now = next(_differences(kept, own))
         raise RunError(
-            f"{folder}: expected the config that this folder was begun with, got another: {key} was {was!r}, is {now!r}; "
-            "go back to it, or name a new --storage-path"
+            f"{folder}: expected the config that this folder was begun with, got another: {key} was {was!r}, "
+            f"is {now!r}; go back to it, or name a new --storage-path"
         )
 
 

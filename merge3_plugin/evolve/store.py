@@ -1,8 +1,8 @@
 """The run's record: one SQLite file that holds every evaluation before anything is decided on it.
 
-The search is a deterministic program over recorded evaluations: run again after a stop, it asks for the same evaluations
-in the same order, finds those that are here, and goes on with the first that is not. So the record is
-all that a resume needs, and a process killed at any moment loses the evaluation in flight and nothing else.
+The search is a deterministic program over recorded evaluations: run again after a stop, it asks for the same
+evaluations in the same order, finds those that are here, and goes on with the first that is not. So the record is all
+that a resume needs, and a process killed at any moment loses the evaluation in flight and nothing else.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ COMPLETE, FAILED = "COMPLETE", "FAILED"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One scoring of one candidate.
+    """One scoring of one candidate, merged by ``recipe`` (None: a parent that the search space cannot express).
 
-    ``purpose`` is parents, calibration, search or confirmation; ``answers`` maps task -> item id -> score for the items scored
-    here; ``whole`` maps task -> value for metrics that are no per-item score; ``estimates`` (by task) and ``fitness``, their
-    weighted sum, belong to the search; ``error`` is set when ``state`` is FAILED.
+    ``purpose`` is parents, calibration, search or confirmation; ``answers`` maps task -> item id -> score for the
+    items scored here; ``whole`` maps task -> value for metrics that are no per-item score; ``estimates`` (by task) and
+    ``fitness``, their weighted sum, belong to the search; ``error`` is set when ``state`` is FAILED.
     """
 
     candidate: str
@@ -57,6 +57,7 @@ class Evaluation:
     fitness: float | None = None
     error: str | None = None
     seconds: float = 0.0
+    recipe: Mapping[str, Any] | None = None
 
     @property
     def n_items(self) -> int:
@@ -129,16 +130,13 @@ class RunStore:
     def meta(self) -> dict[str, Any]:
         return {key: json.loads(value) for key, value in self._db.execute("SELECT key, value FROM meta ORDER BY key")}
 
-    def add_candidate(self, candidate: str, recipe: Mapping[str, Any]) -> None:
-        self._db.execute("INSERT OR IGNORE INTO candidates VALUES (?, ?)", (candidate, _dump(recipe)))
-
-    def recipe(self, candidate: str) -> dict[str, Any] | None:
-        row = self._db.execute("SELECT recipe FROM candidates WHERE id = ?", (candidate,)).fetchone()
-        return None if row is None else json.loads(row[0])
-
     def add(self, evaluation: Evaluation) -> None:
-        """Write the evaluation and all its answers, or nothing."""
+        """Write the evaluation, its candidate and all its answers, or nothing."""
         with self._transaction():
+            if evaluation.recipe is not None:
+                self._db.execute(
+                    "INSERT OR IGNORE INTO candidates VALUES (?, ?)", (evaluation.candidate, _dump(evaluation.recipe))
+                )
             number = self._db.execute(
                 "INSERT INTO evaluations (candidate, purpose, state, fitness, estimates, whole, n_items, error,"
                 " started, seconds) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -180,7 +178,12 @@ class RunStore:
         ):
             answers.setdefault(task, {})[item] = score
         known = {task: _estimate(fields) for task, fields in json.loads(estimates).items()}
-        return Evaluation(candidate, purpose, state, answers, json.loads(whole), known, fitness, error, seconds)
+        recipe = self._recipe(candidate)
+        return Evaluation(candidate, purpose, state, answers, json.loads(whole), known, fitness, error, seconds, recipe)
+
+    def _recipe(self, candidate: str) -> dict[str, Any] | None:
+        row = self._db.execute("SELECT recipe FROM candidates WHERE id = ?", (candidate,)).fetchone()
+        return None if row is None else json.loads(row[0])
 
     def discard_failure(self, candidate: str, purpose: str) -> None:
         """Forget a failed evaluation, so that the next run tries it again."""
@@ -254,7 +257,8 @@ class RunStore:
         for candidate, recipe in self._db.execute("SELECT id, recipe FROM candidates ORDER BY id"):
             yield _dump({"candidate": candidate, "recipe": clean(json.loads(recipe))})
         for number, candidate, purpose, state, fitness, estimates, whole, error in self._db.execute(
-            "SELECT number, candidate, purpose, state, fitness, estimates, whole, error FROM evaluations ORDER BY number"
+            "SELECT number, candidate, purpose, state, fitness, estimates, whole, error FROM evaluations"
+            " ORDER BY number"
         ):
             answers = self._db.execute(
                 "SELECT task, item, score FROM answers WHERE evaluation = ? ORDER BY task, item", (number,)

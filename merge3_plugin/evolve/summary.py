@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from merge3_plugin.domain import Estimate
 from merge3_plugin.estimate.paired import PairedDifference
+
+from merge3_plugin.domain import Estimate
 from merge3_plugin.evolve.confirm import Confirmed
 from merge3_plugin.evolve.run import MEAN, SEARCH, Outcome, Setting
 
@@ -15,9 +16,9 @@ from merge3_plugin.evolve.run import MEAN, SEARCH, Outcome, Setting
 def summarise(setting: Setting, outcome: Outcome) -> dict[str, Any]:
     """The content of ``summary.json``.
 
-    ``models`` lists every confirmed model with its estimates (of the search items' accuracy) and its held-out accuracies: two
-    populations, never subtracted here. ``cost`` counts item evaluations; ``full`` is what the same candidates would
-    have cost on every search item.
+    ``models`` lists every confirmed model with its estimates (of the search items' accuracy) and its held-out
+    accuracies: two populations, never subtracted here. ``cost`` counts item evaluations; ``full`` is what the same
+    candidates would have cost on every search item.
     """
     verdict = outcome.verdict
     state = "stopped before the confirmation" if verdict is None else "finished"

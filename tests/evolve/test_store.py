@@ -67,8 +67,9 @@ def test_canonical_leaves_out_clocks_and_paths(tmp_path):
         store = RunStore(tmp_path / name)
         store.pin("seed", 3)
         store.pin("local.folder", str(tmp_path / name))
-        store.add_candidate("c", {"models": [{"model": f"/{name}/m"}], "base_model": f"/{name}/m"})
-        store.add(Evaluation("c", "search", COMPLETE, ANSWERS, seconds=len(texts)))
+        recipe = {"models": [{"model": f"/{name}/m"}], "base_model": f"/{name}/m"}
+        store.add(Evaluation("c", "search", COMPLETE, ANSWERS, seconds=len(texts), recipe=recipe))
+        assert store.find("c", "search").recipe == recipe
         store.add(Evaluation("d", "search", FAILED, error=f'File "/{name}/x.py"\nValueError: nan\n'))
         store.event("tell 0", {"costs": [1.0]})
         texts.append("\n".join(store.canonical([f"/{name}/m"])))

@@ -43,8 +43,8 @@ class CmaEs:
     def tell(self, vectors: Sequence[FloatArray], costs: Sequence[float | None]) -> bool:
         """Learn from a generation, and from any further vectors scored beside it; a cost of None is a failure.
 
-        Failures take the worst rank. Returns False, and learns nothing, when every candidate failed: cma would accept such a
-        generation in silence and drift on noise.
+        Failures take the worst rank. Returns False, and learns nothing, when every candidate failed: cma would accept
+        such a generation in silence and drift on noise.
         """
         known = [c for c in costs if c is not None and np.isfinite(c)]
         if not known:

@@ -24,14 +24,14 @@ def test_finds_a_known_optimum():
 
 def test_same_seed_same_search_without_touching_the_global_generator(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    np.random.seed(5)  # noqa: NPY002 - the test is about this state
-    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    np.random.seed(5)
+    before = np.random.get_state()[1].copy()
     _, first = run(0)
     _, second = run(0)
     _, other = run(3)
     assert all((a == b).all() for a, b in zip(first, second, strict=True))
     assert not (first[0] == other[0]).all()
-    assert (np.random.get_state()[1] == before).all()  # noqa: NPY002
+    assert (np.random.get_state()[1] == before).all()
     assert os.listdir(tmp_path) == []
 
 

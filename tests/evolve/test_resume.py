@@ -1,0 +1,68 @@
+"""Runs broken off by SIGKILL and SIGINT, in every phase, against an unbroken one."""
+
+import json
+import shutil
+import signal
+
+import pytest
+
+from merge3_plugin.evolve.store import RunStore
+from tests.evolve.world import canonical, kill, make_world, run, run_paused
+
+
+@pytest.fixture(scope="module")
+def unbroken(tiny_models, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unbroken")
+    config = make_world(folder, tiny_models)
+    done = run(config, folder / "out")
+    assert done.returncode == 0, done.stderr
+    return config, folder / "out", done
+
+
+# Known points are 1 (the uniform merge) or more; the sixth search evaluation lies between an ask and its tell.
+@pytest.mark.parametrize(("purpose", "number"), [("calibration", 2), ("search", 7), ("confirmation", 2)])
+def test_a_killed_run_goes_on_to_the_same_record(unbroken, tmp_path, purpose, number):
+    config, reference, _ = unbroken
+    out = tmp_path / "out"
+    kill(run_paused(config, out, purpose, number, tmp_path / "pause"))
+    store = RunStore.open(out)
+    begun, steps = store.spent(), [name for name, _ in store.events()]
+    store.close()
+    assert begun[purpose]["evaluations"] == number
+    asks, tells = sum(s.startswith("ask") for s in steps), sum(s.startswith("tell") for s in steps)
+    assert asks == tells + 1 if purpose == "search" else asks >= tells
+    again = run(config, out)
+    assert again.returncode == 0, again.stderr
+    assert canonical(out) == canonical(reference)
+    assert (out / "best_config.yaml").read_text() == (reference / "best_config.yaml").read_text()
+    ours, theirs = (json.loads((f / "summary.json").read_text()) for f in (out, reference))
+    assert ours == theirs
+
+
+def test_ctrl_c_ends_with_the_best_so_far_and_the_run_goes_on(unbroken, tmp_path):
+    config, reference, _ = unbroken
+    out = tmp_path / "out"
+    process = run_paused(config, out, "search", 7, tmp_path / "pause")
+    process.send_signal(signal.SIGINT)
+    (tmp_path / "pause" / "go").touch()
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["state"] == "stopped before the confirmation"
+    assert (out / "best_config.yaml").is_file() and (out / "final_model" / "config.json").is_file()
+    assert "confirmation" not in RunStore.open(out).spent()
+    assert run(config, out).returncode == 0
+    assert canonical(out) == canonical(reference)
+
+
+def test_the_same_command_again_computes_nothing_and_more_budget_extends_the_search(unbroken, tmp_path):
+    config, reference, _ = unbroken
+    out = shutil.copytree(reference, tmp_path / "out")
+    before = canonical(out)
+    again = run(config, out)
+    assert again.returncode == 0 and canonical(out) == before
+    more = run(config, out, "--max-fevals", "18")
+    assert more.returncode == 0, more.stderr
+    spent = RunStore.open(out).spent()
+    assert spent["search"]["evaluations"] == 18
