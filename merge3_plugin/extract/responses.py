@@ -42,15 +42,16 @@ def read_responses(
     metric: str | None = None,
     filter_name: str | None = None,
     id_field: str | None = None,
-    leaves: Sequence[str] | None = None,
+    base: Sequence[str] = (),
 ) -> Responses:
     """Answers of every model in ``sources`` on a task or group.
 
     ``sources`` are files and folders (searched whole) of ``lm_eval --log_samples``, or one ``.npz``. One (metric,
     filter) is read: the one named, else acc without a filter, else the only one that scores single items. Items are
     sorted by id, so the order of the logs does not matter; for a group of several leaf tasks an id is ``leaf/id`` and
-    the leaf is the item's group. ``leaves`` names the leaf tasks where the logs do not say which ``task`` stands for.
-    An item that a model was not asked (``--limit``) is NaN. Of several runs of a task by one model the newest is read.
+    the leaf is the item's group. ``base`` names the tasks or groups that ``task`` asks, if it is an anchor task: their
+    logs come first. An item that a model was not asked (``--limit``) is NaN. Of several runs of a task by one model
+    the newest is read.
 
     Raises DataError when logs do not fit together: few-shot counts, templates, task versions, prompts or documents that
     differ between models, a task, metric or filter that is not there, non-finite or out-of-range scores.
@@ -61,7 +62,7 @@ def read_responses(
             raise DataError(f"responses: expected one .npz or lm-eval's logs, got {len(paths)} sources; name one .npz")
         return read_npz(paths[0], task)
     logs = find_logs(paths)
-    leaves = list(leaves) if leaves is not None else _leaves(logs, task)
+    leaves = _leaves(logs, task, base)
     is_group = len(leaves) > 1
     chosen, notes = _newest([log for log in logs if log.task in leaves])
     for leaf in leaves:
@@ -169,18 +170,16 @@ def _tasks(logs: Iterable[SampleLog]) -> set[str]:
     return {log.task for log in logs}
 
 
-def _leaves(logs: Sequence[SampleLog], task: str) -> list[str]:
-    """Names of the leaf tasks that ``task`` stands for, by what the logs themselves say of groups."""
+def _leaves(logs: Sequence[SampleLog], task: str, base: Sequence[str]) -> list[str]:
+    """Names of the leaf tasks behind ``base`` or, where the logs lack that, ``task``; the logs say what a group is."""
     groups: dict[str, list[str]] = {}
     for log in logs:
         groups |= log.results.get("group_subtasks", {})
-    if task not in groups:
-        if task not in _tasks(logs):
-            hint = nearest(task, _tasks(logs) | groups.keys())
-            raise DataError(f"logs: expected samples of task {task!r}, got none{hint}")
-        return [task]
+    known = _tasks(logs) | groups.keys()
+    if task not in known and not (base and known.issuperset(base)):
+        raise DataError(f"logs: expected samples of task {task!r}, got none{nearest(task, known)}")
     leaves: dict[str, None] = {}
-    waiting = [task]
+    waiting = list(base) if base and known.issuperset(base) else [task]
     while waiting:
         name = waiting.pop(0)
         if name in groups:

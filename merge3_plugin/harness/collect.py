@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from lm_eval.api.model import LM
 
     from merge3_plugin.harness.benchmark import Benchmark
+
+log = logging.getLogger(__name__)
 
 # Beside lm-eval's own keys in a results file: under which settings the logs were made.
 RECORD = "merge3"
@@ -31,6 +35,16 @@ class EvaluationSettings:
     apply_chat_template: bool = False
     fewshot_as_multiturn: bool | None = None
     trust_remote_code: bool = False
+
+
+def anchor_yaml(task: str) -> Mapping[str, Any]:
+    """The YAML of one of our tasks as it stands, its documents untouched; empty for any other name."""
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    from merge3_plugin.harness.registration import tasks_folder
+
+    found = next(iter(sorted(tasks_folder().rglob(f"{task}.yaml"))), None)
+    return load_yaml(found, resolve_func=False) if found else {}
 
 
 def check_models(models: Sequence[str], settings: EvaluationSettings) -> dict[str, str]:
@@ -86,20 +100,47 @@ def find_complete(folder: Path, record: Mapping[str, Any]) -> list[Path]:
     return []
 
 
-def evaluate_model(
+def collect_logs(benchmark: Benchmark, models: Sequence[str], folder: Path, settings: EvaluationSettings) -> list[Path]:
+    """Sample logs of every model on all items of the benchmark, kept under ``folder``, one sub-folder a model.
+
+    A model whose complete logs of the same items, settings and weights lie there is not run again, so a broken run goes
+    on where it stopped. Progress is logged. Raises ModelError for a model that cannot be loaded, RunError where logs
+    cannot be written.
+    """
+    fingerprints = check_models(models, settings)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder}: expected a folder for the logs, got: {error.strerror}; name another one") from None
+    logs, seconds = [], []
+    for number, model in enumerate(models, start=1):
+        record = expected_record(benchmark, fingerprints[model], settings)
+        found = find_complete(folder, record)
+        where = f"model {number} of {len(models)}, {model}"
+        if found:
+            log.info("%s: its logs are complete in %s; not run again", where, found[0].parent)
+        else:
+            log.info("%s: %s items of %s", where, f"{len(benchmark.item_ids):,}", benchmark.name)
+            started = time.monotonic()
+            found = _evaluate(benchmark, model, folder, record, settings)
+            seconds.append(time.monotonic() - started)
+            left = (len(models) - number) * sum(seconds) / len(seconds)
+            log.info("%s: %.0f s; at most %.0f s to go", where, seconds[-1], left)
+        logs += found
+    return logs
+
+
+def _evaluate(
     benchmark: Benchmark, model: str, folder: Path, record: Mapping[str, Any], settings: EvaluationSettings
 ) -> list[Path]:
-    """Evaluate ``model`` on all items with lm-eval, keep its results and samples under ``folder``, give the sample logs.
-
-    Raises ModelError for a model that cannot be loaded, RunError where the logs could not be kept whole.
-    """
+    """Evaluate one model on all items with lm-eval, keep its results and samples, and give the sample logs."""
     from lm_eval import simple_evaluate
     from lm_eval.loggers import EvaluationTracker
 
     from merge3_plugin.harness.registration import running_task_manager
 
     arguments = {"pretrained": model, "dtype": settings.dtype, "trust_remote_code": settings.trust_remote_code}
-    multiturn = settings.fewshot_as_multiturn
+    multiturn = settings.fewshot_as_multiturn  # lm_eval's own default: on with a chat template
     tracker = EvaluationTracker(output_path=str(folder))
     results = simple_evaluate(
         model=_load(model, arguments, settings),

@@ -1,0 +1,95 @@
+"""What a calibration holds, from what it was made, and what it is worth: lines for the terminal, or plain JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from merge3_plugin.domain import Calibration, ResponseMatrix
+
+
+def describe(calibration: Calibration) -> str:
+    """The task, and how many items, models and anchors."""
+    origin, accuracy = calibration.provenance, calibration.responses.accuracy()
+    how = [str(origin[key]) for key in ("metric", "filter") if origin.get(key)]
+    how += [f"{origin['num_fewshot']}-shot"] if origin.get("num_fewshot") is not None else []
+    how += ["chat template"] if origin.get("chat_template") else []
+    method = f"{calibration.anchors.method}, seed {origin.get('seed', 'unknown')}"
+    return "\n".join(
+        [
+            f"task     {origin.get('task', 'unknown')} ({', '.join(how) or 'metric unknown'})",
+            f"items    {calibration.n_items:,}",
+            f"models   {calibration.responses.n_models}, of accuracy {accuracy.min():.3f} to {accuracy.max():.3f}",
+            f"anchors  {len(calibration.anchors)}, chosen by {method}",
+        ]
+    )
+
+
+def describe_origin(calibration: Calibration) -> str:
+    """The data set, the models and files behind it, and the errors that were cross-validated."""
+    origin = calibration.provenance
+    data = [str(origin[key]) for key in ("dataset_path", "dataset_name", "revision", "data") if origin.get(key)]
+    split = f", split {origin['split']}" if origin.get("split") else ""
+    lines = [f"data     {' '.join(data) or 'unknown'}{split}"]
+    lines += [f"answers  {model}" for model in calibration.responses.model_ids]
+    lines += [f"file     {file['name']} (sha256 {file['sha256'][:12]})" for file in origin.get("files", ())]
+    if calibration.errors:
+        errors = ", ".join(f"{name} {100 * error:.2f}" for name, error in sorted(calibration.errors.items()))
+        lines.append(f"errors   {errors} (points, root mean square, on models left out)")
+    return "\n".join([*lines, f"version  merge3 {origin.get('version', 'unknown')}"])
+
+
+def describe_anchors(calibration: Calibration, at_most: int) -> str:
+    """The first ``at_most`` anchors with weight and difficulty."""
+    anchors = as_dict(calibration)["anchors"]
+    lines = [f"  {a['id']}  weight {a['weight']:.4f}  difficulty {a['difficulty']:+.2f}" for a in anchors[:at_most]]
+    more = [f"  ... and {len(anchors) - at_most:,} more (--items)"] if len(anchors) > at_most else []
+    return "\n".join(["", "anchors:", *lines, *more])
+
+
+def describe_error(responses: ResponseMatrix, n_anchors: int, *, seed: int, anchors: str) -> str:
+    """The error on models left out, beside that of a random sample of as many items."""
+    from merge3_plugin.calibrate import leave_one_model_out
+
+    if responses.n_models < 3:
+        return f"error    unknown: to leave one model out takes 3 models, got {responses.n_models}"
+    found = leave_one_model_out(responses, n_anchors, seed=seed, anchors=anchors)
+    rows = [(f"{found.n_anchors} anchors", found.error), (f"{found.n_anchors} random items", found.random_error)]
+    lines = [f"  {what:<20}{100 * error:6.2f} points" for what, error in rows]
+    about = "Error on a model that the calibration has not seen (mean absolute, each model left out in turn):"
+    return "\n".join(["", about, *lines])
+
+
+def how_to_use(task: str, out: Path) -> str:
+    """Where the file is, and the lines that use it."""
+    lines = ["", f"Wrote {out}. Use it in a search's config:", f"  merge3: {{calibration: {{{task}: {out}}}}}"]
+    if task.startswith("merge3_"):
+        metadata = json.dumps({"merge3": {"tasks": {task: {"calibration": str(out)}}}})
+        command = f"lm_eval --model hf --model_args pretrained=MODEL --tasks {task} --metadata '{metadata}'"
+        lines += ["or in lm-eval:", f"  {command}"]
+    return "\n".join(lines)
+
+
+def as_dict(calibration: Calibration) -> dict[str, Any]:
+    """All but the single answers, as plain JSON."""
+    items, places = calibration.items, calibration.anchor_positions()
+    accuracy = calibration.responses.accuracy().tolist()
+    return {
+        "provenance": dict(calibration.provenance),
+        "n_items": calibration.n_items,
+        "method": calibration.anchors.method,
+        "errors": dict(calibration.errors),
+        "accuracy": dict(zip(calibration.responses.model_ids, accuracy, strict=True)),
+        "anchors": [
+            {
+                "id": item,
+                "weight": float(weight),
+                "difficulty": float(items.difficulty[place]),
+                "discrimination": items.discrimination[place].tolist(),
+            }
+            for item, weight, place in zip(
+                calibration.anchors.item_ids, calibration.anchors.weights, places, strict=True
+            )
+        ],
+    }
