@@ -38,9 +38,14 @@ def probabilities(items: ItemParameters, abilities: ArrayLike) -> FloatArray:
     return sigmoid(logits(items, abilities))
 
 
-def log_likelihood(items: ItemParameters, abilities: ArrayLike, scores: ArrayLike) -> FloatArray:
-    """Log-likelihood in nats of ``scores`` (..., n_items) at ``abilities`` (..., D), shape (...)."""
-    return _log_likelihood(logits(items, abilities), np.asarray(scores, dtype=np.float64))
+def log_likelihood(
+    items: ItemParameters, abilities: ArrayLike, scores: ArrayLike, *, weights: ArrayLike = 1.0
+) -> FloatArray:
+    """Log-likelihood in nats of ``scores`` (..., n_items) at ``abilities`` (..., D), shape (...).
+
+    ``weights`` (n_items,) say how often each score counts.
+    """
+    return _log_likelihood(logits(items, abilities), np.asarray(scores, dtype=np.float64), weights)
 
 
 def gradient(items: ItemParameters, abilities: ArrayLike, scores: ArrayLike) -> FloatArray:
@@ -78,7 +83,8 @@ def fit_lambda(
 
     ``parents`` (P, D) are the parents' abilities, ``scores`` (..., n_items) the merges' answers. The prior is normal
     around 1/P with this ``precision``, cut to ``bounds``: unlike plain maximum likelihood it stays finite where all
-    answers are right or all wrong, and unique where parents' abilities are collinear. The ability is ``mean @ parents``.
+    answers are right or all wrong, and unique where parents' abilities are collinear. Their ability is
+    ``mean @ parents``.
     """
     abilities = np.asarray(parents, dtype=np.float64)
     if abilities.ndim != 2 or abilities.shape[1] != items.n_dimensions or not np.isfinite(abilities).all():
@@ -103,15 +109,17 @@ def fit_logistic(
     mean: ArrayLike = 0.0,
     precision: ArrayLike = 1.0,
     bounds: tuple[float, float] = (-np.inf, np.inf),
+    weights: ArrayLike = 1.0,
     start: FloatArray | None = None,
     max_steps: int = 100,
 ) -> Posterior:
     """Maximum a posteriori coefficients of the logistic regressions score ~ sigmoid(design @ beta + offset).
 
-    ``design`` (n, p) and ``offset`` (n,) are shared by all rows of ``scores`` (..., n); each row is a fit of its own and
-    gives a mean (..., p). The prior is normal with ``mean`` and positive definite ``precision`` (a number, (p,) or
-    (p, p)), cut to the box ``bounds``. Projected Newton (Bertsekas 1982) with backtracking: the log posterior never
-    decreases, from ``start`` (..., p) on (default: the prior's mean). Raises DataError on scores outside [0, 1].
+    ``design`` (n, p) and ``offset`` (n,) are shared by all rows of ``scores`` (..., n); each row is a fit and gives
+    a mean (..., p). The prior is normal with ``mean`` and positive definite ``precision`` (a number, (p,) or
+    (p, p)), cut to the box ``bounds``; ``weights`` (n,) say how often each score counts. Projected Newton (Bertsekas
+    1982) with backtracking: the log posterior never decreases, from ``start`` (..., p) on (default: the prior's mean).
+    Raises DataError on scores outside [0, 1].
     """
     n, p = design.shape
     answers = np.asarray(scores, dtype=np.float64)
@@ -120,9 +128,7 @@ def fit_logistic(
     if ((answers < 0) | (answers > 1)).any():
         raise DataError("scores: expected numbers in [0, 1]; rescale the metric")
     rows = answers.reshape(-1, n)
-    problem = _Logistic(
-        design, np.broadcast_to(np.asarray(offset, dtype=np.float64), (n,)), *_prior(mean, precision, p)
-    )
+    problem = _Logistic(design, _vector(offset, n), _vector(weights, n), _vector(mean, p), _matrix(precision, p))
     low, high = bounds
     beta = np.tile(problem.mean, (len(rows), 1)) if start is None else np.array(start, dtype=np.float64).reshape(-1, p)
     beta = np.clip(beta, low, high)
@@ -136,7 +142,7 @@ def fit_logistic(
         step = _newton_step(open_beta, slope, curvature, low, high)
         moved, moved_value = problem.backtrack(open_beta, value[open_rows], slope, step, open_scores, low, high)
         beta[open_rows], value[open_rows] = moved, moved_value
-        open_rows = open_rows[np.abs(moved - open_beta).max(axis=1) > 1e-9 * (1.0 + np.abs(moved).max(axis=1))]
+        open_rows = open_rows[np.abs(moved - open_beta).max(axis=1) > 1e-7 * (1.0 + np.abs(moved).max(axis=1))]
     curvature = problem.derivatives(beta, rows)[1]
     shape = answers.shape[:-1]
     covariance = np.asarray(np.linalg.inv(curvature), dtype=np.float64)
@@ -148,20 +154,22 @@ class _Logistic(NamedTuple):
 
     design: FloatArray
     offset: FloatArray
+    weights: FloatArray
     mean: FloatArray
     precision: FloatArray
 
     def log_posterior(self, beta: FloatArray, scores: FloatArray) -> FloatArray:
         gap = beta - self.mean
         penalty = 0.5 * np.einsum("kp,pq,kq->k", gap, self.precision, gap)
-        return _log_likelihood(beta @ self.design.T + self.offset, scores) - penalty
+        return _log_likelihood(beta @ self.design.T + self.offset, scores, self.weights) - penalty
 
     def derivatives(self, beta: FloatArray, scores: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Gradient (rows, p) and negative Hessian (rows, p, p) of the log posterior."""
         chance = sigmoid(beta @ self.design.T + self.offset)
-        asked = ~np.isnan(scores)
-        slope = np.where(asked, scores - chance, 0.0) @ self.design - (beta - self.mean) @ self.precision
-        return slope, _weighted_gram(self.design, asked * chance * (1.0 - chance)) + self.precision
+        weights = np.where(np.isnan(scores), 0.0, self.weights)
+        residuals = np.nan_to_num(scores - chance, nan=0.0)
+        slope = (weights * residuals) @ self.design - (beta - self.mean) @ self.precision
+        return slope, _weighted_gram(self.design, weights * chance * (1.0 - chance)) + self.precision
 
     def backtrack(
         self,
@@ -189,13 +197,17 @@ class _Logistic(NamedTuple):
         return moved, moved_value
 
 
-def _prior(mean: ArrayLike, precision: ArrayLike, p: int) -> tuple[FloatArray, FloatArray]:
+def _vector(values: ArrayLike, size: int) -> FloatArray:
+    return np.broadcast_to(np.asarray(values, dtype=np.float64), (size,))
+
+
+def _matrix(precision: ArrayLike, p: int) -> FloatArray:
     matrix = np.asarray(precision, dtype=np.float64)
     if matrix.ndim < 2:
         matrix = np.eye(p) * matrix
     if matrix.shape != (p, p) or not np.isfinite(matrix).all() or np.linalg.eigvalsh(matrix).min() <= 0:
         raise DataError(f"prior precision: expected positive and definite, for {p} dimension(s), got {precision!r}")
-    return np.broadcast_to(np.asarray(mean, dtype=np.float64), (p,)), matrix
+    return matrix
 
 
 def _newton_step(beta: FloatArray, slope: FloatArray, curvature: FloatArray, low: float, high: float) -> FloatArray:
@@ -211,9 +223,10 @@ def _weighted_gram(design: FloatArray, weights: FloatArray) -> FloatArray:
     """sum_j weights[..., j] x_j x_j^T, shape (..., p, p)."""
     n, p = design.shape
     outer = (design[:, :, None] * design[:, None, :]).reshape(n, p * p)
-    return (weights @ outer).reshape(*weights.shape[:-1], p, p)
+    gram: FloatArray = (weights @ outer).reshape(*weights.shape[:-1], p, p)
+    return gram
 
 
-def _log_likelihood(logit: FloatArray, scores: FloatArray) -> FloatArray:
-    terms = np.where(np.isnan(scores), 0.0, scores * logit - np.logaddexp(0.0, logit))
-    return np.asarray(terms.sum(axis=-1), dtype=np.float64)
+def _log_likelihood(logit: FloatArray, scores: FloatArray, weights: ArrayLike) -> FloatArray:
+    terms = np.where(np.isnan(scores), 0.0, scores * logit - np.logaddexp(0.0, logit)) * np.asarray(weights)
+    return np.sum(terms, axis=-1, dtype=np.float64)
