@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import click
 
-import merge3_plugin
 from merge3_plugin.errors import ConfigError
 
 
@@ -45,7 +43,9 @@ def task_path() -> None:
     The bare lm_eval command finds them by itself; where MERGE3_AUTOLOAD=0 keeps it from that, use
     lm_eval --include_path "$(merge3 task-path)" --tasks merge3_arc_ja ...
     """
-    folder = Path(merge3_plugin.__file__).parent.parent / "lm_eval_tasks"
+    from merge3_plugin.harness.registration import tasks_folder
+
+    folder = tasks_folder()
     if not folder.is_dir():
         raise ConfigError(f"expected the tasks at {folder}, got no such folder; install merge3-plugin again")
     click.echo(folder)
