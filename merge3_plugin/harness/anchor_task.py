@@ -17,18 +17,14 @@ from lm_eval.config.task import TaskConfig
 
 from merge3_plugin.domain import Calibration, Estimate
 from merge3_plugin.errors import ConfigError, DataError, nearest
+from merge3_plugin.estimate.auto import resolve
+from merge3_plugin.estimate.base import gather, run_estimator
 from merge3_plugin.estimate.design import sample_mean
+from merge3_plugin.harness.calibrations import calibration_path, check_items, check_settings
 from merge3_plugin.harness.loading import load_leaves
 from merge3_plugin.harness.registration import print_errors_in_one_line
-from merge3_plugin.harness.settings import (
-    SETTINGS,
-    calibration_path,
-    check_task_names,
-    random_sample,
-    read_settings,
-    tasks_of_run,
-)
-from merge3_plugin.harness.task_items import Document, TaskItems
+from merge3_plugin.harness.settings import SETTINGS, check_task_names, random_sample, read_settings, tasks_of_run
+from merge3_plugin.harness.task_items import Document, TaskItems, template_hash
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -49,9 +45,10 @@ Scored = tuple[str, float]
 class AnchorTask(Task):
     """A lm-eval task that asks a base task's anchor items and reports the estimated accuracy over all of its items.
 
-    In YAML: ``class: !function merge3_plugin.harness.anchor_task.AnchorTask``, ``metric`` (``metric,filter`` of the base),
-    and either ``base`` (the name of a task, group or tag) with any task setting over the base's own, or a whole task.
-    Documents, few-shot context, requests and filters are the base's; so is every setting that lm-eval makes on this task.
+    In YAML: ``class: !function merge3_plugin.harness.anchor_task.AnchorTask``, ``metric`` (``metric,filter`` of the
+    base), and either ``base`` (the name of a task, group or tag) with any task setting over the base's own, or a whole
+    task. Documents, few-shot context, requests and filters are the base's; every setting that lm-eval makes on this
+    task reaches the base.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -65,12 +62,9 @@ class AnchorTask(Task):
         metadata = dict(config.get("metadata") or {})
         self.settings = read_settings(name, config)
         self._run = metadata.get("merge3")
-        leaves = load_leaves(
-            name, base, fields if base else {**fields, "metadata": metadata}, self.settings.data
-        )
-        for leaf in leaves.values():
-            if isinstance(leaf, AnchorTask):
-                raise ConfigError(f"task {name!r}: expected a plain task as base, got the anchor task {leaf.task_name!r}")
+        leaves = load_leaves(name, base, fields if base else {**fields, "metadata": metadata}, self.settings.data)
+        if any(isinstance(leaf, AnchorTask) for leaf in leaves.values()):
+            raise ConfigError(f"task {name!r}: expected a plain task as its base, got {base!r}, an anchor task")
         self.items = TaskItems(name, leaves, metric=config.get("metric"), id_field=self.settings.id_field)
         first = next(iter(leaves.values()))
         self._config = copy.copy(first.config)
@@ -81,7 +75,8 @@ class AnchorTask(Task):
         self.VERSION = metadata.get("version", first.VERSION)
         self.UNSAFE_CODE = any(getattr(leaf, "UNSAFE_CODE", False) for leaf in leaves.values())
         self.MULTIMODAL = any(getattr(leaf, "MULTIMODAL", False) for leaf in leaves.values())
-        self._training_docs = self._fewshot_docs = self._instances = None
+        self._training_docs = self._fewshot_docs = None
+        self._instances: list[Instance] | None = None
         self._filters: list[Any] = []
         self.fewshot_rnd: random.Random | None = None
         self._calibration: Calibration | None = None
@@ -99,7 +94,7 @@ class AnchorTask(Task):
             "filter": self.items.filter,
             "num_fewshot": self.config.num_fewshot or 0,
             "dataset_path": leaf.dataset_path,
-            "dataset_name": leaf.dataset_name if len(self.items.leaves) == 1 else None,
+            "dataset_name": None if self.items.grouped else leaf.dataset_name,
             "revision": (leaf.dataset_kwargs or {}).get("revision"),
             "data": None if self.settings.data is None else Path(self.settings.data).name,
             "split": metadata.get("split") or leaf.test_split or leaf.validation_split,
@@ -122,7 +117,7 @@ class AnchorTask(Task):
 
     def _choose_anchors(self) -> list[Document]:
         if self._anchors is None:
-            path = calibration_path(self.task_name, self.settings)
+            path = calibration_path(self.task_name, self.settings.calibration)
             if path is None:
                 chosen: Sequence[str] = random_sample(
                     list(self.items.documents), self.settings.anchors, self.settings.seed
@@ -171,13 +166,10 @@ class AnchorTask(Task):
             check_task_names(tasks_of_run({"metadata": {"merge3": self._run}}), self._names_of_run())
         documents = list(self.doc_iterator(rank=rank, limit=limit, samples=samples, world_size=world_size))
         if self._calibration is not None:
-            check_settings(self._calibration, {**self.provenance(), "chat_template": apply_chat_template})
-        elif rank == 0:
-            log.warning(
-                "%s is not calibrated: a random sample of %d of its %d items is scored; calibrate it with "
-                "`merge3 calibrate --task %s --models A B C ... --anchors 50 --out FILE`",
-                self.task_name, len(self.eval_docs), len(self.items.documents), self.task_name,
-            )  # fmt: skip
+            template = template_hash(chat_template) if apply_chat_template and chat_template else None
+            check_settings(self._calibration, {**self.provenance(), "chat_template": template})
+        if rank == 0 and (note := self._note()):
+            log.warning(note)
         requests = self.items.requests(
             {document.item_id: number for number, document in documents},
             system_instruction=system_instruction,
@@ -187,6 +179,18 @@ class AnchorTask(Task):
         )
         self._instances = [instance for _, document in documents for instance in requests[document.item_id]]
 
+    def _note(self) -> str | None:
+        """What a reader of the table must know."""
+        name, n_items, n_anchors = self.task_name, len(self.items.documents), len(self.eval_docs)
+        if self._calibration is None:
+            return (
+                f"{name} is not calibrated: it reports the mean of a random sample of {n_anchors} of its {n_items} "
+                f"items; to calibrate it: merge3 calibrate --task {name} --models A B C --anchors 50 --out FILE"
+            )
+        if (known := self._calibration.n_items) < n_items:
+            return f"{name}: its calibration holds {known} of the {n_items} items, and speaks of those alone"
+        return None
+
     def _names_of_run(self) -> list[str]:
         return [task.task_name for task in _alive if task._run is self._run]
 
@@ -195,7 +199,7 @@ class AnchorTask(Task):
         return self._instances
 
     def process_results(self, doc: Document, results: Sequence[Any]) -> dict[str, Any]:
-        """(item id, score) under every metric: each aggregation needs all of them, in whatever order ranks give them."""
+        """(item id, score) under every metric: each aggregation needs all pairs, in whatever order ranks give them."""
         if self.items.metric == "bypass":  # lm_eval --predict_only
             return self.items.leaf(doc).process_results(doc, results)
         scored = (doc.item_id, self.items.score(doc, results))
@@ -223,13 +227,14 @@ class AnchorTask(Task):
         anchors = {document.item_id for document in self.eval_docs}
         ids = [item for item, _ in scored]
         if len(set(ids)) < len(ids) or not anchors.issuperset(ids):
-            raise DataError(f"task {self.task_name!r}: expected each anchor once, got items twice or that are no anchors")
+            raise DataError(f"task {self.task_name!r}: expected each anchor once, got others or one twice")
         return scored
 
     def _estimate(self, scores: Mapping[str, float]) -> Estimate:
         if self._calibration is None:
             return sample_mean(np.array(list(scores.values())), len(self.items.documents))
-        raise NotImplementedError
+        estimator = resolve(self.settings.estimator, self._calibration, parents_known=False)
+        return run_estimator(estimator, gather(self._calibration, scores))
 
     # What else the evaluator asks of a task, answered by the document's own task
 
@@ -262,29 +267,6 @@ _METRICS: dict[str, Callable[[Estimate], float]] = {
     "merge3_hi": lambda estimate: estimate.interval[1],
     "merge3_items": lambda estimate: estimate.n_scored,
 }
-
-
-def check_items(calibration: Calibration, items: TaskItems, path: Path) -> None:
-    """Raise DataError unless the calibration's items are the task's, by id and, where it has them, by content."""
-    known = dict(zip(items.documents, items.hashes, strict=True))
-    theirs = dict(zip(calibration.item_ids, calibration.item_hashes or [""] * calibration.n_items, strict=True))
-    different = [i for i in theirs if i not in known or theirs[i] not in ("", known[i])] or list(known.keys() - theirs)
-    if different:
-        raise DataError(
-            f"{path}: expected a calibration of the {len(known)} items of task {items.name!r}, got one of "
-            f"{len(theirs)} (item {different[0]!r} differs or is missing); calibrate this task on this data"
-        )
-
-
-def check_settings(calibration: Calibration, now: Mapping[str, Any]) -> None:
-    """Raise DataError where the calibration was made under another metric, filter, few-shot count or chat template."""
-    for key in ("metric", "filter", "num_fewshot", "chat_template"):
-        then = calibration.provenance.get(key)
-        if then is not None and then != now[key]:
-            raise DataError(
-                f"task {now['task']!r}: expected a calibration for {key} {now[key]!r}, got one for {then!r}; "
-                "calibrate again, or run the task as it was calibrated"
-            )
 
 
 def anchor_task(

@@ -12,7 +12,7 @@ from merge3_plugin.harness.task_items import TaskItems
 
 @dataclass(frozen=True, eq=False)
 class Benchmark:
-    """All items of one task. ``provenance`` is plain JSON: task, metric, filter, num_fewshot, data set, split, licence."""
+    """All items of one task. ``provenance`` is plain JSON: task, metric, filter, few-shot count, data set, licence."""
 
     name: str
     items: TaskItems
@@ -50,8 +50,9 @@ def load_benchmarks(
     """Every task of ``metrics`` (name -> ``metric,filter``, or None for the task's only one) with all of its items.
 
     A name is any task, group or tag of lm-eval, or an anchor task (ours or the user's, then its base is meant, and
-    ``merge3_acc,none`` its metric). ``data`` names local files in place of a task's own documents. As in lm-eval, ``num_fewshot``
-    does not override a task that sets 0, and ``fewshot_seed`` defaults to lm-eval's. Raises ConfigError or DataError.
+    ``merge3_acc,none`` its metric). ``data`` names local files in place of a task's own documents. As in lm-eval,
+    ``num_fewshot`` does not override a task that sets 0; ``fewshot_seed`` defaults to lm-eval's. Raises ConfigError or
+    DataError.
     """
     from merge3_plugin.harness.anchor_task import anchor_task
     from merge3_plugin.harness.loading import find_task_manager

@@ -37,14 +37,20 @@ class EvaluationSettings:
     trust_remote_code: bool = False
 
 
-def anchor_yaml(task: str) -> Mapping[str, Any]:
-    """The YAML of one of our tasks as it stands, its documents untouched; empty for any other name."""
+def anchor_yaml(task: str) -> tuple[str | None, list[str]]:
+    """Metric and base of one of our tasks, by its YAML alone; nothing for any other name.
+
+    A base that the YAML asks in another way (but for the few-shot count, which logs tell) does not count: its logs are
+    of other prompts.
+    """
     from lm_eval.tasks._yaml_loader import load_yaml
 
     from merge3_plugin.harness.registration import tasks_folder
 
     found = next(iter(sorted(tasks_folder().rglob(f"{task}.yaml"))), None)
-    return load_yaml(found, resolve_func=False) if found else {}
+    config = load_yaml(found, resolve_func=False) if found else {}
+    same = config.keys() <= {"task", "task_alias", "class", "base", "metric", "num_fewshot", "metadata"}
+    return config.get("metric"), [config["base"]] if "base" in config and same else []
 
 
 def check_models(models: Sequence[str], settings: EvaluationSettings) -> dict[str, str]:

@@ -25,8 +25,8 @@ TokenRequest = tuple[tuple[str, str], list[int], list[int]]
 class LiveModel(HFLM):
     """HFLM on ``model`` where it lies, with a copy of ``tokenizer``; scores are lm-eval's ``hf`` scores.
 
-    Texts are tokenized once. Nothing is printed. A log-likelihood or logit that is not finite raises DataError instead of
-    counting as a wrong answer.
+    Texts are tokenized once. Nothing is printed. A log-likelihood or logit that is not finite raises DataError instead
+    of counting as a wrong answer.
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int) -> None:
@@ -38,12 +38,13 @@ class LiveModel(HFLM):
             super().__init__(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=batch_size)
         finally:
             hf_log.setLevel(level)
+        self._max_length = self.max_length  # lm-eval would read it from the config again for every request
         self._encoded: dict[tuple[Any, ...], list[int]] = {}
         self._encoded_batches: dict[tuple[Any, ...], tuple[torch.Tensor, torch.Tensor]] = {}
 
     def encode(self, requests: Sequence[Instance]) -> list[TokenRequest]:
         """The token requests that lm-eval's ``loglikelihood`` makes of these, for ``score_tokens``."""
-        return TemplateLM.loglikelihood(_Encoder(self), list(requests), disable_tqdm=True)  # type: ignore[arg-type, return-value]
+        return TemplateLM.loglikelihood(_Encoder(self), list(requests), disable_tqdm=True)
 
     def score_tokens(self, requests: Sequence[TokenRequest]) -> list[tuple[float, bool]]:
         """(log-likelihood, is greedy) of each continuation."""

@@ -49,17 +49,16 @@ def _is_closed(index: Mapping[str, Any], name: Any) -> bool:
         return False
     config = index[name].cfg or {}
     members = config.get("task") if "group" in config else [config["base"]] if "base" in config else []
-    return all(
-        _is_closed(index, m.get("task", m.get("group")) if isinstance(m, Mapping) else m) for m in members or ()
-    )
+    return all(_is_closed(index, m.get("task", m.get("group")) if isinstance(m, Mapping) else m) for m in members or ())
 
 
 def load_leaves(name: str, base: str | None, fields: Mapping[str, Any], data: str | Path | None) -> dict[str, Task]:
     """The plain lm-eval tasks behind a task of ours, by name.
 
-    They are those of ``base`` (a task, group or tag of the running TaskManager) with ``fields`` (task settings) over their
-    own; without a ``base``, ``fields`` are the whole task. ``data`` replaces their documents by local files. Raises
-    ConfigError for an unknown base, DataError for documents that cannot be had or lack a field.
+    They are those of ``base`` (a task, group or tag of the running TaskManager) with ``fields`` (task settings) over
+    their own; without a ``base``, ``fields`` are the whole task. A single task goes by ``name``. ``data`` replaces
+    their documents by local files. Raises ConfigError for an unknown base, DataError for documents that cannot be had or
+    lack a field.
     """
     import jinja2
     from datasets.exceptions import DatasetsError
@@ -90,10 +89,13 @@ def _build(name: str, base: str, fields: Mapping[str, Any], data: str | Path | N
     if base not in index:
         raise ConfigError(f"task {name!r}: expected lm-eval to know its base, got {base!r}{nearest(base, index)}")
     overrides = dict(fields)
+    single = index[base].kind in (Kind.TASK, Kind.PY_TASK)
+    if single:
+        overrides["task"] = name
     if data is not None:
         if index[base].kind is Kind.PY_TASK:
             raise ConfigError(f"task {name!r}: expected a YAML task for local data, got {base!r}, which is Python")
-        overrides["class"] = local_task(data, leaf_of_group=index[base].kind is not Kind.TASK)
+        overrides["class"] = local_task(data, leaf_of_group=not single)
     built = manager._factory.build(index[base], overrides=overrides or None, registry=index)
     tasks = built.get_all_tasks() if isinstance(built, Group) else built if isinstance(built, list) else [built]
     if not tasks:

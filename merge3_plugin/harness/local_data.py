@@ -19,9 +19,9 @@ SPLITS = ("training_split", "validation_split", "test_split", "fewshot_split")
 def local_task(path: str | Path, *, leaf_of_group: bool = False) -> type[ConfigurableTask]:
     """The class of a task whose documents come from ``path``; lm-eval takes it as a task's ``class``.
 
-    A file holds the documents that are scored, and serves few-shot examples too (never the asked document itself). A folder
-    holds one file for each split, named after it. For a leaf of a group, both are looked for under the leaf's name in
-    ``path``. Building it raises DataError for missing or unreadable files.
+    A file holds the documents that are scored, and serves few-shot examples too (never the asked document itself). A
+    folder holds one file for each split, named after it. For a leaf of a group, both are looked for under the leaf's
+    name in ``path``. Building it raises DataError for missing or unreadable files.
     """
     from lm_eval.api.task import ConfigurableTask
 
@@ -40,7 +40,7 @@ def local_task(path: str | Path, *, leaf_of_group: bool = False) -> type[Configu
 
 def read_documents(path: Path) -> Dataset:
     """The documents of a .jsonl, .json, .csv or .parquet file, held in memory. Raises DataError."""
-    import pyarrow
+    import pyarrow  # type: ignore[import-untyped]
     from datasets import Dataset
 
     try:
@@ -65,13 +65,13 @@ def _json(path: Path) -> Any:
 
 
 def _csv(path: Path) -> Any:
-    import pyarrow.csv
+    import pyarrow.csv  # type: ignore[import-untyped]
 
     return pyarrow.csv.read_csv(path)
 
 
 def _parquet(path: Path) -> Any:
-    import pyarrow.parquet
+    import pyarrow.parquet  # type: ignore[import-untyped]
 
     return pyarrow.parquet.read_table(path)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from merge3_plugin.errors import DataError, nearest
 from merge3_plugin.harness.benchmark import Benchmark
+from merge3_plugin.harness.task_items import template_hash
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -40,7 +41,7 @@ class Scorer:
 
         self._benchmarks = dict(benchmarks)
         self._model = LiveModel(model, tokenizer, batch_size)
-        self._prompting = {
+        self._prompting: dict[str, Any] = {
             "system_instruction": system_instruction,
             "apply_chat_template": apply_chat_template,
             "fewshot_as_multiturn": fewshot_as_multiturn,
@@ -54,8 +55,13 @@ class Scorer:
 
     def provenance(self, task: str) -> dict[str, Any]:
         """The benchmark's provenance and how this scorer asks it."""
-        asked = {key: self._prompting[key] for key in ("system_instruction", "fewshot_as_multiturn")}
-        return {**self._benchmark(task).provenance, "chat_template": self._prompting["apply_chat_template"], **asked}
+        template = self._prompting["chat_template"]
+        return {
+            **self._benchmark(task).provenance,
+            "chat_template": None if template is None else template_hash(template),
+            "fewshot_as_multiturn": self._prompting["fewshot_as_multiturn"],
+            "system_instruction": self._prompting["system_instruction"],
+        }
 
     def score(self, task: str, item_ids: Iterable[str]) -> dict[str, float]:
         """Score in [0, 1] of each of these items, in the benchmark's order."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -59,19 +58,7 @@ def check_task_names(named: Collection[str], running: Collection[str]) -> None:
     """Raise ConfigError where ``merge3.tasks`` names a task that is not among the anchor tasks of this run."""
     for name in named:
         if name not in running:
-            raise ConfigError(f"merge3.tasks: {name!r} is not among the anchor tasks of this run{nearest(name, running)}")
-
-
-def calibration_path(name: str, settings: AnchorSettings) -> Path | None:
-    """The calibration file to use: the one set, else the task's in the user's merge3 folder, else None.
-
-    That folder is ``$MERGE3_HOME``, else ``~/.cache/merge3``; files lie in ``calibrations/<task>.safetensors``.
-    """
-    if settings.calibration is not None:
-        return Path(settings.calibration)
-    home = os.environ.get("MERGE3_HOME") or Path.home() / ".cache" / "merge3"
-    path = Path(home) / "calibrations" / f"{name}.safetensors"
-    return path if path.is_file() else None
+            raise ConfigError(f"merge3.tasks: {name!r} is not an anchor task of this run{nearest(name, running)}")
 
 
 def random_sample(item_ids: Sequence[str], n: int, seed: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""The items of one lm-eval task, or of all leaf tasks of a group: what they are called, how they are asked and scored."""
+"""The items of one lm-eval task, or of all leaf tasks of a group: their names, how they are asked and scored."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Document(dict[str, Any]):
 class TaskItems:
     """The documents of ``leaves`` (one task, or several of one output type) as items with ids.
 
-    An item's id is the document's (see ``extract.items``), with ``leaf/`` before it where there are several leaves. ``metric``
-    is ``metric,filter`` as in lm-eval's results; None stands for the only one. Raises ConfigError for a metric that the
-    tasks do not have, and for leaves of several output types or few-shot counts.
+    An item's id is the document's (see ``extract.items``), with ``leaf/`` before it unless the one leaf is ``name``.
+    ``metric`` is ``metric,filter`` as in lm-eval's results; None stands for the only one. Raises ConfigError for a
+    metric that the tasks do not have, and for leaves of several output types or few-shot counts.
     """
 
     def __init__(
@@ -33,20 +33,21 @@ class TaskItems:
     ) -> None:
         self.name, self.leaves = name, dict(leaves)
         self.fewshot_seed: int | None = 1234  # lm-eval's default
-        for setting in ("output_type", "num_fewshot"):
-            found = {str(leaf.config[setting]) for leaf in leaves.values()}
-            if len(found) > 1:
-                raise ConfigError(
-                    f"task {name!r}: expected one {setting} in all leaf tasks, got {', '.join(sorted(found))}; "
-                    "name the leaf tasks one by one"
-                )
-        self.output_type: str = next(iter(leaves.values())).config.output_type
+        self.grouped = list(leaves) != [name]
+        for what, of_each in (
+            ("output type", [leaf.OUTPUT_TYPE for leaf in leaves.values()]),
+            ("few-shot count", [leaf.config.num_fewshot for leaf in leaves.values()]),
+        ):
+            if len(set(of_each)) > 1:
+                got = ", ".join(sorted(map(str, set(of_each))))
+                raise ConfigError(f"task {name!r}: expected one {what} in all leaf tasks, got {got}; name the leaves")
+        self.output_type = next(iter(leaves.values())).OUTPUT_TYPE
         self.metric, self.filter = _metric_and_filter(name, leaves, metric)
         self.documents: dict[str, Document] = {}
         self._leaf_of: dict[str, str] = {}
         for leaf_name, leaf in leaves.items():
             documents = [Document(document) for document in leaf.eval_docs]
-            prefix = f"{leaf_name}/" if len(leaves) > 1 else ""
+            prefix = f"{leaf_name}/" if self.grouped else ""
             for own_id, document in zip(item_ids(documents, id_field), documents, strict=True):
                 document.item_id = prefix + own_id
                 self.documents[document.item_id] = document
@@ -59,7 +60,7 @@ class TaskItems:
     @property
     def groups(self) -> tuple[str, ...] | None:
         """Leaf task of each item, or None for a single task."""
-        return tuple(self._leaf_of.values()) if len(self.leaves) > 1 else None
+        return tuple(self._leaf_of.values()) if self.grouped else None
 
     @cached_property
     def hashes(self) -> tuple[str, ...]:
@@ -135,8 +136,8 @@ class TaskItems:
             score = float("nan")
         if not 0.0 <= score <= 1.0:
             raise DataError(
-                f"task {self.name!r}, item {document.item_id!r}: expected a score in [0, 1] from metric {self.metric!r}, "
-                f"got {value!r}; choose a metric that scores single items"
+                f"task {self.name!r}, item {document.item_id!r}: expected a score in [0, 1] from metric "
+                f"{self.metric!r}, got {value!r}; choose a metric that scores single items"
             )
         return score
 
@@ -166,7 +167,8 @@ def _metric_and_filter(name: str, leaves: Mapping[str, Task], metric: str | None
         return known[0]
     if metric not in names:
         got = "none" if metric is None else repr(metric)
-        raise ConfigError(f"task {name!r}: expected its metric as metric,filter, got {got}{nearest(metric or '', names)}")
+        hint = nearest(metric or "", names)
+        raise ConfigError(f"task {name!r}: expected its metric as metric,filter, got {got}{hint}")
     return known[names.index(metric)]
 
 
@@ -174,3 +176,11 @@ def _is_mean(aggregation: Callable[[Iterable[float]], float]) -> bool:
     from lm_eval.api.metrics import mean, nanmean
 
     return aggregation in (mean, nanmean)
+
+
+def template_hash(apply_chat_template: Callable[..., str]) -> str | None:
+    """lm-eval's hash of a model's chat template, None without one; ``apply_chat_template`` is its bound method."""
+    from lm_eval.utils import hash_string
+
+    template = apply_chat_template.__self__.chat_template(True)  # type: ignore[attr-defined]
+    return hash_string(template) if template else None

@@ -1,0 +1,54 @@
+"""Which calibration a task uses, and whether it was made for this task as it is asked now."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from merge3_plugin.domain import Calibration
+from merge3_plugin.errors import DataError
+from merge3_plugin.harness.task_items import TaskItems
+
+
+def calibration_path(task: str, chosen: str | Path | None) -> Path | None:
+    """The calibration file to use: ``chosen``, else the task's in the user's merge3 folder, else None.
+
+    That folder is ``$MERGE3_HOME``, else ``~/.cache/merge3``; files lie in ``calibrations/<task>.safetensors``.
+    """
+    if chosen is not None:
+        return Path(chosen)
+    home = os.environ.get("MERGE3_HOME") or Path.home() / ".cache" / "merge3"
+    path = Path(home) / "calibrations" / f"{task}.safetensors"
+    return path if path.is_file() else None
+
+
+def check_items(calibration: Calibration, items: TaskItems, path: Path) -> None:
+    """Raise DataError unless all items of the calibration are among the task's, with equal documents."""
+    known = dict(zip(items.documents, items.hashes, strict=True))
+    hashes = calibration.item_hashes or [None] * calibration.n_items
+    for item, content in zip(calibration.item_ids, hashes, strict=True):
+        if item not in known or content not in (None, known[item]):
+            raise DataError(
+                f"{path}: expected a calibration of task {items.name!r}, got one whose item {item!r} "
+                f"{'has another text' if item in known else 'is not in the data'}; calibrate this task on this data"
+            )
+
+
+def check_settings(calibration: Calibration, now: Mapping[str, Any]) -> None:
+    """Raise DataError where the calibration was made under another metric, filter, few-shot count or chat template.
+
+    ``now`` is the task's provenance, whose ``chat_template`` is a hash (`template_hash`), None without a template. A
+    calibration that does not say its few-shot count (made from an .npz) says nothing of its template either.
+    """
+    then = calibration.provenance
+    keys = ["metric", "filter"] if then.get("metric") is not None else []
+    if then.get("num_fewshot") is not None:
+        keys += ["num_fewshot", "chat_template"]
+    for key in keys:
+        if key in then and then[key] != now[key]:
+            raise DataError(
+                f"task {now['task']!r}: expected a calibration for {key} {now[key]!r}, got one for {then[key]!r}; "
+                "calibrate again, or run the task as it was calibrated"
+            )
