@@ -126,11 +126,10 @@ def _read(task: str, sources: tuple[str, ...], options: Mapping[str, Any]) -> Re
     from merge3_plugin.extract.responses import read_responses
     from merge3_plugin.harness.collect import anchor_yaml
 
-    ours = anchor_yaml(task)
     metric, filter_name = options["metric"], options["filter_name"]
-    if metric is None and filter_name is None and "metric" in ours:
-        metric, _, filter_name = ours["metric"].partition(",")
-    base = [ours["base"]] if "base" in ours else []
+    own_metric, base = anchor_yaml(task)
+    if own_metric is not None and metric is None and filter_name is None:
+        metric, _, filter_name = own_metric.partition(",")
     return read_responses(
         sources, task, metric=metric, filter_name=filter_name, id_field=options["id_field"], base=base
     )

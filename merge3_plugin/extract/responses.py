@@ -23,10 +23,10 @@ class Responses:
     """A response matrix and where it comes from.
 
     ``item_hashes`` (n_items) are content hashes of the documents, None where they were not seen. ``provenance`` is
-    plain JSON: task, metric, filter, num_fewshot, chat_template (whether one was applied), chat_template_sha,
-    dataset_path, dataset_name, revision, split, n_documents, models and files (name and sha256). A key is absent where
-    the logs do not tell, and a mapping by leaf task where the leaves of a group differ. ``notes`` are lines that a
-    person should read.
+    plain JSON: task, metric, filter, num_fewshot, chat_template (lm-eval's hash, None without one), dataset_path,
+    dataset_name, revision, split, n_documents, models and files (name and sha256). A key is absent where the logs do
+    not tell, and a mapping by leaf task where the leaves of a group differ. ``notes`` are lines that a person should
+    read.
     """
 
     matrix: ResponseMatrix
@@ -48,10 +48,9 @@ def read_responses(
 
     ``sources`` are files and folders (searched whole) of ``lm_eval --log_samples``, or one ``.npz``. One (metric,
     filter) is read: the one named, else acc without a filter, else the only one that scores single items. Items are
-    sorted by id, so the order of the logs does not matter; for a group of several leaf tasks an id is ``leaf/id`` and
-    the leaf is the item's group. ``base`` names the tasks or groups that ``task`` asks, if it is an anchor task: their
-    logs come first. An item that a model was not asked (``--limit``) is NaN. Of several runs of a task by one model
-    the newest is read.
+    sorted by id, so the order of the logs does not matter; for a group an id is ``leaf/id`` and the leaf is the item's
+    group. ``base`` names the tasks or groups that ``task`` asks, if it is an anchor task: their logs come first. An
+    item that a model was not asked (``--limit``) is NaN. Of several runs of a task by one model the newest is read.
 
     Raises DataError when logs do not fit together: few-shot counts, templates, task versions, prompts or documents that
     differ between models, a task, metric or filter that is not there, non-finite or out-of-range scores.
@@ -62,8 +61,7 @@ def read_responses(
             raise DataError(f"responses: expected one .npz or lm-eval's logs, got {len(paths)} sources; name one .npz")
         return read_npz(paths[0], task)
     logs = find_logs(paths)
-    leaves = _leaves(logs, task, base)
-    is_group = len(leaves) > 1
+    leaves, is_group = _leaves(logs, task, base)
     chosen, notes = _newest([log for log in logs if log.task in leaves])
     for leaf in leaves:
         if leaf not in _tasks(chosen):
@@ -170,23 +168,24 @@ def _tasks(logs: Iterable[SampleLog]) -> set[str]:
     return {log.task for log in logs}
 
 
-def _leaves(logs: Sequence[SampleLog], task: str, base: Sequence[str]) -> list[str]:
-    """Names of the leaf tasks behind ``base`` or, where the logs lack that, ``task``; the logs say what a group is."""
+def _leaves(logs: Sequence[SampleLog], task: str, base: Sequence[str]) -> tuple[list[str], bool]:
+    """Leaf tasks behind ``base`` or, where the logs lack that, ``task``, and whether it is a group; the logs say so."""
     groups: dict[str, list[str]] = {}
     for log in logs:
         groups |= log.results.get("group_subtasks", {})
     known = _tasks(logs) | groups.keys()
-    if task not in known and not (base and known.issuperset(base)):
+    names = list(base) if base and known.issuperset(base) else [task]
+    if not known.issuperset(names):
         raise DataError(f"logs: expected samples of task {task!r}, got none{nearest(task, known)}")
+    is_group = len(names) > 1 or task in groups or names[0] in groups
     leaves: dict[str, None] = {}
-    waiting = list(base) if base and known.issuperset(base) else [task]
-    while waiting:
-        name = waiting.pop(0)
+    while names:
+        name = names.pop(0)
         if name in groups:
-            waiting += groups[name]
+            names += groups[name]
         else:
             leaves[name] = None
-    return list(leaves)
+    return list(leaves), is_group
 
 
 def _newest(logs: Iterable[SampleLog]) -> tuple[list[SampleLog], list[str]]:
@@ -221,8 +220,7 @@ def _provenance(logs: Sequence[SampleLog], task: str, pair: Pair | None) -> dict
         arguments = log.config.get("dataset_kwargs") or {}
         by_leaf[log.task] = {
             "num_fewshot": log.settings["few-shot count"],
-            "chat_template": log.settings["chat template"] is not None,
-            "chat_template_sha": log.settings["chat template"],
+            "chat_template": log.settings["chat template"],
             "dataset_path": log.config.get("dataset_path"),
             "dataset_name": log.config.get("dataset_name"),
             "revision": arguments.get("revision"),

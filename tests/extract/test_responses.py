@@ -64,7 +64,7 @@ def test_scores_are_those_that_lm_eval_logged(logs, tiny_models):
 
 def test_provenance_says_what_was_run(logs):
     provenance = read_responses([logs], "pair", metric="acc_norm").provenance
-    expected = {"task": "pair", "metric": "acc_norm", "filter": "none", "num_fewshot": 0, "chat_template": False}
+    expected = {"task": "pair", "metric": "acc_norm", "filter": "none", "num_fewshot": 0, "chat_template": None}
     expected |= {"dataset_path": "json", "dataset_name": None, "revision": None, "split": "test", "n_documents": 14}
     assert {name: provenance[name] for name in expected} == expected
     assert len(provenance["models"]) == 4 and len(provenance["files"]) == 8
