@@ -6,7 +6,6 @@ import random
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,32 +14,23 @@ import torch
 from mergekit import merge_methods
 from mergekit.architecture import WeightInfo
 from mergekit.common import ModelReference, dtype_from_name
-from mergekit.config import ConfigReader, InputSliceDefinition, MergeConfiguration, OutputSliceDefinition
+from mergekit.config import MergeConfiguration
 from mergekit.merge_methods.buffers import copy_non_floating_buffer
 from mergekit.options import MergeOptions
 from mergekit.parameter_resolver import resolve_parameters
 
 from merge3_plugin.errors import ConfigError, ModelError, RunError, nearest
 from merge3_plugin.merging import MergeFailed
-from merge3_plugin.merging.parents import Parent, load_family
+from merge3_plugin.merging.parents import load_family, one_line
+from merge3_plugin.merging.plan import Job, plan
 from merge3_plugin.merging.vocabulary import Vocabulary, check_vocabularies, load_tokenizers
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One tensor to merge: the output, the inputs by model, and the settings that hold there."""
-
-    output: WeightInfo
-    inputs: Mapping[ModelReference, WeightInfo]
-    settings: ConfigReader
-    label: str
 
 
 class Merger:
     """Parents in memory and one live model, whose weights each recipe replaces.
 
     ``model`` is a Hugging Face causal LM in eval mode, ``tokenizer`` the one it is saved with, ``config`` its config,
-    ``n_layers`` its depth, ``dtype`` the torch name of the dtype it is merged in, ``parents`` the parents' names,
+    ``n_layers`` its depth, ``dtype_name`` the torch name of the dtype it is merged in, ``parents`` the parents' names,
     ``chat_templates`` their chat templates (None: no template). ``flags`` are those that the command
     ``mergekit-yaml RECIPE FOLDER --random-seed SEED`` needs besides to give the same weights.
 
@@ -77,15 +67,15 @@ class Merger:
         self._family = load_family(names, base, dtype=dtype, options=options)
         self.parents = tuple(names)
         self.n_layers = len(self._family.layers)
-        self.dtype = str(self._family.dtype).removeprefix("torch.")
-        self._base = base
+        self.dtype_name = str(self._family.dtype).removeprefix("torch.")
+        self._base = base or (names[0] if tokenizer_source else None)
         self._donor = base or names[0]
 
         tokenizers = load_tokenizers(self._family, options)
         self.chat_templates = {name: getattr(tokenizers.get(name), "chat_template", None) for name in names}
         self._vocabulary: Vocabulary | None = None
         if tokenizer_source:
-            self._vocabulary = Vocabulary(self._family, base, tokenizer_source, options)
+            self._vocabulary = Vocabulary(self._family, self._base, tokenizer_source, options)
             self.tokenizer = self._vocabulary.tokenizer
         else:
             check_vocabularies(self._family, tokenizers)
@@ -101,21 +91,21 @@ class Merger:
         """Write the weights of ``recipe`` (as ``mergekit-yaml`` would merge it) into the live model.
 
         Random methods draw from ``random_seed``, tensor by tensor in mergekit's order; the caller's generators stay as
-        they were. Raises MergeFailed for NaN or infinite weights, or when the method gives up (the live model then holds
-        no candidate until the next ``merge`` or ``load_parent``), and ConfigError for a recipe that is not valid here.
+        they were. Raises MergeFailed for NaN or infinite weights, or when the method gives up (the live model is then
+        no candidate until the next ``merge`` or ``load_parent``), ConfigError for a recipe that is not valid here.
         """
         try:
             config = MergeConfiguration.model_validate(recipe)
             method = merge_methods.get(config.merge_method)
-            jobs = sorted(self._jobs(config, method), key=lambda job: job.label)
+            jobs = plan(config, method, self._family)
         except (ValueError, RuntimeError) as error:
-            raise ConfigError(f"recipe: expected one that mergekit accepts, got: {_one_line(error)}") from None
+            raise ConfigError(f"recipe: expected one that mergekit accepts, got: {one_line(error)}") from None
         with _seeded(self.random_seed, self.device), torch.no_grad():
             for job in jobs:
                 try:
                     merged = self._merged(job, method)
                 except (ValueError, ArithmeticError) as error:
-                    raise MergeFailed(f"{config.merge_method}: {job.output.name}: {_one_line(error)}") from error
+                    raise MergeFailed(f"{config.merge_method}: {job.output.name}: {one_line(error)}") from error
                 if merged.is_floating_point() and not torch.isfinite(merged).all():
                     raise MergeFailed(
                         f"{config.merge_method}: expected finite weights, got NaN or infinity in {job.output.name}"
@@ -155,42 +145,7 @@ class Merger:
         if source.is_file():
             shutil.copyfile(source, folder / source.name)
 
-    def _jobs(self, config: MergeConfiguration, method: Any) -> Iterator[_Job]:
-        """One job for each tensor, with the settings that mergekit's planner would resolve for it."""
-        family, slices = self._family, _slices(config, self.n_layers)
-        for definition in slices:
-            base = definition.base_model or config.base_model
-            method.validate_inputs([source.model for source in definition.sources], base)
-        if any(s.layer_range[1] > self.n_layers for definition in slices for s in definition.sources):
-            raise ValueError(f"a slice that reaches past layer {self.n_layers}")
-        readers = [ConfigReader(config=config, slice_out=definition, t=0) for definition in slices]
-        for weight in family.pre:
-            yield self._job(weight, slices[0], [weight] * len(slices[0].sources), readers[0])
-        done = 0
-        for definition, reader in zip(slices, readers, strict=True):
-            (length,) = {source.layer_range[1] - source.layer_range[0] for source in definition.sources}
-            if done + length > self.n_layers:
-                raise ValueError(f"more than {self.n_layers} layers")
-            for offset in range(length):
-                settings = reader.with_t(offset / (length - 1) if length > 1 else 1)
-                for position, weight in enumerate(family.layers[done + offset]):
-                    inputs = [family.layers[s.layer_range[0] + offset][position] for s in definition.sources]
-                    yield self._job(weight, definition, inputs, settings)
-            done += length
-        if done != self.n_layers:
-            raise ValueError(f"{done} layers, where the live model has {self.n_layers}")
-        for weight in family.post:
-            yield self._job(weight, slices[-1], [weight] * len(slices[-1].sources), readers[-1])
-
-    def _job(
-        self, output: WeightInfo, definition: OutputSliceDefinition, weights: Sequence[WeightInfo], reader: ConfigReader
-    ) -> _Job:
-        inputs = dict(zip((source.model for source in definition.sources), weights, strict=True))
-        # mergekit's executor goes through the tensors by the name they have in the inputs.
-        label = max(self._parent(model).labels[weight.name] for model, weight in inputs.items())
-        return _Job(output, inputs, reader, label)
-
-    def _merged(self, job: _Job, method: Any) -> torch.Tensor:
+    def _merged(self, job: Job, method: Any) -> torch.Tensor:
         models, base = list(job.inputs), job.settings.base_model
         tensors = self._inputs(job)
         buffer = copy_non_floating_buffer(tensors, job.output.name)
@@ -218,10 +173,10 @@ class Merger:
         (merged,) = method((group,), parameters=shared)
         return merged
 
-    def _inputs(self, job: _Job) -> list[torch.Tensor]:
+    def _inputs(self, job: Job) -> list[torch.Tensor]:
         dtype = dtype_from_name(job.settings.config.dtype)
-        base = self._parent(job.settings.base_model).name if job.settings.base_model else None
-        names = [self._parent(model).name for model in job.inputs]
+        base = self._family.parent(job.settings.base_model).name if job.settings.base_model else None
+        names = [self._family.parent(model).name for model in job.inputs]
         tensors = []
         for name, weight in zip(names, job.inputs.values(), strict=True):
             tensor = self._tensor(weight, name, names, base)
@@ -235,14 +190,6 @@ class Merger:
         if self._vocabulary is None or weight.vocabulary_axis is None:
             return self._family.parents[name].tensors[weight.name]
         return self._vocabulary.embed(weight, together, base)[name]
-
-    def _parent(self, model: ModelReference) -> Parent:
-        try:
-            return self._family.parents[str(model)]
-        except KeyError:
-            raise ValueError(
-                f"model {str(model)!r} is not among the parents{nearest(str(model), self.parents)}"
-            ) from None
 
     def _live_model(self, options: MergeOptions) -> Any:
         from transformers import AutoModelForCausalLM
@@ -260,7 +207,7 @@ class Merger:
                 if self._vocabulary is not None:
                     model.resize_token_embeddings(len(self._vocabulary), mean_resizing=False)
         except (OSError, ValueError, RuntimeError) as error:
-            text = _one_line(error)
+            text = one_line(error)
             raise ModelError(f"model {self._donor!r}: expected a causal language model, got: {text}") from None
         return model.eval().requires_grad_(False).to(self.device)
 
@@ -292,7 +239,7 @@ def _canonical(name: str) -> str:
     try:
         return str(ModelReference.parse(name))
     except (RuntimeError, ValueError) as error:
-        raise ModelError(f"model {name!r}: expected a folder or hub id, got: {_one_line(error)}") from None
+        raise ModelError(f"model {name!r}: expected a folder or hub id, got: {one_line(error)}") from None
 
 
 def _flags(options: MergeOptions, device: torch.device, *, lora: bool) -> tuple[str, ...]:
@@ -308,24 +255,6 @@ def _flags(options: MergeOptions, device: torch.device, *, lora: bool) -> tuple[
     return tuple(flags)
 
 
-def _slices(config: MergeConfiguration, n_layers: int) -> list[OutputSliceDefinition]:
-    """The recipe's slices; a recipe of ``models`` is one slice of all layers, with the base added, as in mergekit."""
-    if config.slices:
-        for definition in config.slices:
-            if len({end - start for start, end in (source.layer_range for source in definition.sources)}) != 1:
-                raise ValueError("sources of different length in a slice")
-        return config.slices
-    if not config.models:
-        raise ValueError("modules; write slices or models")
-    sources = [
-        InputSliceDefinition(model=model.model, layer_range=(0, n_layers), parameters=model.parameters)
-        for model in config.models
-    ]
-    if config.base_model and config.base_model not in [source.model for source in sources]:
-        sources.append(InputSliceDefinition(model=config.base_model, layer_range=(0, n_layers)))
-    return [OutputSliceDefinition(sources=sources)]
-
-
 @contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Seed every global generator as ``mergekit-yaml --random-seed`` does, and put them back afterwards."""
@@ -334,13 +263,10 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices, device_type=device.type if devices else "cuda"):
         random.seed(seed)
         np.random.seed(seed)
-        torch.manual_seed(seed)
+        # torch.manual_seed also queues seeds for devices that are not there, at a millisecond each time.
+        (torch.manual_seed if devices else torch.default_generator.manual_seed)(seed)
         try:
             yield
         finally:
             random.setstate(state)
             np.random.set_state(legacy)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]

@@ -16,7 +16,7 @@ from mergekit.io.tasks import LoaderCache, LoadTensor
 from mergekit.options import MergeOptions
 from safetensors import SafetensorError
 
-from merge3_plugin.errors import ModelError
+from merge3_plugin.errors import ModelError, nearest
 
 _HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 _DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -43,13 +43,21 @@ class Family:
     post: Sequence[WeightInfo]
     dtype: torch.dtype
 
+    def parent(self, model: ModelReference) -> Parent:
+        """The parent that a recipe names. Raises ValueError for another model."""
+        try:
+            return self.parents[str(model)]
+        except KeyError:
+            hint = nearest(str(model), self.parents)
+            raise ValueError(f"model {str(model)!r}, which is not among the parents{hint}") from None
+
     def weights(self) -> list[WeightInfo]:
         """Every weight of the merged model."""
         return [*self.pre, *(weight for layer in self.layers for weight in layer), *self.post]
 
 
 def load_family(names: Sequence[str], base: str | None, *, dtype: str, options: MergeOptions) -> Family:
-    """Find, check and load the parents ``names`` (the base among them), tensors memory-mapped where ``dtype`` is theirs.
+    """Find, check and load the parents ``names`` (the base among them), memory-mapped where ``dtype`` is their own.
 
     ``dtype`` is ``auto`` (the parents' own, promoted where they differ) or a torch name. Raises ModelError for a model
     that is missing, unreadable or pickled, and for a different architecture, number of layers, tensor or shape.
@@ -138,7 +146,7 @@ def _read_config(name: str, ref: ModelReference, options: MergeOptions) -> Any:
         shards = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else set()
         config = ref.config(trust_remote_code=options.trust_remote_code)
     except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise ModelError(f"model {name!r}: expected readable JSON files, got: {_one_line(error)}") from None
+        raise ModelError(f"model {name!r}: expected readable JSON files, got: {one_line(error)}") from None
     if missing := sorted(shard for shard in shards if not (folder / shard).is_file()):
         raise ModelError(f"model {name!r}: expected all its shards, got no {missing[0]}; download it again")
     if len(config.architectures or ()) != 1:
@@ -172,7 +180,7 @@ def _module(
         try:
             info = get_architecture_info(MergeConfiguration.model_validate(everyone), options)
         except (RuntimeError, ValueError, SafetensorError) as error:
-            raise ModelError(f"model {donor!r}: mergekit does not know its architecture: {_one_line(error)}") from None
+            raise ModelError(f"model {donor!r}: mergekit does not know its architecture: {one_line(error)}") from None
     if len(info.modules) != 1:
         raise ModelError(f"model {donor!r}: expected one stack of layers, got {', '.join(sorted(info.modules))}")
     (definition,) = info.modules.values()
@@ -204,7 +212,7 @@ def _read_tensors(name: str, ref: ModelReference, weights: Sequence[WeightInfo])
     try:
         tensors = {weight.name: _task(ref, weight).execute() for weight in weights}
     except (SafetensorError, OSError, RuntimeError, KeyError) as error:
-        raise ModelError(f"model {name!r}: expected readable weights, got: {_one_line(error)}") from None
+        raise ModelError(f"model {name!r}: expected readable weights, got: {one_line(error)}") from None
     if missing := [key for key, tensor in tensors.items() if tensor is None]:
         raise ModelError(f"model {name!r}: expected tensor {missing[0]} as in the other parents, got none")
     return tensors
@@ -238,5 +246,6 @@ def _check_shapes(parents: Mapping[str, Parent], weights: Sequence[WeightInfo]) 
                 )
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """What a library's error says, cut to fit into one line of ours."""
     return " ".join(str(error).split())[:200]

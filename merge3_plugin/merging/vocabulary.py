@@ -14,7 +14,7 @@ from mergekit.tokenizer import BuildTokenizer, PermutedVocabulary
 from transformers import AutoTokenizer
 
 from merge3_plugin.errors import ModelError
-from merge3_plugin.merging.parents import Family, Parent, find_model
+from merge3_plugin.merging.parents import Family, Parent, find_model, one_line
 
 
 def load_tokenizers(family: Family, options: MergeOptions) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class Vocabulary:
         try:
             self._info = self._task.execute()
         except (OSError, RuntimeError, ValueError) as error:
-            text = " ".join(str(error).split())[:200]
+            text = one_line(error)
             raise ModelError(f"tokenizer_source {source!r}: mergekit cannot build the vocabulary: {text}") from None
         self.tokenizer: Any = self._info.tokenizer
         self._cache: dict[tuple[str, tuple[str, ...], str | None], dict[str, torch.Tensor]] = {}

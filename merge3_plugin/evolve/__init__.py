@@ -1,0 +1,1 @@
+"""Parents and cheap estimates to a better merged model."""

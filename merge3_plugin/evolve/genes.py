@@ -1,0 +1,206 @@
+"""Genes, and how their values make the slices of a recipe and are read back from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from merge3_plugin.domain import FloatArray
+
+# DELLA drops with probabilities density +- epsilon, which must stay inside (0, 1).
+_EPSILON_ROOM = 0.999
+# Two weights this far apart have a softmax of exactly 0 and 1.
+SATURATED = 768.0
+
+
+@dataclass(frozen=True)
+class Gene:
+    """One number: ``parameter`` of ``model`` (None: of all) in a layer group, for tensors whose name has ``filter``."""
+
+    name: str
+    parameter: str
+    model: str | None
+    group: int
+    filter: str | None
+    low: float
+    high: float
+    start: float
+
+    @property
+    def scale(self) -> float:
+        """The value of one unit of the vector: a power of two near the width, so that scaling is exact both ways."""
+        width = self.high - self.low
+        return 2.0 ** round(math.log2(width)) if math.isfinite(width) else 1.0
+
+    def value(self, coordinate: float) -> float:
+        """Coordinate to value, with mergekit-evolve's bounds: reflected at the lower one, held at the upper one."""
+        value = float(coordinate) * self.scale
+        if value < self.low:
+            value = 2 * self.low - value
+        return float(min(value, self.high))
+
+    def coordinate(self, value: float) -> float:
+        """The coordinate of a value inside the bounds; ``value`` gives it back exactly."""
+        return float(value) / self.scale
+
+
+class Genes(Protocol):
+    """A coding of recipes: its genes, and values (one a gene) to slices and back."""
+
+    genes: tuple[Gene, ...]
+
+    def slices(self, values: Sequence[float]) -> list[dict[str, Any]]: ...
+
+    def read(self, slices: Sequence[Mapping[str, Any]]) -> list[float]: ...
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Who is merged and where genes differ: ``sources`` in order, layers in ``groups`` (start, end), ``filters``.
+
+    The last filter is None: everything that the others did not name. ``smooth`` interpolates between the groups.
+    """
+
+    sources: tuple[str, ...]
+    groups: tuple[tuple[int, int], ...]
+    filters: tuple[str | None, ...] = (None,)
+    smooth: bool = False
+
+    def gene_name(self, parameter: str, label: str | None, group: int, filter_: str | None) -> str:
+        start, end = self.groups[group]
+        where = f" layers {start}-{end - 1}" if len(self.groups) > 1 else ""
+        return f"{label + '.' if label else ''}{parameter}{f'[{filter_}]' if filter_ else ''}{where}"
+
+
+class ParameterGenes:
+    """Genes that are parameters of the method, set where mergekit-evolve sets them: at each source of each slice.
+
+    Parameters that the sources share (``model`` None) are set at the slice.
+    """
+
+    def __init__(self, layout: Layout, genes: Sequence[Gene], parameters: Sequence[str]) -> None:
+        self._layout = layout
+        self.genes = tuple(genes)
+        self._parameters = tuple(parameters)
+        self._index = {(g.group, g.model, g.filter, g.parameter): i for i, g in enumerate(self.genes)}
+
+    def slices(self, values: Sequence[float]) -> list[dict[str, Any]]:
+        layout = self._layout
+        groups = [tuple(range(len(layout.groups)))] if layout.smooth else [(i,) for i in range(len(layout.groups))]
+        slices = []
+        for group in groups:
+            span = [layout.groups[group[0]][0], layout.groups[group[-1]][1]]
+            sources = [
+                {"model": model, "layer_range": list(span)} | self._settings(values, group, model)
+                for model in layout.sources
+            ]
+            slices.append({"sources": sources} | self._settings(values, group, None))
+        return slices
+
+    def read(self, slices: Sequence[Mapping[str, Any]]) -> list[float]:
+        """Raises KeyError, IndexError or TypeError for slices that are not of this coding."""
+        values = []
+        for gene in self.genes:
+            owner = slices[0 if self._layout.smooth else gene.group]
+            if gene.model is not None:
+                owner = next(source for source in owner["sources"] if source["model"] == gene.model)
+            setting = owner["parameters"][gene.parameter]
+            if len(self._layout.filters) > 1:
+                setting = next(entry["value"] for entry in setting if entry["filter"] == gene.filter)
+            if isinstance(setting, list):
+                setting = setting[gene.group]
+            values.append(float(setting))
+        return values
+
+    def _settings(self, values: Sequence[float], groups: Sequence[int], model: str | None) -> dict[str, Any]:
+        settings = {}
+        for parameter in self._parameters:
+            if (groups[0], model, self._layout.filters[0], parameter) not in self._index:
+                continue
+            by_filter = []
+            for filter_ in self._layout.filters:
+                listed = [self._value(values, group, model, filter_, parameter) for group in groups]
+                by_filter.append({"filter": filter_, "value": listed if len(listed) > 1 else listed[0]})
+            settings[parameter] = by_filter if len(by_filter) > 1 else by_filter[0]["value"]
+        return {"parameters": settings} if settings else {}
+
+    def _value(
+        self, values: Sequence[float], group: int, model: str | None, filter_: str | None, parameter: str
+    ) -> float:
+        value = values[self._index[group, model, filter_, parameter]]
+        beside = self._index.get((group, model, filter_, "density")) if parameter == "epsilon" else None
+        if beside is not None:
+            density = values[beside]
+            value = min(value, _EPSILON_ROOM * min(density, 1 - density))
+        return value
+
+
+class SlerpGenes:
+    """mergekit-evolve's genes of slerp: one for each model; the top two of a group are merged, softmax gives t."""
+
+    def __init__(self, layout: Layout, labels: Mapping[str, str]) -> None:
+        self._layout = layout
+        self.genes = tuple(
+            Gene(
+                layout.gene_name("weight", labels[model], group, None),
+                "weight",
+                model,
+                group,
+                None,
+                -math.inf,
+                math.inf,
+                1 / len(layout.sources),
+            )
+            for group in range(len(layout.groups))
+            for model in layout.sources
+        )
+
+    def slices(self, values: Sequence[float]) -> list[dict[str, Any]]:
+        slices = []
+        for span, weights in self._grouped(values):
+            first, second = (int(i) for i in np.argsort(-weights, kind="stable")[:2])
+            slices.append(
+                {
+                    "sources": [{"model": self._layout.sources[i], "layer_range": list(span)} for i in (first, second)],
+                    "base_model": self._layout.sources[first],
+                    "parameters": {"t": _smaller_softmax(float(weights[first] - weights[second]))},
+                }
+            )
+        return slices
+
+    def read(self, slices: Sequence[Mapping[str, Any]]) -> list[float]:
+        """Raises KeyError, IndexError or TypeError for slices that are not of this coding."""
+        values = []
+        for slice_ in slices:
+            base = slice_["base_model"]
+            (other,) = (source["model"] for source in slice_["sources"] if source["model"] != base)
+            gap = _gap_of(float(slice_["parameters"]["t"]))
+            values += [{base: gap, other: 0.0}.get(model, -1.0) for model in self._layout.sources]
+        return values
+
+    def _grouped(self, values: Sequence[float]) -> Iterator[tuple[tuple[int, int], FloatArray]]:
+        table = np.asarray(values, dtype=np.float64).reshape(len(self._layout.groups), len(self._layout.sources))
+        return zip(self._layout.groups, table, strict=True)
+
+
+def _smaller_softmax(gap: float) -> float:
+    """The smaller of the two softmax weights of numbers ``gap`` >= 0 apart."""
+    odds = math.exp(-gap)
+    return odds / (1 + odds)
+
+
+def _gap_of(t: float) -> float:
+    """A gap > 0 whose ``_smaller_softmax`` is exactly ``t``; the logarithm is off by a few units in the last place."""
+    if t == 0:
+        return SATURATED
+    gap = below = above = max(math.log((1 - t) / t), 1e-300)
+    for _ in range(64):
+        for candidate in (below, above):
+            if candidate > 0 and _smaller_softmax(candidate) == t:
+                return candidate
+        below, above = math.nextafter(below, 0.0), math.nextafter(above, math.inf)
+    return gap

@@ -1,0 +1,65 @@
+"""A recipe: a plain mapping that ``mergekit-yaml`` accepts, with an identity and a file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_MODEL_KEYS = ("model", "base_model", "tokenizer_source")
+
+
+def candidate_id(recipe: Mapping[str, Any], parents: Sequence[str] = ()) -> str:
+    """The identity of a candidate: 16 hex digits of the SHA-256 of its recipe in canonical JSON.
+
+    ``parents`` stand in it by position, so that it does not depend on where they lie.
+    """
+    names = {name: f"parent {position}" for position, name in enumerate(parents)}
+    canonical = json.dumps(_renamed(recipe, names), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def to_yaml(
+    recipe: Mapping[str, Any],
+    *,
+    random_seed: int,
+    flags: Sequence[str] = (),
+    recipe_file: str = "best_config.yaml",
+    model_folder: str = "final_model",
+) -> str:
+    """The recipe as YAML. The first line is a comment: the command that gives the run's model from this file.
+
+    ``flags`` are those that the command needs besides the seed (``Merger.flags``). Models in local folders are
+    written with absolute paths, so that the command works from anywhere.
+    """
+    command = ["mergekit-yaml", recipe_file, model_folder, "--random-seed", str(random_seed), *flags]
+    local = {name: str(Path(name).expanduser().absolute()) for name in _models(recipe) if _is_folder(name)}
+    text = yaml.safe_dump(
+        _renamed(recipe, local), sort_keys=False, allow_unicode=True, default_flow_style=None, width=10_000
+    )
+    return f"# {shlex.join(command)}\n{text}"
+
+
+def _renamed(node: Any, names: Mapping[str, str], key: str = "") -> Any:
+    if isinstance(node, Mapping):
+        return {k: _renamed(value, names, k) for k, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [_renamed(value, names) for value in node]
+    return names.get(node, node) if key in _MODEL_KEYS else node
+
+
+def _models(node: Any, key: str = "") -> set[str]:
+    if isinstance(node, Mapping):
+        return set().union(*(_models(value, k) for k, value in node.items()))
+    if isinstance(node, list | tuple):
+        return set().union(*(_models(value) for value in node))
+    return {node} if key in _MODEL_KEYS and isinstance(node, str) else set()
+
+
+def _is_folder(name: str) -> bool:
+    return Path(name).expanduser().is_dir()

@@ -1,0 +1,235 @@
+"""The search space: vectors an optimizer moves in, and the recipes they stand for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from merge3_plugin.domain import FloatArray
+from merge3_plugin.errors import ConfigError
+from merge3_plugin.evolve.bounds import UPSTREAM, Bounds, searched_parameters
+from merge3_plugin.evolve.genes import SATURATED, Gene, Genes, Layout, ParameterGenes, SlerpGenes
+from merge3_plugin.evolve.genome import (
+    check_slerp,
+    check_tokenizer_source,
+    checked_parameters,
+    find_method,
+    merged_models,
+)
+
+if TYPE_CHECKING:
+    from merge3_plugin.config import GenomeConfig
+    from merge3_plugin.plugins import MethodEntry
+
+# Where the space has a model exactly, in every dtype: one model's weight at this value and the others' at zero, or
+# one parameter at zero for the base ("weight", for every kind of task arithmetic).
+_ONE_MODEL = {"linear": 1.0, "slerp": SATURATED}
+_BASE_AT_ZERO = {"nearswap": "t", "sce": "select_topk"}
+
+
+class SearchSpace:
+    """Vectors of ``dimension`` genes to recipes and back, for one ``genome``, ``n_layers`` layers and a ``dtype``.
+
+    ``x0`` is where a search starts, 1 / number of models for each weight and the method's default elsewhere; a step of
+    1/6 in every coordinate suits it. ``bounds`` and ``parameters`` are the config's: searched intervals, fixed values.
+    ``methods`` are those of plug-ins. Raises ConfigError when the genome and the method do not fit, or when the method
+    has nothing to search.
+    """
+
+    def __init__(
+        self,
+        genome: GenomeConfig,
+        n_layers: int,
+        *,
+        dtype: str,
+        bounds: Mapping[str, tuple[float, float]] | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        methods: Mapping[str, MethodEntry] | None = None,
+    ) -> None:
+        self._genome, self._dtype = genome, dtype
+        self._method = find_method(genome.merge_method, methods or {})
+        self._fixed = checked_parameters(self._method, parameters or {})
+        self._sources, self._base = merged_models(genome, self._method)
+        check_tokenizer_source(genome, self._method)
+        layout = Layout(self._sources, _groups(genome, n_layers), _filters(genome), genome.smooth)
+        self._common = self._common_parameters()
+        entry = (methods or {}).get(genome.merge_method)
+        searched = searched_parameters(
+            self._method,
+            normalize=bool(self._common.get("normalize", False)),
+            fixed=self._fixed,
+            given=bounds or {},
+            offered=entry.bounds if entry else None,
+            allow_negative_weights=genome.allow_negative_weights,
+        )
+        self._genes: Genes
+        if genome.merge_method == "slerp":
+            check_slerp(genome, bounds or {}, self._fixed)
+            self._genes = SlerpGenes(layout, _labels(self._sources))
+        else:
+            self._genes = ParameterGenes(layout, list(self._parameter_genes(layout, searched)), list(searched))
+        if not self._genes.genes:
+            raise ConfigError(
+                f"genome.merge_method: {genome.merge_method} has no parameter to search; choose another method, "
+                "or give a float parameter of it an interval in merge3.bounds"
+            )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """A name for each gene, such as ``model_1.weight[mlp] layers 0-3``."""
+        return tuple(gene.name for gene in self._genes.genes)
+
+    @property
+    def dimension(self) -> int:
+        return len(self._genes.genes)
+
+    @property
+    def x0(self) -> FloatArray:
+        """Where a search starts, shape (dimension,)."""
+        return np.array([gene.coordinate(gene.start) for gene in self._genes.genes])
+
+    def decode(self, x: Sequence[float] | FloatArray) -> dict[str, Any]:
+        """The recipe of a vector. Raises ValueError for a vector of another length or with NaN or infinity."""
+        vector = np.asarray(x, dtype=np.float64)
+        if vector.shape != (self.dimension,) or not np.isfinite(vector).all():
+            raise ValueError(f"expected {self.dimension} finite numbers, got {vector}")
+        values = [gene.value(coordinate) for gene, coordinate in zip(self._genes.genes, vector, strict=True)]
+        recipe: dict[str, Any] = {"merge_method": self._genome.merge_method, "slices": self._genes.slices(values)}
+        if self._common:
+            recipe["parameters"] = dict(self._common)
+        recipe["dtype"] = self._dtype
+        if self._base:
+            recipe["base_model"] = self._base
+        if self._genome.tokenizer_source:
+            recipe["tokenizer_source"] = self._genome.tokenizer_source
+        return recipe
+
+    def encode(self, recipe: Mapping[str, Any]) -> FloatArray:
+        """A vector whose ``decode`` is exactly ``recipe``. Raises ConfigError for a recipe of another space."""
+        try:
+            values = self._genes.read(recipe["slices"])
+            vector = np.array([g.coordinate(v) for g, v in zip(self._genes.genes, values, strict=True)])
+            if self.decode(vector) == recipe:
+                return vector
+        except (KeyError, IndexError, TypeError, ValueError, StopIteration):
+            pass
+        raise ConfigError("recipe: expected one of this search space, got another; build it with the same config")
+
+    def known_points(self) -> dict[str, FloatArray]:
+        """Vectors worth scoring first: ``uniform``, equal weights for all, and ``parent:NAME`` for parents.
+
+        A parent is there when the space can express it exactly: its recipe merges to the parent's own weights, bit for
+        bit. Methods that add differences to a base give only the base that way, for rounding loses the others.
+        """
+        points = {f"parent:{name}": vector for name, vector in self._parent_points()}
+        return points | {"uniform": self.x0}
+
+    def random(self, rng: np.random.Generator) -> FloatArray:
+        """A vector drawn uniformly: between the bounds, in [0, 1) where there is no bound, as in mergekit-evolve."""
+        draws = rng.random(self.dimension)
+        return np.array([gene.coordinate(_spread(gene, u)) for gene, u in zip(self._genes.genes, draws, strict=True)])
+
+    def _parent_points(self) -> Iterator[tuple[str, FloatArray]]:
+        method = self._genome.merge_method
+        if method in _ONE_MODEL:
+            for name in self._sources:
+                yield from self._exact(name, "weight", {name: _ONE_MODEL[method]})
+        elif self._base and (zeroed := _BASE_AT_ZERO.get(method) or self._task_arithmetic_weight()):
+            yield from self._exact(self._base, zeroed, {})
+
+    def _exact(self, name: str, parameter: str, values: Mapping[str, float]) -> Iterator[tuple[str, FloatArray]]:
+        """The point where ``parameter`` is as in ``values`` (by model, else 0), if those are inside its bounds."""
+        wanted = {
+            i: values.get(g.model or "", 0.0) for i, g in enumerate(self._genes.genes) if g.parameter == parameter
+        }
+        if wanted and all(
+            self._genes.genes[i].low <= value <= self._genes.genes[i].high for i, value in wanted.items()
+        ):
+            starts = enumerate(self._genes.genes)
+            yield name, np.array([gene.coordinate(wanted.get(i, gene.start)) for i, gene in starts])
+
+    def _task_arithmetic_weight(self) -> str | None:
+        from mergekit.merge_methods import GeneralizedTaskArithmeticMerge
+
+        return "weight" if isinstance(self._method, GeneralizedTaskArithmeticMerge) else None
+
+    def _common_parameters(self) -> dict[str, Any]:
+        """What holds for the whole recipe: the config's fixed parameters, and mergekit-evolve's own two."""
+        specs = {parameter.name: parameter for parameter in self._method.spec.parameters}
+        common: dict[str, Any] = {}
+        if "normalize" in specs:
+            common["normalize"] = specs["normalize"].default
+            if self._genome.merge_method in UPSTREAM:
+                common["normalize"] = self._genome.merge_method in ("ties", "dare_ties", "linear")
+            if self._genome.normalize is not None:
+                common["normalize"] = self._genome.normalize
+        elif self._genome.normalize is not None and self._genome.merge_method not in UPSTREAM:
+            flags = [name for name, parameter in specs.items() if parameter.value_type is bool]
+            raise ConfigError(
+                f"genome.normalize: {self._genome.merge_method} has no such parameter; "
+                f"its flags, for merge3.parameters, are: {', '.join(flags) or 'none'}"
+            )
+        if "int8_mask" in specs and self._genome.merge_method in UPSTREAM:
+            common["int8_mask"] = True
+        return common | self._fixed
+
+    def _parameter_genes(self, layout: Layout, searched: Mapping[str, Bounds]) -> Iterator[Gene]:
+        from mergekit.merge_methods import ParameterScope
+
+        specs = {parameter.name: parameter for parameter in self._method.spec.parameters}
+        scopes = {name: specs[name].scope for name in searched}
+        labels = _labels(layout.sources)
+        for group in range(len(layout.groups)):
+            for model in (*layout.sources, None):
+                for filter_ in layout.filters:
+                    for name, (low, high) in searched.items():
+                        shared = scopes[name] == ParameterScope.SHARED
+                        unused = scopes[name] == ParameterScope.NON_BASE and model == self._base
+                        if shared != (model is None) or (unused and not shared):
+                            continue
+                        high = self._della_room(high) if name == "epsilon" else high
+                        start = 1 / len(self._genome.models) if name == "weight" else specs[name].default
+                        start = start if isinstance(start, int | float) else (low + high) / 2
+                        label = labels[model] if model else None
+                        yield Gene(
+                            layout.gene_name(name, label, group, filter_),
+                            name,
+                            model,
+                            group,
+                            filter_,
+                            low,
+                            high,
+                            min(max(float(start), low), high),
+                        )
+
+    def _della_room(self, high: float) -> float:
+        density = self._fixed.get("density")
+        return min(high, 0.999 * min(density, 1 - density)) if isinstance(density, float) and density < 1 else high
+
+
+def _groups(genome: GenomeConfig, n_layers: int) -> tuple[tuple[int, int], ...]:
+    step = genome.layer_granularity if genome.layer_granularity > 0 else n_layers
+    if n_layers % step:
+        raise ConfigError(f"genome.layer_granularity: expected a divisor of {n_layers} (layers), got {step}")
+    return tuple((start, start + step) for start in range(0, n_layers, step))
+
+
+def _filters(genome: GenomeConfig) -> tuple[str | None, ...]:
+    filters = genome.filters or []
+    if len(set(filters)) != len(filters):
+        raise ConfigError(f"genome.filters: expected each once, got {', '.join(filters)}")
+    return (*filters, None)
+
+
+def _labels(names: Sequence[str]) -> dict[str, str]:
+    short = [Path(name).name for name in names]
+    return dict(zip(names, short if len(set(short)) == len(short) else names, strict=True))
+
+
+def _spread(gene: Gene, u: float) -> float:
+    low, high = (gene.low, gene.high) if math.isfinite(gene.low) and math.isfinite(gene.high) else (0.0, 1.0)
+    return low + u * (high - low)

@@ -1,0 +1,96 @@
+"""What mergekit's planner would do for a recipe: which tensors make which, under which settings, in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mergekit.architecture import WeightInfo
+from mergekit.common import ModelReference
+from mergekit.config import ConfigReader, InputSliceDefinition, MergeConfiguration, OutputSliceDefinition
+
+from merge3_plugin.merging.parents import Family
+
+
+@dataclass(frozen=True)
+class Job:
+    """One tensor to merge: the output, the inputs by model, and the settings that hold there."""
+
+    output: WeightInfo
+    inputs: Mapping[ModelReference, WeightInfo]
+    settings: ConfigReader
+    label: str
+
+
+def plan(config: MergeConfiguration, method: Any, family: Family) -> list[Job]:
+    """The jobs of a recipe, in the order in which mergekit's executor runs them.
+
+    Raises ValueError for a recipe that mergekit would refuse, or whose layers are not those of the live model.
+    """
+    n_layers = len(family.layers)
+    slices = _slices(config, n_layers)
+    for definition in slices:
+        base = definition.base_model or config.base_model
+        method.validate_inputs([source.model for source in definition.sources], base)
+    lengths = [_length(definition, n_layers) for definition in slices]
+    if sum(lengths) != n_layers:
+        raise ValueError(f"{sum(lengths)} layers, where the live model has {n_layers}")
+    return sorted(_jobs(config, slices, lengths, family), key=lambda job: job.label)
+
+
+def _jobs(
+    config: MergeConfiguration, slices: Sequence[OutputSliceDefinition], lengths: Sequence[int], family: Family
+) -> Iterator[Job]:
+    # Weights before and after the stack take the settings of the first and the last slice, at its beginning.
+    readers = [ConfigReader(config=config, slice_out=definition, t=0) for definition in slices]
+    for weight in family.pre:
+        yield _job(weight, slices[0], [weight] * len(slices[0].sources), readers[0], family)
+    done = 0
+    for definition, reader, length in zip(slices, readers, lengths, strict=True):
+        for offset in range(length):
+            settings = reader.with_t(offset / (length - 1) if length > 1 else 1)
+            for position, weight in enumerate(family.layers[done + offset]):
+                inputs = [family.layers[s.layer_range[0] + offset][position] for s in definition.sources]
+                yield _job(weight, definition, inputs, settings, family)
+        done += length
+    for weight in family.post:
+        yield _job(weight, slices[-1], [weight] * len(slices[-1].sources), readers[-1], family)
+
+
+def _job(
+    output: WeightInfo,
+    definition: OutputSliceDefinition,
+    weights: Sequence[WeightInfo],
+    settings: ConfigReader,
+    family: Family,
+) -> Job:
+    inputs = dict(zip((source.model for source in definition.sources), weights, strict=True))
+    # mergekit's executor goes through the tensors by the name that they have in the inputs.
+    label = max(family.parent(model).labels[weight.name] for model, weight in inputs.items())
+    return Job(output, inputs, settings, label)
+
+
+def _slices(config: MergeConfiguration, n_layers: int) -> list[OutputSliceDefinition]:
+    """The recipe's slices; a recipe of ``models`` is one slice of all layers, with the base added, as in mergekit."""
+    if config.slices:
+        return config.slices
+    if not config.models:
+        raise ValueError("modules; write slices or models")
+    sources = [
+        InputSliceDefinition(model=model.model, layer_range=(0, n_layers), parameters=model.parameters)
+        for model in config.models
+    ]
+    if config.base_model and config.base_model not in [source.model for source in sources]:
+        sources.append(InputSliceDefinition(model=config.base_model, layer_range=(0, n_layers)))
+    return [OutputSliceDefinition(sources=sources)]
+
+
+def _length(definition: OutputSliceDefinition, n_layers: int) -> int:
+    ranges = [source.layer_range for source in definition.sources]
+    start, end = ranges[0]
+    if any(e - s != end - start or not 0 <= s < e <= n_layers for s, e in ranges):
+        raise ValueError(
+            f"layer ranges {ranges}, where each must be as long as the others and within {n_layers} layers"
+        )
+    return end - start
