@@ -216,7 +216,8 @@ def _newton_step(beta: FloatArray, slope: FloatArray, curvature: FloatArray, low
     margin = 1e-3 * min(high - low, 1.0)
     pressed = ((beta <= low + margin) & (slope < 0)) | ((beta >= high - margin) & (slope > 0))
     coupled = ~(pressed[:, :, None] | pressed[:, None, :]) | np.eye(beta.shape[1], dtype=bool)
-    return np.linalg.solve(np.where(coupled, curvature, 0.0), slope[:, :, None])[:, :, 0]
+    step = np.linalg.solve(np.where(coupled, curvature, 0.0), slope[:, :, None])
+    return np.asarray(step[:, :, 0], dtype=np.float64)
 
 
 def _weighted_gram(design: FloatArray, weights: FloatArray) -> FloatArray:
