@@ -35,6 +35,13 @@ filter_list:
   - {{name: digit, filter: [{{function: regex, regex_pattern: "([0-9a-z])"}}, {{function: take_first}}]}}
 metadata: {{version: 1}}
 """
+ANCHORED = """
+task: anchored_{name}
+class: !function merge3_plugin.harness.anchor_task.AnchorTask
+base: {name}
+metric: acc,none
+anchors: 9
+"""
 
 
 def _write(path: Path, documents: list[dict]) -> Path:
@@ -53,8 +60,9 @@ def choice_documents(n: int, first: int = 0, ids: bool = True) -> list[dict]:
 
 @pytest.fixture(scope="session")
 def local_tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of tasks: ``named`` (own ids), ``unnamed`` (no ids, three doubled documents), ``gen`` (two filters),
-    and the group ``pair`` of ``left`` and ``right`` (equal ids)."""
+    """A folder of tasks: ``named`` (own ids), ``unnamed`` (no ids, three doubled documents), ``gen`` (two filters), the
+    group ``pair`` of ``left`` and ``right`` (equal ids), and anchor tasks of 9 items, ``anchored_unnamed`` and
+    ``anchored_pair``."""
     folder = tmp_path_factory.mktemp("tasks")
     unnamed = choice_documents(12, first=20, ids=False)
     data = {
@@ -68,6 +76,8 @@ def local_tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"{name}.yaml").write_text(CHOICE.format(name=name, data=path), encoding="utf-8")
     path = _write(folder / "gen.jsonl", [{"question_id": i, "q": f"{i}", "answer": str(i % 10)} for i in range(10)])
     (folder / "gen.yaml").write_text(GENERATION.format(name="gen", data=path), encoding="utf-8")
+    for name in ("unnamed", "pair"):
+        (folder / f"anchored_{name}.yaml").write_text(ANCHORED.format(name=name), encoding="utf-8")
     group = {"group": "pair", "task": ["left", "right"], "aggregate_metric_list": [{"metric": "acc"}]}
     (folder / "pair.yaml").write_text(json.dumps(group), encoding="utf-8")
     return folder
@@ -80,9 +90,12 @@ def run_lm_eval(local_tasks: Path):
     from lm_eval.loggers import EvaluationTracker
     from lm_eval.tasks import TaskManager
 
+    from merge3_plugin.harness.registration import remember
+
     manager = TaskManager(include_path=str(local_tasks), include_defaults=False)
 
     def run(model: Path, tasks: list[str], output: Path, **settings) -> Path:
+        remember(manager)  # as the hook on TaskManager does where the package is installed
         tracker = EvaluationTracker(output_path=str(output))
         results = simple_evaluate(
             model="hf",

@@ -147,6 +147,21 @@ def test_the_newest_run_of_a_model_is_read(logs, copied):
     assert changed.sum() == 1 and "more than once; reading samples_named_2999" in again.notes[0]
 
 
+def test_logs_of_our_own_anchor_tasks(tiny_models, run_lm_eval, logs, tmp_path):
+    for model in tiny_models[:2]:
+        run_lm_eval(model, ["anchored_unnamed", "anchored_pair"], tmp_path)
+    for task in ("unnamed", "pair"):
+        anchored = read_responses([tmp_path], f"anchored_{task}")
+        full = read_responses([logs], task)
+        assert anchored.matrix.values.shape == (2, 9) and not np.isnan(anchored.matrix.values).any()
+        same = full.matrix.models(anchored.matrix.model_ids).items(anchored.matrix.item_ids)
+        np.testing.assert_array_equal(anchored.matrix.values, same.values)
+        hashes = dict(zip(full.matrix.item_ids, full.item_hashes, strict=True))
+        assert anchored.item_hashes == tuple(hashes[i] for i in anchored.matrix.item_ids)
+        assert anchored.provenance["metric"] == "merge3_acc"
+    assert any(i.endswith("#2") for i in read_responses([tmp_path], "anchored_unnamed").matrix.item_ids)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
