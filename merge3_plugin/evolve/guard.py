@@ -15,10 +15,10 @@ from merge3_plugin.harness.benchmark import Benchmark
 
 EVIL_FLAG = "--i-understand-the-depths-of-the-evils-i-am-unleashing"
 
-# Names, without our own prefix, by which lm-eval's copies of public benchmarks are known.
+# How the names of lm-eval's copies of public benchmarks begin, without merge3_ and tiny.
 BENCHMARK_PREFIXES = (
     "agieval", "ai2_arc", "arc_", "bigbench", "gsm8k", "gsm_plus", "hellaswag", "hendrycks", "leaderboard",
-    "mgsm", "mmlu", "openbookqa", "piqa", "tiny", "truthfulqa", "winogrande",
+    "mgsm", "mmlu", "openbookqa", "piqa", "truthfulqa", "winogrande",
 )  # fmt: skip
 # Not validation: several benchmarks keep their test labels secret, so that everyone reports validation.
 SEARCHABLE_SPLITS = ("train", "training", "dev")
@@ -29,7 +29,8 @@ def check_test_sets(config: RunConfig, benchmarks: Mapping[str, Benchmark], *, a
     warnings = []
     for name, benchmark in benchmarks.items():
         source = benchmark.provenance.get("source_benchmark")
-        public = source or name.removeprefix("merge3_").startswith(BENCHMARK_PREFIXES)
+        bare = name.lower().removeprefix("merge3_").removeprefix("tiny")
+        public = source or f"{bare}_".startswith(BENCHMARK_PREFIXES)
         split = config.merge3.split.get(name) or benchmark.provenance.get("split") or "unknown"
         if not public or name.endswith("_train") or split.split("[")[0] in SEARCHABLE_SPLITS:
             continue

@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from merge3_plugin import __version__
 from merge3_plugin.config import RunConfig
 from merge3_plugin.errors import ConfigError, RunError
 from merge3_plugin.evolve.evaluate import Evaluator
@@ -98,7 +99,7 @@ def opened(config: RunConfig, folder: Path, flags: Flags) -> Iterator[Setting]:
             space = SearchSpace(
                 config.genome,
                 merger.n_layers,
-                dtype=merger.dtype,
+                dtype=merger.dtype_name,
                 bounds=settings.bounds,
                 parameters=settings.parameters,
                 methods=plugin_host().merge_methods(),
@@ -148,8 +149,8 @@ def _pin_inputs(store: RunStore, config: RunConfig, benchmarks: dict[str, Benchm
         now = json.loads(json.dumps(compute()))
         if store.pin(key, now) != now:
             raise RunError(f"{store.path}: expected {key} as the run began, it has changed; use a new --storage-path")
-    packages = ("merge3-plugin", "lm_eval", "mergekit", "torch", "transformers", "cma", "numpy")
-    store.pin("versions", {name: metadata.version(name) for name in packages})
+    packages = ("lm_eval", "mergekit", "torch", "transformers", "cma", "numpy")
+    store.pin("versions", {"merge3-plugin": __version__} | {name: metadata.version(name) for name in packages})
 
 
 def _benchmarks(config: RunConfig, flags: Flags) -> dict[str, Benchmark]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from merge3_plugin.estimate.design import sample_mean
 from merge3_plugin.estimate.paired import PairedDifference
 
 from merge3_plugin.domain import Estimate
@@ -16,9 +16,9 @@ from merge3_plugin.evolve.run import MEAN, SEARCH, Outcome, Setting
 def summarise(setting: Setting, outcome: Outcome) -> dict[str, Any]:
     """The content of ``summary.json``.
 
-    ``models`` lists every confirmed model with its estimates (of the search items' accuracy) and its held-out
-    accuracies: two populations, never subtracted here. ``cost`` counts item evaluations; ``full`` is what the same
-    candidates would have cost on every search item.
+    ``models`` lists every confirmed model with its estimates (of the search items' accuracy; a parent's is exact) and
+    its held-out accuracies: two populations, never subtracted here. ``cost`` counts item evaluations; ``full`` is what
+    the same candidates would have cost on every search item.
     """
     verdict = outcome.verdict
     state = "stopped before the confirmation" if verdict is None else "finished"
@@ -29,7 +29,7 @@ def summarise(setting: Setting, outcome: Outcome) -> dict[str, Any]:
         "versions": setting.store.meta()["versions"],
         "tasks": {o.name: _task(setting, o) for o in outcome.objectives.items},
         "whole_tasks": dict(outcome.objectives.whole),
-        "models": [_model(setting, entry) for entry in outcome.confirmed],
+        "models": [_model(setting, outcome, entry) for entry in outcome.confirmed],
         "winner": {"candidate": outcome.winner.id, "recipe": outcome.winner.recipe},
         "verdict": None
         if verdict is None
@@ -57,9 +57,12 @@ def _task(setting: Setting, objective: Any) -> dict[str, Any]:
     }
 
 
-def _model(setting: Setting, entry: Confirmed) -> dict[str, Any]:
-    searched = setting.store.find(entry.candidate, SEARCH) or setting.store.find(entry.candidate, MEAN)
-    estimates: Mapping[str, Estimate] = searched.estimates if searched else {}
+def _model(setting: Setting, outcome: Outcome, entry: Confirmed) -> dict[str, Any]:
+    if entry.label in setting.parents:
+        estimates = _exact(setting, outcome, entry)
+    else:
+        searched = setting.store.find(entry.candidate, SEARCH) or setting.store.find(entry.candidate, MEAN)
+        estimates = dict(searched.estimates) if searched else {}
     return {
         "label": entry.label,
         "candidate": entry.candidate,
@@ -67,6 +70,15 @@ def _model(setting: Setting, entry: Confirmed) -> dict[str, Any]:
         "held_out": {task: asdict(accuracy) for task, accuracy in entry.accuracies.items()},
         "held_out_overall": entry.overall,
     }
+
+
+def _exact(setting: Setting, outcome: Outcome, parent: Confirmed) -> dict[str, Estimate]:
+    """A parent's accuracy on the search items: it was scored on all of them."""
+    exact = {}
+    for objective in outcome.objectives.items:
+        row = objective.parents.models([parent.candidate]).values[0]
+        exact[objective.name] = sample_mean(row, len(row), method="all search items")
+    return exact
 
 
 def _difference(difference: PairedDifference) -> dict[str, Any]:

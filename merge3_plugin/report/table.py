@@ -39,6 +39,8 @@ def _percent(estimate: Mapping[str, Any] | None) -> str:
     if estimate is None:
         return "-"
     low, high = estimate["interval"]
+    if low == high:
+        return f"{100 * estimate['accuracy']:.1f} (all items)"
     return f"{100 * estimate['accuracy']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 

@@ -138,3 +138,15 @@ def canonical(out: Path) -> str:
     store = RunStore.open(out)
     genome = store.meta()["config"]["genome"]
     return "\n".join(store.canonical([*genome["models"], genome["base_model"]]))
+
+
+def evolve_here(config: Path, out: Path, watcher=None, **changes):
+    """The run in this process; ``changes`` are dotted config keys."""
+    from merge3_plugin.config import load_config
+    from merge3_plugin.evolve.run import Watcher
+    from merge3_plugin.evolve.session import evolve
+    from merge3_plugin.evolve.setup import Flags
+
+    flags = Flags(task_search_path=(str(config.parent / "tasks"),))
+    changed = {key.replace("__", "."): value for key, value in changes.items()}
+    return evolve(load_config(config, changed), out, flags, watcher or Watcher())

@@ -1,0 +1,195 @@
+"""Whole runs on tiny real models, in this process."""
+
+import json
+import shlex
+import subprocess
+import sys
+
+import pytest
+import yaml
+from filelock import FileLock
+
+from merge3_plugin.errors import ConfigError, DataError, ModelError, RunError
+from merge3_plugin.evolve.run import CONFIRMATION, Watcher
+from merge3_plugin.evolve.store import FAILED, RunStore
+from merge3_plugin.hookspecs import hookimpl
+from merge3_plugin.plugins import plugin_host
+from tests.evolve.world import N_ITEMS, environment, evolve_here, make_world
+
+
+@pytest.fixture(scope="module")
+def config(tiny_models, tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp("world"), tiny_models)
+
+
+def asked(out, items, *, by_candidates):
+    """How many of these items were scored, by parents or by candidates."""
+    store = RunStore.open(out)
+    rows = store._db.execute(
+        "SELECT item, candidate LIKE 'parent:%' FROM answers JOIN evaluations ON evaluation = number"
+    ).fetchall()
+    store.close()
+    return sum(item in items and bool(parent) != by_candidates for item, parent in rows)
+
+
+def held_out_items(out):
+    store = RunStore.open(out)
+    events = dict(store.events())
+    store.close()
+    return set(events["items tiny_sum"]["held_out"]), set(events["anchors tiny_sum"]["items"])
+
+
+def test_candidates_never_see_a_held_out_item_before_the_confirmation(config, tmp_path):
+    counts = []
+
+    class Count(Watcher):
+        def phase(self, name, total):
+            if name == CONFIRMATION:
+                held_out, _ = held_out_items(tmp_path / "out")
+                counts.append(asked(tmp_path / "out", held_out, by_candidates=True))
+
+    summary = evolve_here(config, tmp_path / "out", Count())
+    assert counts == [0]
+    held_out, anchors = held_out_items(tmp_path / "out")
+    assert len(held_out) == N_ITEMS // 3 and not held_out & anchors
+    finalists = [m for m in summary["models"] if m["label"].startswith(("best", "mean", "uniform"))]
+    assert asked(tmp_path / "out", held_out, by_candidates=True) == len(finalists) * len(held_out)
+    # In the search every candidate was asked the anchors and nothing else.
+    assert summary["cost"]["search_items"] % len(anchors) == 0
+
+
+def test_the_result_is_what_its_files_say(config, tmp_path, tiny_models):
+    from safetensors.torch import load_file
+
+    out = tmp_path / "out"
+    summary = evolve_here(config, out)
+    assert summary["state"] == "finished" and summary == json.loads((out / "summary.json").read_text())
+    assert {m["label"] for m in summary["models"]} >= {"base", "model_1", "uniform", "best 1"}
+    text = (out / "best_config.yaml").read_text()
+    assert yaml.safe_load(text)["slices"] == summary["winner"]["recipe"]["slices"]
+    first_line = shlex.split(text.splitlines()[0].removeprefix("# "))
+    assert first_line[:3] == ["mergekit-yaml", "best_config.yaml", "final_model"]
+    module = [sys.executable, "-m", "mergekit.scripts.run_yaml", first_line[1], "again", *first_line[3:]]
+    subprocess.run(module, cwd=out, env=environment(), check=True, capture_output=True)
+    ours, theirs = (load_file(out / folder / "model.safetensors") for folder in ("final_model", "again"))
+    assert ours.keys() == theirs.keys() and all((ours[name] == theirs[name]).all() for name in ours)
+
+
+@pytest.mark.parametrize("budget", [1, 6, 9])
+def test_the_budget_is_never_passed(config, tmp_path, budget):
+    evolve_here(config, tmp_path / "out", merge3__search__max_fevals=budget)
+    store = RunStore.open(tmp_path / "out")
+    assert store.spent()["search"]["evaluations"] <= budget
+    assert len([name for name, _ in store.events() if name.startswith("tell")]) <= budget // 4
+    store.close()
+
+
+@pytest.fixture(scope="module")
+def explosive():
+    """A merge method that gives NaN where its gene passes a half."""
+    import torch
+    from mergekit.merge_methods import TensorGroup, merge_method
+
+    def half_nan(group: TensorGroup, heat: float = 0.25) -> torch.Tensor:
+        merged = torch.stack(group.tensors).mean(dim=0) * (1 + heat)
+        return merged * float("nan") if heat > 0.5 else merged
+
+    class Plugin:
+        @hookimpl
+        def merge3_register_merge_methods(self, register):
+            register(merge_method(half_nan, name="half_nan"), bounds={"heat": (0.0, 1.0)})
+
+    plugin_host.cache_clear()
+    plugin_host().add(Plugin(), "explosive", "this test")
+    yield {"genome__merge_method": "half_nan", "genome__base_model": None}
+    plugin_host.cache_clear()
+
+
+def test_a_candidate_with_nan_weights_is_a_record_ranked_last(config, tmp_path, explosive):
+    summary = evolve_here(config, tmp_path / "out", **explosive)
+    store = RunStore.open(tmp_path / "out")
+    spent = store.spent()["search"]
+    assert 0 < spent["failed"] < spent["evaluations"]
+    assert "NaN or infinity" in store.last_error("search")
+    worst = [body["costs"] for name, body in store.events() if name.startswith("tell")]
+    assert any(None in costs for costs in worst)
+    confirmed = [store.find(m["candidate"], "confirmation").state for m in summary["models"]]
+    assert FAILED not in confirmed
+    store.close()
+
+
+def test_a_search_without_one_good_candidate_says_why(config, tmp_path, explosive):
+    hot = {"merge3__bounds": {"heat": [0.6, 1.0]}, "merge3__calibration": "auto"}
+    with pytest.raises(ModelError, match="half_nan: expected finite weights"):
+        evolve_here(config, tmp_path / "out", **explosive, **hot)
+    store = RunStore.open(tmp_path / "out")
+    assert not any(body["learned"] for name, body in store.events() if name.startswith("tell"))
+    store.close()
+
+
+def test_a_task_whose_metric_is_no_item_score_is_evaluated_in_full(config, tmp_path):
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    data = config.parent / "data.jsonl"
+    (folder / "tiny_sum.yaml").write_text((config.parent / "tasks" / "tiny_sum.yaml").read_text())
+    (folder / "tiny_perplexity.yaml").write_text(
+        f"""\
+task: tiny_perplexity
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {data}}}}}
+test_split: test
+output_type: loglikelihood_rolling
+doc_to_text: ""
+doc_to_target: "{{{{prompt}}}}"
+metric_list: [{{metric: word_perplexity, aggregation: weighted_perplexity, higher_is_better: false}}]
+metadata: {{version: 1}}
+"""
+    )
+    raw = yaml.safe_load(config.read_text())
+    raw["tasks"] = ["tiny_sum", {"name": "tiny_perplexity", "weight": -0.001, "metric": "word_perplexity,none"}]
+    (tmp_path / "config.yml").write_text(yaml.safe_dump(raw))
+    summary = evolve_here(tmp_path / "config.yml", tmp_path / "out", merge3__search__max_fevals=6)
+    assert summary["whole_tasks"] == {"tiny_perplexity": -0.001}
+    store = RunStore.open(tmp_path / "out")
+    (candidate,) = [m["candidate"] for m in summary["models"] if m["label"] == "uniform"]
+    found = store.find(candidate, "search")
+    assert found.whole["tiny_perplexity"] > 1
+    expected = found.estimates["tiny_sum"].accuracy - 0.001 * found.whole["tiny_perplexity"]
+    assert found.fitness == pytest.approx(expected)
+    store.close()
+
+
+def test_limit_is_a_random_part_of_the_search_items(config, tmp_path):
+    summary = evolve_here(config, tmp_path / "out", limit=40, merge3__search__max_fevals=5)
+    task = summary["tasks"]["tiny_sum"]
+    assert (task["search_items"], task["held_out_items"]) == (40, N_ITEMS // 3)
+
+
+def test_a_calibration_file_and_logs_serve_and_wrong_ones_are_refused(config, tmp_path):
+    evolve_here(config, tmp_path / "first", merge3__search__max_fevals=5)
+    given = tmp_path / "first" / "calibration" / "tiny_sum.safetensors"
+    # It is of the first run's search items only: not of the task.
+    with pytest.raises(DataError, match="expected a calibration of the 150 items"):
+        evolve_here(config, tmp_path / "second", merge3__calibration=str(given))
+    with pytest.raises(DataError, match="nothing.safetensors"):
+        evolve_here(config, tmp_path / "third", merge3__calibration=str(tmp_path / "nothing.safetensors"))
+
+
+def test_wrong_folders_are_refused(config, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="expected a folder, got a file"):
+        evolve_here(config, tmp_path / "file")
+    out = tmp_path / "out"
+    out.mkdir()
+    with FileLock(out / "run.lock"), pytest.raises(RunError, match="another run is using it"):
+        evolve_here(config, out)
+    evolve_here(config, out, merge3__search__max_fevals=5)
+    with pytest.raises(RunError, match="merge3.anchors was 20, is 21"):
+        evolve_here(config, out, merge3__anchors=21)
+
+
+def test_what_a_person_gets_wrong_is_one_line(config, tmp_path):
+    with pytest.raises(ConfigError, match="'tiny_sum'"):
+        evolve_here(config, tmp_path / "a", tasks=["tiny_sun"])
+    with pytest.raises(ModelError, match="no_such_model"):
+        evolve_here(config, tmp_path / "b", genome__models=["/no_such_model", "/neither"])
