@@ -47,7 +47,7 @@ def load_benchmarks(
     id_field: str | None = None,
     fewshot_seed: int = 1234,
 ) -> dict[str, Benchmark]:
-    """Every task of ``metrics`` (name -> ``metric,filter``, or None for the task's only one) with all of its items.
+    """Every task of ``metrics`` (name -> ``metric,filter``, or None for its own) with all of its items.
 
     A name is any task, group or tag of lm-eval, or an anchor task (ours or the user's, then its base is meant, and
     ``merge3_acc,none`` its metric). ``data`` names local files in place of a task's own documents. As in lm-eval,

@@ -142,8 +142,7 @@ def _evaluate(
     """Evaluate one model on all items with lm-eval, keep its results and samples, and give the sample logs."""
     from lm_eval import simple_evaluate
     from lm_eval.loggers import EvaluationTracker
-
-    from merge3_plugin.harness.registration import running_task_manager
+    from lm_eval.tasks import TaskManager
 
     arguments = {"pretrained": model, "dtype": settings.dtype, "trust_remote_code": settings.trust_remote_code}
     multiturn = settings.fewshot_as_multiturn  # lm_eval's own default: on with a chat template
@@ -159,7 +158,7 @@ def _evaluate(
         apply_chat_template=settings.apply_chat_template,
         fewshot_as_multiturn=settings.apply_chat_template if multiturn is None else multiturn,
         evaluation_tracker=tracker,
-        task_manager=running_task_manager(),
+        task_manager=TaskManager(include_defaults=False),  # the tasks are built already
     )
     samples = results.pop("samples")
     results[RECORD] = {**record, "lines": {name: len(lines) for name, lines in samples.items()}}

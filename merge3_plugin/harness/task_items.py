@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from lm_eval.api.task import Task
 
 
+DEFAULT_METRIC = "acc,none"  # mergekit-evolve's too
+
+
 class Document(dict[str, Any]):
     """A document of a task that knows its item; equal to the plain document, and logged as it."""
 
@@ -24,8 +27,8 @@ class TaskItems:
     """The documents of ``leaves`` (one task, or several of one output type) as items with ids.
 
     An item's id is the document's (see ``extract.items``), with ``leaf/`` before it unless the one leaf is ``name``.
-    ``metric`` is ``metric,filter`` as in lm-eval's results; None stands for the only one. Raises ConfigError for a
-    metric that the tasks do not have, and for leaves of several output types or few-shot counts.
+    ``metric`` is ``metric,filter`` as in lm-eval's results; None stands for the only one, else acc,none. Raises
+    ConfigError for a metric that the tasks do not have, and for leaves of several output types or few-shot counts.
     """
 
     def __init__(
@@ -163,8 +166,8 @@ def _metric_and_filter(name: str, leaves: Mapping[str, Task], metric: str | None
         pairs = [(m, ensemble.name) for m in leaf.aggregation() for ensemble in leaf._filters]
         known = [pair for pair in known if pair in pairs] if number else pairs
     names = [f"{m},{f}" for m, f in known]
-    if metric is None and len(known) == 1:
-        return known[0]
+    if metric is None:
+        metric = names[0] if len(names) == 1 else DEFAULT_METRIC if DEFAULT_METRIC in names else None
     if metric not in names:
         got = "none" if metric is None else repr(metric)
         hint = nearest(metric or "", names)
