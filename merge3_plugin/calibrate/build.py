@@ -9,7 +9,7 @@ import numpy as np
 from numpy.random import default_rng
 
 from merge3_plugin import __version__
-from merge3_plugin.calibrate.crossval import cross_validate, eligible
+from merge3_plugin.calibrate.crossval import cross_validate, eligible, fit_folds
 from merge3_plugin.domain import Calibration, ItemParameters, ResponseMatrix
 from merge3_plugin.errors import DataError
 from merge3_plugin.estimate.base import CROSS_VALIDATED, FEWEST_MODELS, align_parents
@@ -37,8 +37,9 @@ def build_calibration(
     chosen = select_anchors(everyone, items, n_anchors, method=method, rng=anchor_rng)
     left_out, errors = eligible(everyone, parent_ids), {}
     if len(left_out) >= FEWEST_MODELS and n_anchors < everyone.n_items:
+        folds = fit_folds(everyone, n_dimensions, fold_rng, parent_ids)
         errors = cross_validate(
-            everyone, n_anchors, method=method, n_dimensions=n_dimensions, rng=fold_rng, parents=parent_ids
+            everyone, folds, n_anchors, method=method, rng=fold_rng, parents=parent_ids
         ).errors()
     provenance = {
         "models": list(everyone.model_ids),

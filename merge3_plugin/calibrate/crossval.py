@@ -2,129 +2,149 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from merge3_plugin.domain import Calibration, Estimate, FloatArray, ResponseMatrix
-from merge3_plugin.estimate.base import CROSS_VALIDATED, KNOWN_SHARE, Evidence, Estimator, run_estimator
+from merge3_plugin.domain import Calibration, Estimate, FloatArray, ItemParameters, ResponseMatrix
+from merge3_plugin.estimate.base import CROSS_VALIDATED, KNOWN_SHARE, Estimator, Evidence, run_estimator
 from merge3_plugin.extract.anchors import select_anchors
 from merge3_plugin.extract.fit import fit_items
 from merge3_plugin.plugins import plugin_host
 
-MAX_FOLDS = 10
+# Fits are what costs time; draws of anchors on one fit are nearly free and steady the errors.
+MAX_FOLDS = 8
 DRAWS = 4
+
+
+class Fold(NamedTuple):
+    """Models left out (their rows among all responses), the responses of the others, and the items fitted to those."""
+
+    left_out: NDArray[np.intp]
+    training: ResponseMatrix
+    items: ItemParameters
 
 
 @dataclass(frozen=True, eq=False)
 class CrossValidation:
     """Estimates of models by calibrations that have not seen them.
 
-    ``accuracies`` (M,) are the models' known accuracies; ``estimates[name][m]`` holds one estimate of model m for each draw of
-    the anchors.
+    ``accuracies`` (M,) are the models' known accuracies; ``estimates[name][m]`` holds one estimate of model m for each draw
+    of the anchors.
     """
 
     model_ids: tuple[str, ...]
     accuracies: FloatArray
     estimates: Mapping[str, tuple[tuple[Estimate, ...], ...]]
 
-    def deviations(self, name: str) -> FloatArray:
-        """Estimate less truth, shape (M, draws)."""
+    def mean_squares(self, name: str) -> FloatArray:
+        """Mean squared error of each model's estimates, shape (M,)."""
         points = np.array([[estimate.accuracy for estimate in draws] for draws in self.estimates[name]])
-        return points - self.accuracies[:, None]
+        squares: FloatArray = (points - self.accuracies[:, None]) ** 2
+        return squares.mean(axis=1)
 
-    def errors(self, without: int | None = None) -> dict[str, float]:
-        """Root mean squared error of each estimator over all models, or over all but that at position ``without``."""
-        rows = np.arange(len(self.model_ids)) != without
-        return {name: float(np.sqrt((self.deviations(name)[rows] ** 2).mean())) for name in self.estimates}
+    def errors(self) -> dict[str, float]:
+        """Root mean squared error of each estimator over all models."""
+        return {name: float(np.sqrt(self.mean_squares(name).mean())) for name in self.estimates}
+
+    def errors_without(self) -> list[dict[str, float]]:
+        """For each model, the errors over all others: what may be known when that model is estimated."""
+        others = {}
+        for name in self.estimates:
+            squares = self.mean_squares(name)
+            others[name] = np.sqrt(np.maximum(squares.sum() - squares, 0.0) / (len(squares) - 1))
+        return [{name: float(error[m]) for name, error in others.items()} for m in range(len(self.model_ids))]
 
 
-@dataclass(frozen=True, eq=False)
-class _Trial:
-    """One left-out model on the anchors of one draw, with the calibration that has not seen it."""
-
-    row: int
-    evidence: Evidence
-
-
-def eligible(responses: ResponseMatrix, parents: tuple[str, ...] = ()) -> NDArray[np.intp]:
+def eligible(responses: ResponseMatrix, parents: Sequence[str] = ()) -> NDArray[np.intp]:
     """Rows of the models that can be left out: their accuracy is known, and they are nobody's parent here."""
     known = (~np.isnan(responses.values)).mean(axis=1) >= KNOWN_SHARE
     candidate = np.array([model not in parents for model in responses.model_ids])
     return np.flatnonzero(known & candidate)
 
 
+def fit_folds(responses: ResponseMatrix, n_dimensions: int, rng: Generator, parents: Sequence[str] = ()) -> list[Fold]:
+    """Up to ``MAX_FOLDS`` folds of the `eligible` models; all other models are in the training of every fold."""
+    rows = eligible(responses, parents)
+    folds = []
+    for left_out in np.array_split(rng.permutation(rows), min(len(rows), MAX_FOLDS)):
+        training = responses.models([model for row, model in enumerate(responses.model_ids) if row not in left_out])
+        folds.append(Fold(left_out, training, fit_items(training, n_dimensions)[0]))
+    return folds
+
+
 def cross_validate(
     responses: ResponseMatrix,
+    folds: Sequence[Fold],
     n_anchors: int,
     *,
     method: str,
-    n_dimensions: int,
     rng: Generator,
-    parents: tuple[str, ...] = (),
+    parents: Sequence[str] = (),
+    draws: int = DRAWS,
     with_intervals: bool = False,
 ) -> CrossValidation:
-    """Leave models out in up to ``MAX_FOLDS`` folds, fit items and draw anchors anew without them, and estimate them.
+    """Estimate the left-out models by every registered estimator, on anchors drawn anew in each fold.
 
-    ``parents`` names rows that stay in every fold and serve the merge-aware estimators. An estimator that weighs by the
-    estimators' errors is shown those on the other models. Intervals are final only if ``with_intervals``.
+    ``parents`` names the models whose answers serve the merge-aware estimators. What an estimator learns of the estimators'
+    errors (for its weights, and for its intervals) comes from the other models; the intervals are final only if
+    ``with_intervals``.
     """
-    rows = eligible(responses, parents)
-    trials = list(_trials(responses, rows, n_anchors, method, n_dimensions, rng, parents))
+    family = responses.models(parents) if parents else None
+    trials = [trial for fold in folds for trial in _trials(responses, fold, n_anchors, method, draws, rng, family)]
+    rows = sorted({row for row, _ in trials})
     estimators = [e for e in plugin_host().estimators().values() if parents or not e.needs_parents]
-    outcome = _round(responses, rows, trials, estimators, None)
-    for _ in range(2 if with_intervals else 1):
-        outcome = _round(responses, rows, trials, estimators, outcome)
+    # Each round makes known the errors that the next one builds on: those of p-IRT weigh gp-IRT, those of gp-IRT its interval.
+    known: list[dict[str, float]] = [{} for _ in rows]
+    for _ in range(3 if with_intervals else 2):
+        outcome = _estimate_all(responses, rows, trials, estimators, known)
+        known = outcome.errors_without()
     return outcome
 
 
 def _trials(
     responses: ResponseMatrix,
-    rows: NDArray[np.intp],
+    fold: Fold,
     n_anchors: int,
     method: str,
-    n_dimensions: int,
+    draws: int,
     rng: Generator,
-    parents: tuple[str, ...],
-) -> Iterator[_Trial]:
-    family = responses.models(parents) if parents else None
-    for fold in np.array_split(rng.permutation(rows), min(len(rows), MAX_FOLDS)):
-        training = responses.models([m for r, m in enumerate(responses.model_ids) if r not in fold])
-        items, _ = fit_items(training, n_dimensions)
-        for _ in range(DRAWS):
-            anchors = select_anchors(training, items, n_anchors, method=method, rng=rng)
-            calibration = Calibration(responses.item_ids, items, anchors, training)
-            positions = np.sort(calibration.anchor_positions())
-            for row in fold:
-                answers = responses.values[row, positions]
-                asked = ~np.isnan(answers)
-                yield _Trial(int(row), Evidence(calibration, positions[asked], answers[asked], family))
+    family: ResponseMatrix | None,
+) -> Iterator[tuple[int, Evidence]]:
+    """Each left-out model (its row) on each draw of anchors."""
+    for _ in range(draws):
+        anchors = select_anchors(fold.training, fold.items, n_anchors, method=method, rng=rng)
+        calibration = Calibration(responses.item_ids, fold.items, anchors, fold.training)
+        positions = np.sort(calibration.anchor_positions())
+        for row in fold.left_out:
+            answers = responses.values[row, positions]
+            asked = ~np.isnan(answers)
+            if asked.any():
+                yield int(row), Evidence(calibration, positions[asked], answers[asked], family)
 
 
-def _round(
+def _estimate_all(
     responses: ResponseMatrix,
-    rows: NDArray[np.intp],
-    trials: list[_Trial],
+    rows: list[int],
+    trials: list[tuple[int, Evidence]],
     estimators: list[Estimator],
-    before: CrossValidation | None,
+    errors: list[dict[str, float]],
 ) -> CrossValidation:
-    """Estimates of all trials, by estimators that know the errors of the round before on the other models."""
-    place = {int(row): position for position, row in enumerate(rows)}
-    seen_by = [{} if before is None else before.errors(without=position) for position in range(len(rows))]
-    gathered: dict[str, list[list[Estimate]]] = {e.name: [[] for _ in rows] for e in estimators}
-    for trial in trials:
-        position = place[trial.row]
-        known = replace(
-            trial.evidence.calibration, errors=seen_by[position], provenance={CROSS_VALIDATED: len(rows) - 1}
-        )
-        evidence = replace(trial.evidence, calibration=known)
+    """Estimates of all trials, where ``errors`` holds for each of ``rows`` what is known of the estimators' errors."""
+    provenance = {CROSS_VALIDATED: len(rows) - 1}
+    gathered: dict[str, dict[int, list[Estimate]]] = {e.name: {row: [] for row in rows} for e in estimators}
+    known = dict(zip(rows, errors, strict=True))
+    for row, unaware in trials:
+        calibration = replace(unaware.calibration, errors=known[row], provenance=provenance if known[row] else {})
+        evidence = replace(unaware, calibration=calibration)
         for estimator in estimators:
-            gathered[estimator.name][position].append(run_estimator(estimator, evidence))
+            gathered[estimator.name][row].append(run_estimator(estimator, evidence))
     return CrossValidation(
         tuple(responses.model_ids[row] for row in rows),
         responses.accuracy()[rows],
-        {name: tuple(tuple(draws) for draws in models) for name, models in gathered.items()},
+        {name: tuple(tuple(draws) for draws in models.values()) for name, models in gathered.items()},
     )

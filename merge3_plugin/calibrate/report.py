@@ -8,7 +8,7 @@ import numpy as np
 from numpy.random import default_rng
 
 from merge3_plugin.calibrate.build import AUTO, anchor_method, check_responses, dimensions, with_parents
-from merge3_plugin.calibrate.crossval import CrossValidation, cross_validate, eligible
+from merge3_plugin.calibrate.crossval import CrossValidation, cross_validate, eligible, fit_folds
 from merge3_plugin.domain import ResponseMatrix
 from merge3_plugin.errors import DataError
 from merge3_plugin.estimate.auto import best
@@ -85,26 +85,26 @@ def leave_one_model_out(
     if n_models < 3:
         raise DataError(f"leave one model out: expected at least 3 models besides the parents, got {n_models}; add some")
     n_anchors, method = min(n_anchors, everyone.n_items), anchor_method(anchors, everyone)
+    rng = default_rng(seed)
+    folds = fit_folds(everyone, dimensions(everyone), rng, parent_ids)
     outcome = cross_validate(
-        everyone,
-        n_anchors,
-        method=method,
-        n_dimensions=dimensions(everyone),
-        rng=default_rng(seed),
-        parents=parent_ids,
-        with_intervals=True,
+        everyone, folds, n_anchors, method=method, rng=rng, parents=parent_ids, with_intervals=True
     )
+    known = outcome.errors_without()
     models = tuple(
-        _model_error(outcome, place, estimator, n_anchors, everyone.n_items, parents_known=bool(parent_ids))
-        for place in range(n_models)
+        _model_error(
+            outcome,
+            place,
+            best(known[place], parents_known=bool(parent_ids)) if estimator == AUTO else estimator,
+            n_anchors,
+            everyone.n_items,
+        )
+        for place in range(len(outcome.model_ids))
     )
     return LeaveOneOut(estimator, method, n_anchors, models)
 
 
-def _model_error(
-    outcome: CrossValidation, place: int, estimator: str, n_anchors: int, n_items: int, *, parents_known: bool
-) -> ModelError:
-    name = best(outcome.errors(without=place), parents_known=parents_known) if estimator == AUTO else estimator
+def _model_error(outcome: CrossValidation, place: int, name: str, n_anchors: int, n_items: int) -> ModelError:
     truth = float(outcome.accuracies[place])
     draws = outcome.estimates[name][place]
     return ModelError(
