@@ -68,10 +68,10 @@ def load_family(names: Sequence[str], base: str | None, *, dtype: str, options: 
     refs = {name: find_model(name, options) for name in names}
     configs = {name: _read_config(name, ref, options) for name, ref in refs.items()}
     _check_configs(configs, allow_crimes=options.allow_crimes)
+    present = {name: _tensor_names(name, ref) for name, ref in refs.items()}
     module = _module(names, base, refs, configs, options)
     n_layers = module.num_layers()
 
-    present = {name: set(LoaderCache().get(ref).index.tensor_paths) for name, ref in refs.items()}
     pre, post = _kept(module.pre_weights(), present), _kept(module.post_weights(), present)
     layers = [_kept(module.layer_weights(index), present) for index in range(n_layers)]
     wanted = [*pre, *(weight for layer in layers for weight in layer), *post]
@@ -152,6 +152,14 @@ def _read_config(name: str, ref: ModelReference, options: MergeOptions) -> Any:
     if len(config.architectures or ()) != 1:
         raise ModelError(f"model {name!r}: expected one architecture in config.json, got {config.architectures}")
     return config
+
+
+def _tensor_names(name: str, ref: ModelReference) -> set[str]:
+    LoaderCache().loaders.pop(ref, None)  # mergekit keeps what it once opened, though the files may have changed
+    try:
+        return set(LoaderCache().get(ref).index.tensor_paths)
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+        raise ModelError(f"model {name!r}: expected readable weights, got: {one_line(error)}") from None
 
 
 def _check_configs(configs: Mapping[str, Any], *, allow_crimes: bool) -> None:
