@@ -142,13 +142,14 @@ def _evaluate(task: str, models: tuple[str, ...], out: Path, options: Mapping[st
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     metric = options["metric"] and f"{options['metric']},{options['filter_name'] or 'none'}"
-    own = _metadata(options["metadata"], task)
+    metadata, own = _metadata(options["metadata"], task)
     benchmark = load_benchmarks(
         {task: metric},
         include_paths=options["include_path"],
         num_fewshot=options["num_fewshot"],
         data={task: own["data"]} if "data" in own else None,
         id_field=options["id_field"] or own.get("id_field"),
+        metadata=metadata,
     )[task]
     names = (
         "dtype",
@@ -173,17 +174,19 @@ def _evaluate(task: str, models: tuple[str, ...], out: Path, options: Mapping[st
     return replace(responses, provenance={**benchmark.provenance, **responses.provenance})
 
 
-def _metadata(text: str | None, task: str) -> Mapping[str, Any]:
-    """What lm_eval's ``--metadata`` says of this task under our key."""
+def _metadata(text: str | None, task: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """lm_eval's ``--metadata``, and what it says of this task under our key."""
     from merge3_plugin.harness.settings import check_task_names, tasks_of_run
 
     try:
         metadata = json.loads(text) if text else {}
     except ValueError as error:
         raise ConfigError(f"--metadata: expected JSON, got: {error}") from None
+    if not isinstance(metadata, dict):
+        raise ConfigError(f"--metadata: expected a JSON object, got {text!r}")
     tasks = tasks_of_run({"metadata": metadata})
     check_task_names(tasks, [task])
-    return tasks.get(task, {})
+    return metadata, tasks.get(task, {})
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -46,18 +46,19 @@ def load_benchmarks(
     data: Mapping[str, str | Path] | None = None,
     id_field: str | None = None,
     fewshot_seed: int = 1234,
+    metadata: Mapping[str, Any] | None = None,
 ) -> dict[str, Benchmark]:
     """Every task of ``metrics`` (name -> ``metric,filter``, or None for its own) with all of its items.
 
     A name is any task, group or tag of lm-eval, or an anchor task (ours or the user's, then its base is meant, and
     ``merge3_acc,none`` its metric). ``data`` names local files in place of a task's own documents. As in lm-eval,
-    ``num_fewshot`` does not override a task that sets 0; ``fewshot_seed`` defaults to lm-eval's. Raises ConfigError or
-    DataError.
+    ``num_fewshot`` does not override a task that sets 0; ``fewshot_seed`` defaults to lm-eval's; ``metadata``
+    is its ``--metadata``. Raises ConfigError or DataError.
     """
     from merge3_plugin.harness.anchor_task import anchor_task
     from merge3_plugin.harness.loading import find_task_manager
 
-    manager = find_task_manager(metrics, include_paths)
+    manager = find_task_manager(metrics, include_paths, metadata)
     benchmarks = {}
     for name, metric in metrics.items():
         task = anchor_task(manager, name, metric=metric, data=(data or {}).get(name), id_field=id_field)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -16,19 +17,22 @@ if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
 
 
-def find_task_manager(names: Iterable[str], include_paths: Sequence[str | Path] = ()) -> TaskManager:
+def find_task_manager(
+    names: Iterable[str], include_paths: Sequence[str | Path] = (), metadata: Mapping[str, Any] | None = None
+) -> TaskManager:
     """A TaskManager that knows all of ``names`` and what they are built from, remembered as the running one.
 
-    lm-eval's own tasks are scanned (seconds, once a process) only where a name is not in our folder or
-    ``include_paths``. Raises ConfigError for a folder that is not there, and for an unknown name, with the nearest.
+    ``metadata`` is lm_eval's ``--metadata``. lm-eval's own tasks are scanned (seconds, once a process) only where a
+    name is not in our folder or ``include_paths``. Raises ConfigError for a folder that is not there, and for an unknown name, with the nearest.
     """
     for path in include_paths:
         if not Path(path).is_dir():
             raise ConfigError(f"include path: expected a folder of task YAML, got {str(path)!r}")
     folders = tuple(str(path) for path in (tasks_folder(), *include_paths))
-    manager = _scan(folders, include_defaults=False)
+    described = json.dumps(metadata or {}, sort_keys=True)
+    manager = _scan(folders, described, include_defaults=False)
     if not all(_is_closed(manager.task_index, name) for name in names):
-        manager = _scan(folders, include_defaults=True)
+        manager = _scan(folders, described, include_defaults=True)
     for name in names:
         if name not in manager.task_index:
             raise ConfigError(f"task: expected a task of lm-eval, got {name!r}{nearest(name, manager.all_tasks)}")
@@ -37,10 +41,12 @@ def find_task_manager(names: Iterable[str], include_paths: Sequence[str | Path] 
 
 
 @lru_cache(maxsize=4)
-def _scan(folders: tuple[str, ...], *, include_defaults: bool) -> TaskManager:
+def _scan(folders: tuple[str, ...], metadata: str, *, include_defaults: bool) -> TaskManager:
     from lm_eval.tasks import TaskManager
 
-    return TaskManager(include_path=list(folders), include_defaults=include_defaults)
+    return TaskManager(
+        include_path=list(folders), include_defaults=include_defaults, metadata=json.loads(metadata) or None
+    )
 
 
 def _is_closed(index: Mapping[str, Any], name: Any) -> bool:
@@ -57,8 +63,8 @@ def load_leaves(name: str, base: str | None, fields: Mapping[str, Any], data: st
 
     They are those of ``base`` (a task, group or tag of the running TaskManager) with ``fields`` (task settings) over
     their own; without a ``base``, ``fields`` are the whole task. A single task goes by ``name``. ``data`` replaces
-    their documents by local files. Raises ConfigError for an unknown base, DataError for documents that cannot be had or
-    lack a field.
+    their documents by local files. Raises ConfigError for an unknown base, DataError for documents that are not there
+    or lack a field.
     """
     import jinja2
     from datasets.exceptions import DatasetsError
