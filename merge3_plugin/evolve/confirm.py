@@ -46,7 +46,7 @@ def confirmed(
         task: sample_mean(np.array(list(scores.values())), sys.maxsize, method="held-out mean")
         for task, scores in answers.items()
     }
-    total = sum(weights[task] for task in answers)
+    total = sum(abs(weights[task]) for task in answers)
     overall = sum(weights[task] * accuracies[task].accuracy for task in answers) / total
     return Confirmed(label, candidate, answers, accuracies, overall)
 
