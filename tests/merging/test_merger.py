@@ -333,7 +333,7 @@ def two_vocabularies(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def test_vocabularies_that_differ_need_a_tokenizer_source(two_vocabularies: list[Path]) -> None:
     base, larger, shuffled = map(str, two_vocabularies)
     for other in (larger, shuffled):
-        with pytest.raises(ModelError, match="vocabulary.*tokenizer_source") as error:
+        with pytest.raises(ModelError, match=r"vocabulary.*tokenizer_source") as error:
             Merger([other], base)
         assert "\n" not in str(error.value)
 
