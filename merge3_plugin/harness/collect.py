@@ -131,7 +131,7 @@ def collect_logs(benchmark: Benchmark, models: Sequence[str], folder: Path, sett
             found = _evaluate(benchmark, model, folder, record, settings)
             seconds.append(time.monotonic() - started)
             left = (len(models) - number) * sum(seconds) / len(seconds)
-            log.info("%s: %.0f s; at most %.0f s to go", where, seconds[-1], left)
+            log.info("%s: %.0f s, about %.0f s to go", where, seconds[-1], left)
         logs += found
     return logs
 

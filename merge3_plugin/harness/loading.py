@@ -23,7 +23,8 @@ def find_task_manager(
     """A TaskManager that knows all of ``names`` and what they are built from, remembered as the running one.
 
     ``metadata`` is lm_eval's ``--metadata``. lm-eval's own tasks are scanned (seconds, once a process) only where a
-    name is not in our folder or ``include_paths``. Raises ConfigError for a folder that is not there, and for an unknown name, with the nearest.
+    name is not in our folder or ``include_paths``. Raises ConfigError for a folder that is not there, and for an
+    unknown name, with the nearest.
     """
     for path in include_paths:
         if not Path(path).is_dir():
