@@ -1,0 +1,150 @@
+"""The scorer against lm-eval's own evaluation of the same weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from merge3_plugin.errors import ConfigError, DataError
+from merge3_plugin.harness.benchmark import load_benchmarks
+from merge3_plugin.harness.scoring import Scorer
+
+METRICS = {"plain_choice": "acc,none", "plain_number": "exact_match,last", "plain_group": "acc,none"}
+
+
+@pytest.fixture
+def benchmarks(tasks_folder):
+    return load_benchmarks(METRICS, include_paths=[tasks_folder])
+
+
+def lm_eval_scores(model, tokenizer, manager, task: str, **settings: Any) -> dict[str, float]:
+    """Scores of all items by simple_evaluate on the live model, named as the benchmark names them."""
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+
+    from merge3_plugin.extract.items import item_ids
+
+    results = simple_evaluate(
+        model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4),
+        tasks=[task],
+        task_manager=manager,
+        bootstrap_iters=0,
+        **settings,
+    )
+    metric, filter_name = METRICS[task].split(",")
+    scores = {}
+    for leaf, samples in results["samples"].items():
+        chosen = [s for s in samples if s["filter"] == filter_name]
+        prefix = "" if leaf == task else f"{leaf}/"
+        for item, sample in zip(item_ids([s["doc"] for s in chosen]), chosen, strict=True):
+            scores[prefix + item] = float(sample[metric])
+    return scores
+
+
+def change_weights(model, seed: int) -> None:
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.05)
+
+
+@pytest.mark.parametrize("settings", [{}, {"num_fewshot": 2, "apply_chat_template": True}], ids=["plain", "chat"])
+def test_scores_are_lm_evals_at_every_state_of_the_weights(tasks_folder, manager, model_and_tokenizer, settings):
+    model, tokenizer = model_and_tokenizer
+    shots, template = settings.get("num_fewshot"), settings.get("apply_chat_template", False)
+    benchmarks = load_benchmarks(METRICS, include_paths=[tasks_folder], num_fewshot=shots)
+    scorer = Scorer(
+        benchmarks, model, tokenizer, batch_size=4, apply_chat_template=template, fewshot_as_multiturn=template
+    )
+    seen = []
+    for seed in (1, 2):
+        change_weights(model, seed)
+        for task, benchmark in benchmarks.items():
+            scores = scorer.score(task, benchmark.item_ids)
+            expected = lm_eval_scores(model, tokenizer, manager, task, **settings, fewshot_as_multiturn=template)
+            assert scores == expected
+            assert list(scores) == list(benchmark.item_ids)
+            seen.append(scores)
+    assert seen[:3] != seen[3:]
+
+
+def test_a_subset_scores_as_within_the_whole(benchmarks, model_and_tokenizer):
+    scorer = Scorer(benchmarks, *model_and_tokenizer, batch_size=4)
+    for task, benchmark in benchmarks.items():
+        whole = scorer.score(task, benchmark.item_ids)
+        some = list(benchmark.item_ids[::3])
+        assert scorer.score(task, some[::-1]) == {item: whole[item] for item in some}
+    assert scorer.score("plain_choice", []) == {}
+
+
+def test_texts_are_tokenized_once(benchmarks, model_and_tokenizer, monkeypatch):
+    from transformers import PreTrainedTokenizerFast
+
+    scorer = Scorer(benchmarks, *model_and_tokenizer, batch_size=4)
+    before = {task: scorer.score(task, benchmark.item_ids) for task, benchmark in benchmarks.items()}
+    encode, encoded = PreTrainedTokenizerFast._encode_plus, []
+
+    def spy(self, text: Any, *args: Any, **kwargs: Any) -> Any:
+        encoded.append(text)
+        return encode(self, text, *args, **kwargs)
+
+    monkeypatch.setattr(PreTrainedTokenizerFast, "_encode_plus", spy)
+    assert {task: scorer.score(task, benchmark.item_ids) for task, benchmark in benchmarks.items()} == before
+    assert set(encoded) <= {"\n", "</s>"}  # the stop strings of generation, which lm-eval itself looks up
+
+
+def test_the_callers_tokenizer_is_left_as_it_was(benchmarks, model_and_tokenizer):
+    model, tokenizer = model_and_tokenizer
+    tokenizer.pad_token = None
+    Scorer(benchmarks, model, tokenizer).score("plain_number", benchmarks["plain_number"].item_ids[:2])
+    assert tokenizer.pad_token is None
+
+
+@pytest.mark.parametrize("task", METRICS)
+def test_weights_that_overflow_never_count_as_wrong_answers(benchmarks, model_and_tokenizer, task):
+    model, tokenizer = model_and_tokenizer
+    scorer = Scorer(benchmarks, model, tokenizer)
+    model.lm_head.weight.data[5, 0] = float("nan")
+    with pytest.raises(DataError, match="expected finite log"):
+        scorer.score(task, benchmarks[task].item_ids)
+
+
+def test_generation_settings_are_used(tasks_folder, model_and_tokenizer):
+    benchmarks = load_benchmarks({"plain_number": "exact_match,last"}, include_paths=[tasks_folder])
+    scorer = Scorer(benchmarks, *model_and_tokenizer, gen_kwargs={"max_gen_toks": 2})
+    scorer.score("plain_number", benchmarks["plain_number"].item_ids)
+    leaf = benchmarks["plain_number"].items.leaves["plain_number"]
+    assert leaf.config.generation_kwargs == {"until": ["\n"], "max_gen_toks": 2, "do_sample": False}
+
+
+def test_a_corpus_metric_is_evaluated_whole(tasks_folder, manager, evaluate, model_and_tokenizer):
+    (benchmark,) = load_benchmarks({"plain_text": "word_perplexity,none"}, include_paths=[tasks_folder]).values()
+    assert not benchmark.per_item
+    scorer = Scorer({"plain_text": benchmark}, *model_and_tokenizer, batch_size=4)
+    expected = evaluate(manager, "plain_text")["results"]["plain_text"]["word_perplexity,none"]
+    assert scorer.score_whole("plain_text") == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(DataError, match="choose a metric that scores single items"):
+        scorer.score("plain_text", benchmark.item_ids)
+
+
+def test_provenance_says_how_items_are_asked(benchmarks, model_and_tokenizer):
+    from lm_eval.utils import hash_string
+
+    model, tokenizer = model_and_tokenizer
+    assert Scorer(benchmarks, model, tokenizer).provenance("plain_choice")["chat_template"] is None
+    asked = Scorer(benchmarks, model, tokenizer, apply_chat_template=True).provenance("plain_number")
+    assert asked["chat_template"] == hash_string(tokenizer.chat_template)
+    assert (asked["metric"], asked["filter"], asked["num_fewshot"]) == ("exact_match", "last", 0)
+
+
+def test_unknown_names_are_one_line(benchmarks, tasks_folder, model_and_tokenizer):
+    scorer = Scorer(benchmarks, *model_and_tokenizer)
+    with pytest.raises(DataError, match="did you mean 'plain_choice'"):
+        scorer.score("plain_choic", [])
+    with pytest.raises(DataError, match="got 'nobody', which is not one of them"):
+        scorer.score("plain_choice", ["nobody"])
+    with pytest.raises(ConfigError, match="did you mean 'acc,none'"):
+        load_benchmarks({"plain_choice": "acc,nothing"}, include_paths=[tasks_folder])
