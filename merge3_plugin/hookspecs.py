@@ -36,7 +36,9 @@ def merge3_register_merge_methods(register: RegisterMergeMethod) -> None:
     mergekit inside the implementation: the module of a plug-in is also imported where no model is.
 
     :param register: called once for each method; ``bounds`` maps a float parameter to its search interval (low, high).
-        A parameter without bounds keeps its default in a search unless the run's config bounds it.
+        Flags, counts and tolerances keep their default in a search. Any other float without bounds here must get them
+        from the run's config, or a fixed value there, unless it has one of the common names that merge3 knows
+        (weight, density, lambda, gamma, epsilon, t, r, alpha, scale, select_topk).
     """
 
 
