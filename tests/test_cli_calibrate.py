@@ -1,0 +1,228 @@
+"""``merge3 calibrate`` and ``merge3 anchors show``, from real logs and by running real models."""
+
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from merge3_plugin.artifact import load_calibration
+from merge3_plugin.cli import merge3, run
+from tests.lm_eval_runs import choice_documents
+
+
+@pytest.fixture
+def command(capsys, tmp_path, monkeypatch):
+    """Runs ``merge3 ...`` in an empty folder: (exit status, stdout, the error lines of stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*args):
+        status = run(merge3, "merge3", [str(a) for a in args])
+        out, err = capsys.readouterr()
+        return status, out, [line for line in err.splitlines() if line.startswith("merge3: error:")]
+
+    return call
+
+
+def refused(result):
+    """The one line of a refused command."""
+    status, out, errors = result
+    assert status == 2 and len(errors) == 1 and out == ""
+    return errors[0]
+
+
+def test_calibrating_from_logs_then_showing(command, logs, tiny_models, tmp_path):
+    status, out, _ = command("calibrate", "--task", "named", "--from", logs, "--anchors", 6, "--out", "n.safetensors")
+    assert status == 0
+    for line in (
+        "task     named (acc, none, 0-shot)",
+        "models   4",
+        "6 anchors",
+        "6 random items",
+        "Wrote n.safetensors",
+    ):
+        assert line in out
+    calibration = load_calibration(tmp_path / "n.safetensors")
+    assert calibration.n_items == 20 and len(calibration.anchors) == 6 and calibration.item_hashes is not None
+    assert calibration.responses.model_ids == tuple(sorted(map(str, tiny_models)))
+    assert calibration.provenance["split"] == "test" and calibration.provenance["seed"] == 0
+
+    status, out, _ = command("anchors", "show", "n.safetensors")
+    assert status == 0 and str(tiny_models[0]) in out and "samples_named_" in out
+    assert all(f"\n  {item}  weight" in out for item in calibration.anchors.item_ids)
+    status, out, _ = command("anchors", "show", "n.safetensors", "--json")
+    shown = json.loads(out)
+    assert [a["id"] for a in shown["anchors"]] == list(calibration.anchors.item_ids)
+    assert shown["provenance"] == calibration.provenance and shown["n_items"] == 20
+
+
+def test_the_printed_errors_are_those_of_leaving_one_model_out(command, logs):
+    from merge3_plugin.calibrate import leave_one_model_out
+    from merge3_plugin.extract.responses import read_responses
+
+    _, out, _ = command(
+        "calibrate", "--task", "pair", "--from", logs, "--anchors", 5, "--seed", 3, "--out", "p.safetensors"
+    )
+    found = leave_one_model_out(read_responses([logs], "pair").matrix, 5, seed=3)
+    assert f"{100 * found.error:.2f} points" in out and f"{100 * found.random_error:.2f} points" in out
+    assert found.error != found.random_error
+
+
+def test_several_sources_after_one_flag(command, logs, tmp_path):
+    folders = sorted(logs.iterdir())
+    status, *_ = command(
+        "calibrate", "--from", *folders[:3], "--task", "named", "--anchors", 4, "--out", "n.safetensors"
+    )
+    assert status == 0 and load_calibration("n.safetensors").responses.n_models == 3
+
+
+def test_the_same_seed_writes_the_same_file(command, logs):
+    ask = ("calibrate", "--task", "unnamed", "--from", logs, "--anchors", 4)
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        assert command(*ask, "--seed", seed, "--anchor-method", "random", "--out", name)[0] == 0
+    a, b, c = (Path(name).read_bytes() for name in "abc")
+    assert a == b != c
+
+
+def test_running_models_then_the_same_command_runs_none(command, tiny_models, local_tasks, logs):
+    ask = ["calibrate", "--task", "unnamed", "--models", *tiny_models[:3], "--anchors", 5, "--out", "u.safetensors"]
+    ask += ["--dtype", "float32", "--device", "cpu", "--batch_size", 16, "--include_path", local_tasks]
+    assert command(*ask)[0] == 0
+    first = load_calibration("u.safetensors")
+    kept = sorted(Path("u-logs").rglob("samples_unnamed_*.jsonl"))
+    assert len(kept) == 3
+    assert command("calibrate", "--task", "unnamed", "--from", logs, "--anchors", 5, "--out", "l.safetensors")[0] == 0
+    full = load_calibration("l.safetensors").responses
+    np.testing.assert_array_equal(full.models(first.responses.model_ids).values, first.responses.values)
+    assert command(*ask)[0] == 0 and sorted(Path("u-logs").rglob("samples_unnamed_*.jsonl")) == kept
+
+
+def test_our_own_task_on_local_data_calibrated_and_scored(command, tiny_models, tmp_path):
+    from lm_eval import simple_evaluate
+    from lm_eval.tasks import TaskManager
+
+    from merge3_plugin.harness.registration import remember, tasks_folder
+
+    documents = [{"_id": f"i{d['label']}{d['q']}", "prompt": d["q"], **d} for d in choice_documents(40, ids=False)]
+    (tmp_path / "ja.jsonl").write_text("".join(json.dumps(d, ensure_ascii=False) + "\n" for d in documents))
+    local = {"data": str(tmp_path / "ja.jsonl")}
+    ask = [
+        "calibrate",
+        "--task",
+        "merge3_arc_ja",
+        "--models",
+        *tiny_models[:3],
+        "--anchors",
+        12,
+        "--out",
+        "ja.safetensors",
+    ]
+    metadata = json.dumps({"merge3": {"tasks": {"merge3_arc_ja": local}}})
+    status, out, errors = command(*ask, "--dtype", "float32", "--device", "cpu", "--metadata", metadata)
+    assert status == 0, errors
+    assert "lm_eval --model hf" in out and load_calibration("ja.safetensors").n_items == 40
+
+    local["calibration"] = str(tmp_path / "ja.safetensors")
+    manager = TaskManager(
+        include_path=str(tasks_folder()),
+        include_defaults=False,
+        metadata={"merge3": {"tasks": {"merge3_arc_ja": local}}},
+    )
+    remember(manager)
+    results = simple_evaluate(
+        model="hf",
+        model_args={"pretrained": str(tiny_models[1]), "dtype": "float32"},
+        tasks=["merge3_arc_ja"],
+        device="cpu",
+        bootstrap_iters=0,
+        task_manager=manager,
+    )["results"]["merge3_arc_ja"]
+    truth = load_calibration("ja.safetensors").responses.models([str(tiny_models[1])]).accuracy()[0]
+    assert results["merge3_items,none"] == 12
+    assert results["merge3_lo,none"] <= truth <= results["merge3_hi,none"]
+
+
+def test_sources_that_do_not_serve(command, logs, tmp_path):
+    ask = ("calibrate", "--anchors", 5, "--out", "x.safetensors", "--task")
+    assert "either --from LOGS or --models A B C, got neither" in refused(command(*ask, "named"))
+    assert "got both" in refused(command(*ask, "named", "--from", logs, "--models", "m"))
+    assert "did you mean 'named'" in refused(command(*ask, "namd", "--from", logs))
+    assert "got nothing there" in refused(command(*ask, "named", "--from", "nowhere"))
+    one = next(logs.iterdir())
+    assert "expected at least 2 models, got 1" in refused(command(*ask, "named", "--from", one))
+    assert "got 2; there are: --metric exact_match" in refused(command(*ask, "gen", "--from", logs))
+    constant = ("--metric", "exact_match", "--filter", "strict")
+    assert "expected right and wrong answers, got only 0" in refused(command(*ask, "gen", "--from", logs, *constant))
+    for name, values, message in [
+        ("empty", np.zeros((0, 0)), "expected models and items"),
+        ("large", np.full((3, 4), 7.0), "expected scores in [0, 1], got 7"),
+    ]:
+        np.savez(tmp_path / f"{name}.npz", values=values, model_ids=[f"m{i}" for i in range(len(values))])
+        assert message in refused(command(*ask, "t", "--from", f"{name}.npz"))
+    assert not Path("x.safetensors").exists()
+
+
+def test_models_and_tasks_that_are_not_there(command, local_tasks, tiny_models):
+    ask = ["calibrate", "--anchors", 5, "--out", "x.safetensors", "--include-path", local_tasks, "--device", "cpu"]
+    assert "model 'nowhere': expected" in refused(
+        command(*ask, "--task", "named", "--models", tiny_models[0], "nowhere")
+    )
+    assert "did you mean 'arc_easy'" in refused(command(*ask, "--task", "arc_esay", "--models", *tiny_models))
+    assert "expected a folder of task YAML" in refused(
+        command(*ask, "--task", "named", "--models", *tiny_models, "--include-path", "nowhere")
+    )
+    metadata = ("--metadata", '{"merge3": {"tasks": {"namd": {}}}}')
+    assert "did you mean 'named'" in refused(command(*ask, "--task", "named", "--models", *tiny_models, *metadata))
+    assert "expected JSON" in refused(command(*ask, "--task", "named", "--models", *tiny_models, "--metadata", "{"))
+
+
+def test_nan_weights_are_refused_and_not_scored_as_wrong(command, tiny_models, local_tasks, tmp_path):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    broken = shutil.copytree(tiny_models[1], tmp_path / "broken")
+    weights = load_file(broken / "model.safetensors")
+    weights["model.norm.weight"] = torch.full_like(weights["model.norm.weight"], float("nan"))
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    ask = ["calibrate", "--task", "named", "--models", tiny_models[0], broken, "--anchors", 4, "--out", "x.safetensors"]
+    line = refused(command(*ask, "--include-path", local_tasks, "--device", "cpu", "--dtype", "float32"))
+    assert "broken" in line and "expected finite log-likelihoods" in line
+
+
+def test_out_is_checked_before_anything_runs(command, tiny_models, local_tasks, tmp_path):
+    ask = ["calibrate", "--task", "named", "--models", *tiny_models, "--include-path", local_tasks, "--out"]
+    assert "expected an existing folder" in refused(command(*ask, "no/such/x.safetensors"))
+    assert "got the folder" in refused(command(*ask, tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_no_disk_space(command, logs, monkeypatch, tmp_path):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    line = refused(command("calibrate", "--task", "named", "--from", logs, "--anchors", 4, "--out", "x.safetensors"))
+    assert "space" in line and list(tmp_path.iterdir()) == []
+
+
+def test_logs_that_lm_eval_could_not_keep(command, tiny_models, local_tasks):
+    from lm_eval.utils import sanitize_model_name
+
+    Path("x-logs").mkdir()
+    (Path("x-logs") / sanitize_model_name(str(tiny_models[0]))).write_text("in the way")
+    ask = ["calibrate", "--task", "named", "--models", *tiny_models, "--include-path", local_tasks, "--device", "cpu"]
+    assert "expected room and permission to keep the logs" in refused(command(*ask, "--out", "x.safetensors"))
+
+
+def test_show_refuses_what_is_no_calibration(command, tmp_path):
+    (tmp_path / "x.safetensors").write_bytes(b"text")
+    for name in ("x.safetensors", "none.safetensors"):
+        assert name in refused(command("anchors", "show", name))
+
+
+def test_help_teaches(command):
+    status, out, _ = command("calibrate", "--help")
+    assert status == 0 and "merge3 calibrate --task arc_easy --from logs --anchors 50 --out arc_easy.safetensors" in out
