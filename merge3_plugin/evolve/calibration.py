@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from merge3_plugin.artifact import load_calibration
 
+from merge3_plugin.artifact import load_calibration
 from merge3_plugin.calibrate import build_calibration, restrict
 from merge3_plugin.config import LogsConfig, RunConfig
 from merge3_plugin.domain import Calibration, ResponseMatrix
 from merge3_plugin.harness.benchmark import Benchmark
+from merge3_plugin.harness.calibrations import check_items, check_settings
 from merge3_plugin.harness.scoring import Scorer
 
 AUTO = "auto"
@@ -27,8 +28,6 @@ def given_calibrations(
     Tasks that the run calibrates by itself are absent. Raises DataError where a calibration is of other items or was
     made under other settings.
     """
-    from merge3_plugin.harness.anchor_task import check_items, check_settings
-
     setting = config.merge3.calibration
     if setting == AUTO:
         return {}
@@ -67,6 +66,7 @@ def answer_matrix(answers: Mapping[str, Mapping[str, float]], item_ids: Sequence
 
 def search_calibration(
     given: Calibration | None,
+    benchmark: Benchmark,
     provenance: Mapping[str, Any],
     search_items: Sequence[str],
     parents: ResponseMatrix,
@@ -82,7 +82,12 @@ def search_calibration(
     own = answer_matrix(merges, search_items) if merges else None
     everyone = parents if own is None else _stack(parents, own)
     built = build_calibration(everyone, config.merge3.anchors, seed=config.merge3.seed, parents=parents)
-    return replace(built, provenance={**provenance, **built.provenance})
+    hashes = dict(zip(benchmark.item_ids, benchmark.item_hashes, strict=True))
+    return replace(
+        built,
+        item_hashes=tuple(hashes[item] for item in built.item_ids),
+        provenance={**provenance, **built.provenance},
+    )
 
 
 def _stack(first: ResponseMatrix, second: ResponseMatrix) -> ResponseMatrix:

@@ -26,14 +26,16 @@ def split_items(
     item_ids: Collection[str],
     *,
     anchors: Collection[str] = (),
+    searchable: Collection[str] | None = None,
     fraction: float,
     seed: int,
     limit: int | None = None,
 ) -> Population:
     """Hold out ``fraction`` of the items that are not anchors, drawn by a seeded hash of the item id.
 
-    A hash, unlike a shuffle, draws the same items however the data are ordered or extended. ``limit`` keeps that many
-    of the search items, anchors first, the others drawn likewise. Raises DataError when either set would be empty.
+    A hash, unlike a shuffle, draws the same items however the data are ordered or extended. ``searchable`` are the
+    items that estimates can be made of (None: all). ``limit`` keeps that many of the search items, anchors first, the
+    others drawn likewise. Raises DataError when either set would be empty.
     """
     kept = set(anchors)
     unknown = kept - set(item_ids)
@@ -41,7 +43,8 @@ def split_items(
         raise DataError(f"anchors: expected items of the data, got {min(unknown)!r}; the calibration is of other data")
     free = [item for item in item_ids if item not in kept]
     held_out = set(_order(free, seed, "held-out")[: round(fraction * len(free))])
-    searched = [item for item in item_ids if item not in held_out]
+    usable = set(item_ids if searchable is None else searchable) - held_out
+    searched = [item for item in item_ids if item in usable]
     if limit is not None and limit < len(searched):
         chosen = [*kept, *_order(set(searched) - kept, seed, "limit")][: max(limit, len(kept))]
         keep = set(chosen)

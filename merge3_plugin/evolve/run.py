@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from merge3_plugin.artifact import save_calibration
 
+from merge3_plugin.artifact import save_calibration
 from merge3_plugin.config import RunConfig
-from merge3_plugin.domain import FloatArray
+from merge3_plugin.domain import Calibration, FloatArray
 from merge3_plugin.errors import ModelError
 from merge3_plugin.evolve.calibration import answer_matrix, given_calibrations, search_calibration
 from merge3_plugin.evolve.confirm import Confirmed, Verdict, confirmed, judge
@@ -147,10 +147,11 @@ class Run:
 
     # -- phases ------------------------------------------------------------------------------------------------------
 
-    def _split(self, name: str, given: Mapping[str, Any]) -> Population:
+    def _split(self, name: str, given: Mapping[str, Calibration]) -> Population:
         population = split_items(
             self._tasks[name].item_ids,
             anchors=given[name].anchors.item_ids if name in given else (),
+            searchable=given[name].item_ids if name in given else None,
             fraction=self._config.merge3.held_out,
             seed=self._config.merge3.seed,
             limit=self._config.limit,
@@ -177,15 +178,16 @@ class Run:
                     f"{parent.parent}: expected a model that can be scored, got: {last_line(evaluation.error)}"
                 )
 
-    def _calibrate(self, given: Mapping[str, Any], populations: Mapping[str, Population]) -> Objectives:
+    def _calibrate(self, given: Mapping[str, Calibration], populations: Mapping[str, Population]) -> Objectives:
         own = [name for name in self._tasks if name not in given]
         merges = self._random_merges({name: populations[name].search for name in own}) if own else []
         objectives = []
-        for name in self._tasks:
+        for name, benchmark in self._tasks.items():
             items = populations[name].search
             parents = answer_matrix(self._answers(list(self._parents.values()), name, items), items)
             calibration = search_calibration(
                 given.get(name),
+                benchmark,
                 self._setting.scorer.provenance(name),
                 items,
                 parents,

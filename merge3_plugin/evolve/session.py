@@ -32,9 +32,9 @@ def evolve(config: RunConfig, folder: Path, flags: Flags, watcher: Watcher) -> d
         if flags.save_final_model:
             setting.merger.merge(_recipe(outcome.winner))
             _replace_folder(folder / FINAL_MODEL, setting.merger.save)
-        summary = summarise(setting, outcome)
-        _write(folder / SUMMARY, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
-        return summary
+        summary = json.dumps(summarise(setting, outcome), indent=2, ensure_ascii=False)
+        _write(folder / SUMMARY, summary + "\n")
+        return dict(json.loads(summary))
 
 
 def _recipe(candidate: Candidate) -> Mapping[str, Any]:

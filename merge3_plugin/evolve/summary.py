@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
+from merge3_plugin.domain import Estimate
 from merge3_plugin.estimate.design import sample_mean
 from merge3_plugin.estimate.paired import PairedDifference
-
-from merge3_plugin.domain import Estimate
 from merge3_plugin.evolve.confirm import Confirmed
 from merge3_plugin.evolve.run import MEAN, SEARCH, Outcome, Setting
 

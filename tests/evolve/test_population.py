@@ -22,6 +22,12 @@ def test_the_draw_depends_on_ids_and_seed_only():
     assert 14 < len(other & set(split.held_out)) < 53
 
 
+def test_only_items_that_can_be_estimated_are_searched_any_can_be_held_out():
+    split = split_items(ITEMS, searchable=ITEMS[:100], fraction=1 / 3, seed=0)
+    assert split.held_out == split_items(ITEMS, fraction=1 / 3, seed=0).held_out
+    assert set(split.search) == set(ITEMS[:100]) - set(split.held_out)
+
+
 def test_limit_keeps_a_random_part_of_the_search_items_and_every_anchor():
     full = split_items(ITEMS, anchors=ITEMS[:30], fraction=1 / 3, seed=0)
     part = split_items(ITEMS, anchors=ITEMS[:30], fraction=1 / 3, seed=0, limit=80)

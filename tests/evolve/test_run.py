@@ -165,14 +165,21 @@ def test_limit_is_a_random_part_of_the_search_items(config, tmp_path):
     assert (task["search_items"], task["held_out_items"]) == (40, N_ITEMS // 3)
 
 
-def test_a_calibration_file_and_logs_serve_and_wrong_ones_are_refused(config, tmp_path):
+def test_a_calibration_file_serves_and_a_wrong_one_is_refused(config, tmp_path):
     evolve_here(config, tmp_path / "first", merge3__search__max_fevals=5)
     given = tmp_path / "first" / "calibration" / "tiny_sum.safetensors"
-    # It is of the first run's search items only: not of the task.
-    with pytest.raises(DataError, match="expected a calibration of the 150 items"):
-        evolve_here(config, tmp_path / "second", merge3__calibration=str(given))
-    with pytest.raises(DataError, match="nothing.safetensors"):
+    evolve_here(config, tmp_path / "second", merge3__search__max_fevals=5, merge3__calibration=str(given))
+    _, first = held_out_items(tmp_path / "first")
+    held_out, second = held_out_items(tmp_path / "second")
+    assert second == first and not second & held_out
+    with pytest.raises(DataError, match=r"nothing\.safetensors"):
         evolve_here(config, tmp_path / "third", merge3__calibration=str(tmp_path / "nothing.safetensors"))
+    rows = [json.loads(line) for line in (config.parent / "data.jsonl").read_text().splitlines()]
+    changed = tmp_path / "changed.jsonl"
+    changed.write_text("".join(json.dumps({**row, "prompt": row["prompt"] + "0"}) + "\n" for row in rows))
+    other = {"merge3__calibration": str(given), "merge3__data": {"tiny_sum": str(changed)}}
+    with pytest.raises(DataError, match="has another text"):
+        evolve_here(config, tmp_path / "fourth", **other)
 
 
 def test_wrong_folders_are_refused(config, tmp_path):
