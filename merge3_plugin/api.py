@@ -19,11 +19,12 @@ def calibrate(
 ) -> Calibration:
     """Choose ``n_anchors`` anchors and learn, from other models' answers, to estimate accuracy from them.
 
-    ``anchors`` names how they are chosen: ``"random"``, ``"stratified"`` by difficulty, ``"kd"`` (equal-size groups in
-    probability space), or ``"auto"``. ``parents`` are the models that candidates are merged from: they join the responses, and
-    merge-aware estimators are then cross-validated on the others, which should be merges of them. As many anchors as items or
-    more: all items. The same seed gives the same calibration. Raises DataError for an empty or constant matrix, a single
-    model, a model without answers, fewer than one anchor, and parents who did not answer the items.
+    ``anchors`` names how they are chosen: ``"random"``, ``"stratified"`` by difficulty, ``"kd"`` (equal-size groups of
+    items that behave alike), or ``"auto"``: kd from 5 models on, else stratified. ``parents`` are the models that
+    candidates are merged from: they join the responses, and merge-aware estimators are then cross-validated on the
+    others, which should be merges of them. As many anchors as items or more: all items. The same seed gives the same
+    calibration. Raises DataError for an empty or constant matrix, a single model, a model without answers, fewer than
+    one anchor, and parents who did not answer the items; ConfigError for an unknown way to choose.
     """
     from merge3_plugin.calibrate import build_calibration
 
@@ -40,10 +41,10 @@ def estimate(
     """Accuracy over all items of ``calibration`` of a model with these ``scores`` (item id -> score in [0, 1]).
 
     ``scores`` may leave anchors out or hold further items; if it holds all items, the result is their exact mean.
-    ``estimator`` is a registered name or ``"auto"``: the one of gmp-irt (with parents), gp-irt and mean with the smallest
-    cross-validated error. ``parents`` are the answers, on all items, of the models it was merged from. Raises DataError for
-    unknown items, scores outside [0, 1], none at all, and parents who are missing for ``estimator`` or did not answer the
-    items; ConfigError for an unknown estimator.
+    ``estimator`` is a registered name or ``"auto"``: the one of gmp-irt (with parents), gp-irt and mean with the
+    smallest cross-validated error. ``parents`` are the answers, on all items, of the models it was merged from. Raises
+    DataError for unknown items, scores outside [0, 1], none at all, and parents who are missing for ``estimator`` or
+    did not answer the items; ConfigError for an unknown estimator.
     """
     from merge3_plugin.estimate.auto import resolve
     from merge3_plugin.estimate.base import gather, run_estimator

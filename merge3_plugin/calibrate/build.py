@@ -38,9 +38,7 @@ def build_calibration(
     left_out, errors = eligible(everyone, parent_ids), {}
     if len(left_out) >= FEWEST_MODELS and n_anchors < everyone.n_items:
         folds = fit_folds(everyone, n_dimensions, fold_rng, parent_ids)
-        errors = cross_validate(
-            everyone, folds, n_anchors, method=method, rng=fold_rng, parents=parent_ids
-        ).errors()
+        errors = cross_validate(everyone, folds, n_anchors, method=method, rng=fold_rng, parents=parent_ids).errors()
     provenance = {
         "models": list(everyone.model_ids),
         "parents": list(parent_ids),
@@ -51,9 +49,7 @@ def build_calibration(
     return Calibration(everyone.item_ids, items, chosen, everyone, errors=errors, provenance=provenance)
 
 
-def with_parents(
-    responses: ResponseMatrix, parents: ResponseMatrix | None
-) -> tuple[ResponseMatrix, tuple[str, ...]]:
+def with_parents(responses: ResponseMatrix, parents: ResponseMatrix | None) -> tuple[ResponseMatrix, tuple[str, ...]]:
     """``responses`` joined by those parents whom it lacks, and the parents' ids (none: empty)."""
     if parents is None:
         return responses, ()
@@ -84,7 +80,7 @@ def check_responses(responses: ResponseMatrix, n_anchors: int) -> None:
 
 
 def anchor_method(name: str, responses: ResponseMatrix) -> str:
-    """``name``, or for ``"auto"``: equal-size groups in probability space (kd) where the items' fit can be trusted, else stratified."""
+    """``name``; for ``"auto"`` kd, or stratified where so few models hardly say which items behave alike."""
     if name != AUTO:
         return name
     return "kd" if responses.n_models >= FEWEST_MODELS else "stratified"
@@ -98,8 +94,8 @@ def dimensions(responses: ResponseMatrix) -> int:
 def restrict(calibration: Calibration, item_ids: Iterable[str]) -> Calibration:
     """The calibration of the sub-benchmark of these items, in the calibration's order.
 
-    The errors are kept: they belong to the number of anchors, which stays. Raises DataError for unknown items, and if an
-    anchor would be lost.
+    The errors are kept: they belong to the number of anchors, which stays. Raises DataError for unknown items, and if
+    an anchor would be lost.
     """
     wanted = set(item_ids)
     unknown = wanted - set(calibration.item_ids)

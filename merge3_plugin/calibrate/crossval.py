@@ -33,8 +33,8 @@ class Fold(NamedTuple):
 class CrossValidation:
     """Estimates of models by calibrations that have not seen them.
 
-    ``accuracies`` (M,) are the models' known accuracies; ``estimates[name][m]`` holds one estimate of model m for each draw
-    of the anchors.
+    ``accuracies`` (M,) are the models' known accuracies; ``estimates[name][m]`` holds one estimate of model m for each
+    draw of the anchors.
     """
 
     model_ids: tuple[str, ...]
@@ -90,15 +90,15 @@ def cross_validate(
 ) -> CrossValidation:
     """Estimate the left-out models by every registered estimator, on anchors drawn anew in each fold.
 
-    ``parents`` names the models whose answers serve the merge-aware estimators. What an estimator learns of the estimators'
-    errors (for its weights, and for its intervals) comes from the other models; the intervals are final only if
-    ``with_intervals``.
+    ``parents`` names the models whose answers serve the merge-aware estimators. What an estimator learns of the
+    estimators' errors (for its weights, and for its intervals) comes from the other models; the intervals are final
+    only if ``with_intervals``.
     """
     family = responses.models(parents) if parents else None
     trials = [trial for fold in folds for trial in _trials(responses, fold, n_anchors, method, draws, rng, family)]
     rows = sorted({row for row, _ in trials})
     estimators = [e for e in plugin_host().estimators().values() if parents or not e.needs_parents]
-    # Each round makes known the errors that the next one builds on: those of p-IRT weigh gp-IRT, those of gp-IRT its interval.
+    # Each round makes known the errors that the next one builds on: p-IRT's weigh gp-IRT, gp-IRT's make its interval.
     known: list[dict[str, float]] = [{} for _ in rows]
     for _ in range(3 if with_intervals else 2):
         outcome = _estimate_all(responses, rows, trials, estimators, known)

@@ -60,7 +60,10 @@ class LeaveOneOut:
 
 
 def random_sample_error(accuracy: float, n: int, n_items: int) -> float:
-    """Mean absolute error of the mean of ``n`` of ``n_items`` answers drawn at random: sqrt(2/pi) x its standard deviation."""
+    """Mean absolute error of the mean of ``n`` of ``n_items`` answers drawn at random.
+
+    sqrt(2/pi) times the standard deviation of the hypergeometric distribution.
+    """
     return float(np.sqrt(2 / np.pi * sampling_variance(accuracy, n, n_items)))
 
 
@@ -83,7 +86,7 @@ def leave_one_model_out(
     check_responses(everyone, n_anchors)
     n_models = len(eligible(everyone, parent_ids))
     if n_models < 3:
-        raise DataError(f"leave one model out: expected at least 3 models besides the parents, got {n_models}; add some")
+        raise DataError(f"leave one model out: expected at least 3 models (parents aside), got {n_models}; add some")
     n_anchors, method = min(n_anchors, everyone.n_items), anchor_method(anchors, everyone)
     rng = default_rng(seed)
     folds = fit_folds(everyone, dimensions(everyone), rng, parent_ids)

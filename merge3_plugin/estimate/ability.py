@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-import numpy as np
-
-from merge3_plugin.domain import Calibration, FloatArray, ResponseMatrix
+from merge3_plugin.domain import Calibration, FloatArray, ItemParameters, ResponseMatrix
+from merge3_plugin.errors import DataError
 from merge3_plugin.estimate.base import Evidence
 from merge3_plugin.irt import fit_ability, fit_lambda, probabilities
-from merge3_plugin.domain import ItemParameters
 
 
 def _seen(evidence: Evidence) -> ItemParameters:
@@ -28,6 +26,8 @@ def merged_probabilities(evidence: Evidence) -> FloatArray:
 
     The ability is sum_i lambda_i theta_i with lambda in [0, 1] fitted to the answers (MERGE3, arXiv 2502.10436).
     """
+    if evidence.parents is None:
+        raise DataError("merged ability: expected the parents' full answers, got none; pass parents=")
     parents = parent_abilities(evidence.calibration, evidence.parents)
     mix = fit_lambda(_seen(evidence), evidence.scores, parents).mean
     return probabilities(evidence.calibration.items, mix @ parents)

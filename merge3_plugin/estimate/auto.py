@@ -27,5 +27,5 @@ def best(errors: Mapping[str, float], *, parents_known: bool) -> str:
 
 
 def resolve(name: str, calibration: Calibration, *, parents_known: bool) -> Estimator:
-    """The registered estimator called ``name``; for ``"auto"`` the `best` by the calibration's errors. Raises ConfigError."""
+    """The registered estimator ``name``, for ``"auto"`` the `best` by the calibration's errors. Raises ConfigError."""
     return find_estimator(best(trusted_errors(calibration), parents_known=parents_known) if name == AUTO else name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from merge3_plugin.domain import Calibration, Estimate, FloatArray, ResponseMatrix, check_scores
 from merge3_plugin.errors import ConfigError, DataError, nearest
-from merge3_plugin.estimate.design import Z, effective_size, sample_mean
+from merge3_plugin.estimate.design import Z, sample_mean
 from merge3_plugin.plugins import plugin_host
 
 # With fewer cross-validated models their error is too poorly known to carry an interval.
@@ -74,9 +74,9 @@ class Evidence:
 class Estimator(Protocol):
     """Turns evidence into an estimate; offered to merge3 by the hook ``merge3_register_estimators``.
 
-    ``name`` selects it in configs. One that sets ``needs_parents`` only sees evidence whose ``parents`` are known. It is
-    not asked where all items are scored: the mean is then exact. `calibrate` cross-validates every registered
-    estimator, so that `calibrated` can give it an interval of known coverage.
+    ``name`` selects it in configs. One that sets ``needs_parents`` only sees evidence whose ``parents`` are known. It
+    is not asked where all items are scored: the mean is then exact. Calibrations cross-validate every registered
+    estimator, so that `calibrated` can give it an interval.
     """
 
     name: str
@@ -95,8 +95,13 @@ def gather(calibration: Calibration, scores: Mapping[str, float], parents: Respo
     checked = check_scores(scores, calibration.item_ids)
     answers = np.array([checked.get(item, np.nan) for item in calibration.item_ids])
     positions = np.flatnonzero(~np.isnan(answers))
-    aligned = None if parents is None else align_parents(parents, calibration.item_ids)
+    aligned = None if parents is None else _aligned(calibration, parents)
     return Evidence(calibration, positions, answers[positions], aligned)
+
+
+@lru_cache(maxsize=64)
+def _aligned(calibration: Calibration, parents: ResponseMatrix) -> ResponseMatrix:
+    return align_parents(parents, calibration.item_ids)
 
 
 def align_parents(parents: ResponseMatrix, item_ids: tuple[str, ...]) -> ResponseMatrix:
@@ -123,7 +128,7 @@ def run_estimator(estimator: Estimator, evidence: Evidence) -> Estimate:
     """The estimator's answer, or the exact mean where every item is scored. DataError if it lacks the parents."""
     if estimator.needs_parents and evidence.parents is None:
         raise DataError(
-            f"estimator {estimator.name!r}: expected the parents' full answers, got none; pass parents=, or use 'gp-irt'"
+            f"estimator {estimator.name!r}: expected the parents' full answers, got none; pass parents or use 'gp-irt'"
         )
     if evidence.n_scored == evidence.n_items:
         return sample_mean(evidence.scores, evidence.n_items, method=estimator.name)
@@ -153,10 +158,10 @@ def cross_validated_error(calibration: Calibration, *names: str) -> float | None
 def calibrated(evidence: Evidence, accuracy: float, *names: str) -> Estimate:
     """``accuracy`` with the interval that the calibration's cross-validation supports.
 
-    The half-width is t_{M-1} e sqrt(1 + 1/M): e the error of the first of the estimators ``names`` that the calibration
-    knows, M the number of models it was cross-validated on. Where fewer than ``n_anchors`` items were scored, e grows as the
-    finite-population error does. With fewer than ``FEWEST_MODELS`` models the interval is the design-based one, widened
-    to hold ``accuracy``. The estimate is named by the first of ``names``.
+    The half-width is t_{M-1} e sqrt(1 + 1/M): e the root mean squared error of the first of the estimators ``names``
+    that was cross-validated, M the number of models behind it. Where more or fewer items than the anchors were scored,
+    e changes as the error of a random sample does. With fewer than ``FEWEST_MODELS`` models the interval is the
+    design-based one, widened to hold ``accuracy``. The estimate is named by the first of ``names``.
     """
     accuracy = float(np.clip(accuracy, 0.0, 1.0))
     error = cross_validated_error(evidence.calibration, *names)

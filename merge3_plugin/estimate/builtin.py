@@ -43,8 +43,9 @@ class Weighted:
 class Irt:
     """Answers where they are known, else the model's probability of a right one: p-IRT and mp-IRT.
 
-    ``probabilities`` gives it for all items, at the ability fitted to the answers. Its bias, where the item parameters are
-    wrong, does not shrink with more anchors.
+    ``probabilities`` gives it for all items, at the ability fitted to the answers. Its bias, where the item parameters
+    are wrong, does not shrink with more anchors. Errors and intervals are those of ``error_like`` where its own were
+    not cross-validated.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """Intervals that rest on how the items were drawn and on nothing else: they hold for any model, however odd.
 
-The anchors are taken as a random draw without replacement from a finite benchmark. For stratified draws of one item from
-each of equal groups this is conservative: their variance is at most about that of a simple random sample.
+The anchors are taken as a random draw without replacement from a finite benchmark. For a draw of one item from each of
+equal groups this is conservative: its variance is at most about that of a simple random sample.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def sampling_variance(mean: float, size: float, n_items: int) -> float:
 def wilson_interval(mean: float, size: float, n_items: int) -> tuple[float, float]:
     """95 % Wilson score interval (low, high) of the finite population's mean.
 
-    The finite-population correction enters as a larger sample, size (N - 1) / (N - size). Not of zero width for all right
-    or all wrong answers, unless all items were scored.
+    The finite-population correction enters as a larger sample, size (N - 1) / (N - size). Its width is not zero where
+    all answers are right or all wrong, unless all items were scored.
     """
     if size >= n_items:
         return mean, mean
@@ -40,7 +40,9 @@ def wilson_interval(mean: float, size: float, n_items: int) -> tuple[float, floa
     return max(0.0, min(mean, float(centre - half))), min(1.0, max(mean, float(centre + half)))
 
 
-def sample_mean(scores: FloatArray, n_items: int, *, weights: FloatArray | None = None, method: str = "mean") -> Estimate:
+def sample_mean(
+    scores: FloatArray, n_items: int, *, weights: FloatArray | None = None, method: str = "mean"
+) -> Estimate:
     """(Weighted) mean of ``scores`` (n,), taken as a random sample of ``n_items``, with its Wilson interval.
 
     The standard error is the interval's half-width / 1.96, so that it is not 0 where all answers are right.
