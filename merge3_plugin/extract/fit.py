@@ -1,60 +1,59 @@
-"""Item parameters from a response matrix: 2PL in D dimensions, maximum a posteriori under empirical-Bayes priors."""
+"""Item parameters from a response matrix: 2PL in D dimensions, maximum a posteriori under empirical-Bayes priors.
+
+With a handful of models each item rests on a handful of answers. Items are therefore integrated out while abilities and
+priors are found: joint maximisation makes one model an outlier and bends every item to it. The integral is
+the Gaussian variational one (Jaakkola and Jordan 2000; for IRT: Cho, Wang, Zhang, Xu 2021), with items and abilities
+both uncertain: all updates are closed forms, and none of them lowers the evidence bound.
+"""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from merge3_plugin import irt
 from merge3_plugin.domain import FloatArray, ItemParameters, ResponseMatrix
-from merge3_plugin.errors import DataError
+from merge3_plugin.errors import ConfigError, DataError
 
 MAX_DIMENSIONS = 5
-_PRIOR_UPDATES = 10
-_ASCENTS = 2
-
-
-class ItemPrior(NamedTuple):
-    """Independent normal priors of an item's (a_1 .. a_D, b): ``mean`` and ``variance``, each (D + 1,)."""
-
-    mean: FloatArray
-    variance: FloatArray
-
-
-class Fit(NamedTuple):
-    """Joint mode: ``items`` (n_items, D + 1) of (a, b) with ``covariance``, and ``abilities`` (n_models, D).
-
-    ``log_posterior`` is that of the joint mode under the prior it was fitted with.
-    """
-
-    items: FloatArray
-    covariance: FloatArray
-    abilities: FloatArray
-    log_posterior: float
+_MAX_ROUNDS = 200
+_TOLERANCE = 1e-6
 
 
 def fit_items(responses: ResponseMatrix, n_dimensions: int) -> tuple[ItemParameters, FloatArray]:
-    """Item parameters and the models' abilities (n_models, D), deterministic.
+    """Item parameters, and under these the models' abilities (n_models, D) as `irt.fit_ability` has them; deterministic.
 
-    Abilities have a standard normal prior, items normal priors whose means and variances are estimated from all
-    items (empirical Bayes). Dimension 1 starts at the standardised logit of each model's accuracy, the others
-    at the principal components of what it leaves; each dimension is turned so that its discriminations sum to a
-    positive number. NaN answers are skipped; graded scores enter as fractional likelihood, so that fitted means are
-    those of the scores. Items that every model answers alike stay in, held by the prior. Raises DataError for a single
-    model, for answers that are all equal, and for D outside 1 to 5.
+    Abilities have the prior N(0, I); the normal prior of an item's (a, b) is estimated from all items (empirical
+    Bayes), and the parameters are the posterior mode under it. Dimension 1 starts at the standardised logit of each
+    model's accuracy, the others at the principal components of what it leaves; each is turned so that its
+    discriminations sum to a positive number. NaN answers are skipped; graded scores enter as a fractional likelihood,
+    whose fitted means are those of the scores. Items that all models answer alike stay in, held by the prior.
+    Raises ConfigError for D outside 1 to 5, DataError for a single model and for answers that are all equal.
     """
     _check(responses, n_dimensions)
-    patterns, counts, pattern_of = _collapse(responses.values)
-    fit = _fit_patterns(patterns, counts, n_dimensions)
-    turn = np.where(counts @ fit.items[:, :-1] < 0, -1.0, 1.0)
-    items = fit.items[pattern_of]
-    return ItemParameters(items[:, :-1] * turn, items[:, -1]), fit.abilities * turn
+    answers, pattern_of = _collapse(responses.values)
+    state = _fit(answers, n_dimensions)
+    items = irt.fit_logistic(
+        _design(state.abilities),
+        0.0,
+        answers.patterns,
+        mean=state.prior_mean,
+        precision=np.linalg.inv(state.prior_covariance),
+        start=state.items,
+    ).mean
+    turn = np.where(answers.counts @ items[:, :-1] < 0, -1.0, 1.0)
+    of_patterns = ItemParameters(items[:, :-1] * turn, items[:, -1])
+    abilities = irt.fit_logistic(
+        of_patterns.discrimination, -of_patterns.difficulty, answers.patterns.T, weights=answers.counts
+    ).mean
+    return of_patterns.take(pattern_of), abilities
 
 
 def _check(responses: ResponseMatrix, n_dimensions: int) -> None:
     if not 1 <= n_dimensions <= MAX_DIMENSIONS:
-        raise DataError(f"item fit: expected 1 to {MAX_DIMENSIONS} dimensions, got {n_dimensions}")
+        raise ConfigError(f"item fit: expected 1 to {MAX_DIMENSIONS} dimensions, got {n_dimensions}")
     if responses.n_models < 2:
         raise DataError(f"item fit: expected answers of at least 2 models, got {responses.n_models}; add models")
     known = responses.values[~np.isnan(responses.values)]
@@ -66,127 +65,194 @@ def _check(responses: ResponseMatrix, n_dimensions: int) -> None:
         )
 
 
-def _collapse(values: FloatArray) -> tuple[FloatArray, FloatArray, np.ndarray]:
-    """Distinct columns as rows (patterns, n_models), how often each occurs, and the pattern of each column."""
+class Answers(NamedTuple):
+    """Distinct ``patterns`` (n_patterns, n_models), NaN = not asked, and how many items show each: ``counts``."""
+
+    patterns: FloatArray
+    counts: FloatArray
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        return ~np.isnan(self.patterns)
+
+    @property
+    def centred(self) -> FloatArray:
+        """Score - 1/2, and 0 where not asked: what multiplies the logit in the likelihood's bound."""
+        return np.where(self.known, self.patterns - 0.5, 0.0)
+
+
+class State(NamedTuple):
+    """Normal posteriors of abilities (n_models, D) and items (n_patterns, D + 1), an item's (a, b), and its prior."""
+
+    abilities: FloatArray
+    ability_covariance: FloatArray
+    items: FloatArray
+    item_covariance: FloatArray
+    prior_mean: FloatArray
+    prior_covariance: FloatArray
+
+    def ability_moments(self) -> FloatArray:
+        """E[x x^T] of x = (theta, -1), shape (n_models, D + 1, D + 1)."""
+        moments = _outer(_design(self.abilities))
+        moments[:, :-1, :-1] += self.ability_covariance
+        return moments
+
+    def item_moments(self) -> FloatArray:
+        """E[(a, b) (a, b)^T], shape (n_patterns, D + 1, D + 1)."""
+        return _outer(self.items) + self.item_covariance
+
+    def root_mean_square_logits(self) -> FloatArray:
+        """sqrt(E[logit^2]), shape (n_patterns, n_models): where the quadratic bound of the likelihood is tightest."""
+        return np.sqrt(_flat(self.item_moments()) @ _flat(self.ability_moments()).T)
+
+
+def _collapse(values: FloatArray) -> tuple[Answers, NDArray[np.intp]]:
+    """The distinct columns, and which of them each column is. Items of one pattern have one fit, so this is exact."""
     patterns, pattern_of, counts = np.unique(
         np.nan_to_num(values.T, nan=-1.0), axis=0, return_inverse=True, return_counts=True
     )
-    return np.where(patterns < 0, np.nan, patterns), counts.astype(np.float64), pattern_of.reshape(-1)
+    return Answers(np.where(patterns < 0, np.nan, patterns), counts.astype(np.float64)), pattern_of.reshape(-1)
 
 
-def _fit_patterns(patterns: FloatArray, counts: FloatArray, n_dimensions: int) -> Fit:
-    abilities = _standardised(_logit(_accuracies(patterns.T, counts))[:, None])
-    fit = _empirical_bayes(patterns, counts, abilities)
+def _fit(answers: Answers, n_dimensions: int) -> State:
+    state = maximise_evidence(answers, _standardised(_accuracy_logits(answers)[:, None]))[0]
     if n_dimensions == 1:
-        return fit
-    further = _residual_components(patterns, counts, fit, n_dimensions - 1)
-    return _empirical_bayes(patterns, counts, np.hstack([fit.abilities, further]))
+        return state
+    components = _residual_components(answers, state, n_dimensions - 1)
+    return maximise_evidence(answers, np.hstack([state.abilities, components]))[0]
 
 
-def _empirical_bayes(patterns: FloatArray, counts: FloatArray, abilities: FloatArray) -> Fit:
-    """Alternate the joint mode under a prior and the prior that fits the items' posteriors; end on a joint mode."""
-    prior = _first_prior(patterns, counts, abilities.shape[1])
-    items = np.tile(prior.mean, (len(patterns), 1))
-    for _ in range(_PRIOR_UPDATES):
-        fit = ascend(patterns, counts, items, abilities, prior, max_rounds=2)
-        items, covariance, abilities = _whiten(fit.items, fit.covariance, fit.abilities)
-        prior = _update_prior(counts, items, covariance)
-    return ascend(patterns, counts, items, abilities, prior, max_rounds=_ASCENTS)
+def maximise_evidence(answers: Answers, abilities: FloatArray) -> tuple[State, list[float]]:
+    """Posteriors and prior from the starting ``abilities`` (n_models, D), and the evidence bound after each round.
 
-
-def ascend(
-    patterns: FloatArray,
-    counts: FloatArray,
-    items: FloatArray,
-    abilities: FloatArray,
-    prior: ItemPrior,
-    max_rounds: int,
-) -> Fit:
-    """Joint mode by turns: items given abilities, abilities given items; the log posterior never decreases."""
-    value = -np.inf
-    for _ in range(max_rounds):
-        design = np.hstack([abilities, np.full((len(abilities), 1), -1.0)])
-        items, covariance = irt.fit_logistic(
-            design, 0.0, patterns, mean=prior.mean, precision=1.0 / prior.variance, start=items
-        )
-        abilities, _ = irt.fit_logistic(items[:, :-1], -items[:, -1], patterns.T, weights=counts, start=abilities)
-        before, value = value, _log_posterior(patterns, counts, items, abilities, prior)
-        if value - before < 1e-8 * abs(value):
-            break
-    return Fit(items, covariance, abilities, value)
-
-
-def _log_posterior(
-    patterns: FloatArray, counts: FloatArray, items: FloatArray, abilities: FloatArray, prior: ItemPrior
-) -> float:
-    parameters = ItemParameters(items[:, :-1], items[:, -1])
-    likelihood = irt.log_likelihood(parameters, abilities, patterns.T, weights=counts).sum()
-    of_items = counts @ (((items - prior.mean) ** 2) / prior.variance).sum(axis=1)
-    return float(likelihood - 0.5 * of_items - 0.5 * (abilities**2).sum())
-
-
-def _first_prior(patterns: FloatArray, counts: FloatArray, n_dimensions: int) -> ItemPrior:
-    mean, variance = np.zeros(n_dimensions + 1), np.full(n_dimensions + 1, 0.5)
-    mean[0] = 1.0
-    mean[-1], variance[-1] = -_logit(_accuracies(patterns.T, counts)).mean(), 2.0
-    return ItemPrior(mean, variance)
-
-
-def _update_prior(counts: FloatArray, items: FloatArray, covariance: FloatArray) -> ItemPrior:
-    """Means and variances of the items' posteriors: the M step of expectation maximisation (Laplace)."""
-    mean = np.average(items, axis=0, weights=counts)
-    spread = (items - mean) ** 2 + np.diagonal(covariance, axis1=1, axis2=2)
-    return ItemPrior(mean, np.maximum(np.average(spread, axis=0, weights=counts), 1e-3))
-
-
-def _whiten(
-    items: FloatArray, covariance: FloatArray, abilities: FloatArray
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """The same logits with uncorrelated abilities of mean 0 and variance 1, as their prior asks for.
-
-    Left to the alternation, scale and angle would drift there over hundreds of rounds. Each dimension
-    keeps what the ones before it do not explain (Gram-Schmidt), so dimension 1 stays what it was.
+    The bound, in nats, is a lower one on the log probability of all answers; it never falls.
     """
-    centre = abilities.mean(axis=0)
-    whitened = abilities - centre
-    basis = np.eye(abilities.shape[1])
-    for k in range(abilities.shape[1]):
-        for earlier in range(k):
-            overlap = whitened[:, earlier] @ whitened[:, k] / len(whitened)
-            whitened[:, k] -= overlap * whitened[:, earlier]
-            basis[:, k] -= overlap * basis[:, earlier]
-        spread = whitened[:, k].std()
-        if spread > 1e-6:
-            whitened[:, k] /= spread
-            basis[:, k] /= spread
-    change = np.eye(len(basis) + 1)
-    change[:-1, :-1] = np.linalg.inv(basis)
+    state = _start(answers, abilities)
+    bounds = [-np.inf]
+    for _ in range(_MAX_ROUNDS):
+        state = _standardise(answers, _update_abilities(answers, _update_items(answers, state)))
+        bounds.append(_evidence_bound(answers, state))
+        if bounds[-1] - bounds[-2] < _TOLERANCE * abs(bounds[-1]):
+            break
+    return state, bounds[1:]
+
+
+def _start(answers: Answers, abilities: FloatArray) -> State:
+    n_models, n_dimensions = abilities.shape
+    n_patterns = len(answers.counts)
+    mean = np.zeros(n_dimensions + 1)
+    mean[0], mean[-1] = 1.0, -_accuracy_logits(answers).mean()
+    covariance = np.diag([0.5] * n_dimensions + [2.0])
+    return State(
+        abilities,
+        np.tile(0.1 * np.eye(n_dimensions), (n_models, 1, 1)),
+        np.tile(mean, (n_patterns, 1)),
+        np.tile(covariance, (n_patterns, 1, 1)),
+        mean,
+        covariance,
+    )
+
+
+def _update_items(answers: Answers, state: State) -> State:
+    prior_precision = np.linalg.inv(state.prior_covariance)
+    weights = _bound_weights(answers, state)
+    moments = state.ability_moments()
+    precision = prior_precision + (weights @ _flat(moments)).reshape(-1, *prior_precision.shape)
+    pull = answers.centred @ _design(state.abilities) + prior_precision @ state.prior_mean
+    covariance = np.asarray(np.linalg.inv(precision), dtype=np.float64)
+    return state._replace(items=_apply(covariance, pull), item_covariance=covariance)
+
+
+def _update_abilities(answers: Answers, state: State) -> State:
+    n_dimensions = state.abilities.shape[1]
+    weights = (_bound_weights(answers, state) * answers.counts[:, None]).T
+    moments = state.item_moments()
+    of_a, of_ab = moments[:, :-1, :-1], moments[:, :-1, -1]
+    precision = np.eye(n_dimensions) + (weights @ _flat(of_a)).reshape(-1, n_dimensions, n_dimensions)
+    pull = (answers.centred * answers.counts[:, None]).T @ state.items[:, :-1] + weights @ of_ab
+    covariance = np.asarray(np.linalg.inv(precision), dtype=np.float64)
+    return state._replace(abilities=_apply(covariance, pull), ability_covariance=covariance)
+
+
+def _standardise(answers: Answers, state: State) -> State:
+    """The same logits with abilities of mean 0 and second moment I, as their prior asks for, and the items' prior anew.
+
+    The prior has the moments of the items' posteriors (the M step of empirical Bayes). Without the change of scale,
+    which the answers cannot see, the updates would creep towards it.
+    """
+    centre = state.abilities.mean(axis=0)
+    centred = state.abilities - centre
+    root = np.linalg.cholesky(centred.T @ centred / len(centred) + state.ability_covariance.mean(axis=0))
+    inverse = np.linalg.inv(root)
+    change = np.eye(len(root) + 1)
+    change[:-1, :-1] = root.T
     change[-1, :-1] = -centre
-    return items @ change.T, change @ covariance @ change.T, whitened
+    items, covariance = state.items @ change.T, change @ state.item_covariance @ change.T
+    mean = np.average(items, axis=0, weights=answers.counts)
+    spread = np.average(_outer(items - mean) + covariance, axis=0, weights=answers.counts)
+    return State(centred @ inverse.T, inverse @ state.ability_covariance @ inverse.T, items, covariance, mean, spread)
 
 
-def _residual_components(patterns: FloatArray, counts: FloatArray, fit: Fit, n_components: int) -> FloatArray:
-    """Leading principal components (n_models, n_components) of what a fit leaves unexplained, of unit variance."""
-    parameters = ItemParameters(fit.items[:, :-1], fit.items[:, -1])
-    residuals = np.nan_to_num(patterns.T - irt.probabilities(parameters, fit.abilities), nan=0.0)
-    vectors = np.linalg.eigh((residuals * counts) @ residuals.T)[1][:, ::-1]
+def _evidence_bound(answers: Answers, state: State) -> float:
+    logits = state.items @ _design(state.abilities).T
+    xi = state.root_mean_square_logits()
+    likelihood = np.where(answers.known, answers.centred * logits - np.logaddexp(0.0, -xi) - 0.5 * xi, 0.0).sum(axis=1)
+    of_items = _divergence(state.items, state.item_covariance, state.prior_mean, state.prior_covariance)
+    n_dimensions = state.abilities.shape[1]
+    of_abilities = _divergence(state.abilities, state.ability_covariance, np.zeros(n_dimensions), np.eye(n_dimensions))
+    return float(answers.counts @ (likelihood - of_items) - of_abilities.sum())
+
+
+def _bound_weights(answers: Answers, state: State) -> FloatArray:
+    """Curvature tanh(xi / 2) / (2 xi) of the likelihood's quadratic bound, shape (n_patterns, n_models)."""
+    xi = np.maximum(state.root_mean_square_logits(), 1e-8)
+    return np.where(answers.known, np.tanh(0.5 * xi) / (2.0 * xi), 0.0)
+
+
+def _divergence(mean: FloatArray, covariance: FloatArray, prior_mean: FloatArray, prior: FloatArray) -> FloatArray:
+    """Kullback-Leibler divergence of each normal (n, p), (n, p, p) from the prior, in nats, shape (n,)."""
+    precision, gap = np.linalg.inv(prior), mean - prior_mean
+    quadratic = np.einsum("np,pq,nq->n", gap, precision, gap) + np.einsum("pq,nqp->n", precision, covariance)
+    log_volumes = np.linalg.slogdet(prior)[1] - np.linalg.slogdet(covariance)[1]
+    return np.asarray(0.5 * (quadratic - len(prior_mean) + log_volumes), dtype=np.float64)
+
+
+def _residual_components(answers: Answers, state: State, n_components: int) -> FloatArray:
+    """Leading principal components (n_models, n_components) of what a fit leaves, of variance 1; 0 beyond the rank."""
+    expected = irt.sigmoid(state.items @ _design(state.abilities).T)
+    residuals = np.where(answers.known, answers.patterns - expected, 0.0)
+    vectors = np.linalg.eigh((residuals.T * answers.counts) @ residuals)[1][:, ::-1]
+    rank = min(n_components, len(vectors) - 1)
     components = np.zeros((len(vectors), n_components))
-    found = vectors[:, : min(n_components, len(vectors) - 1)]
-    components[:, : found.shape[1]] = _standardised(found)
+    components[:, :rank] = _standardised(vectors[:, :rank])
     return components
 
 
-def _accuracies(values: FloatArray, counts: FloatArray) -> FloatArray:
-    """Weighted mean of the known scores of each row, drawn a little towards 1/2 so that its logit is finite."""
-    known = ~np.isnan(values)
-    return ((np.nan_to_num(values) * counts).sum(axis=1) + 0.5) / ((known * counts).sum(axis=1) + 1.0)
-
-
-def _logit(p: FloatArray) -> FloatArray:
-    return np.log(p / (1.0 - p))
+def _accuracy_logits(answers: Answers) -> FloatArray:
+    """Logit of each model's mean score, (right + 1/2) / (asked + 1), so that it is finite; shape (n_models,)."""
+    right = answers.counts @ np.where(answers.known, answers.patterns, 0.0)
+    asked = answers.counts @ answers.known
+    return np.log((right + 0.5) / (asked - right + 0.5))
 
 
 def _standardised(columns: FloatArray) -> FloatArray:
     centred = columns - columns.mean(axis=0)
     spread = centred.std(axis=0)
     return np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 1e-9)
+
+
+def _design(abilities: FloatArray) -> FloatArray:
+    """(theta, -1), so that the logit is its product with (a, b)."""
+    return np.hstack([abilities, np.full((len(abilities), 1), -1.0)])
+
+
+def _outer(rows: FloatArray) -> FloatArray:
+    return rows[:, :, None] * rows[:, None, :]
+
+
+def _flat(matrices: FloatArray) -> FloatArray:
+    return matrices.reshape(len(matrices), -1)
+
+
+def _apply(matrices: FloatArray, vectors: FloatArray) -> FloatArray:
+    return np.asarray(np.einsum("npq,nq->np", matrices, vectors), dtype=np.float64)
