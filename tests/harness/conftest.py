@@ -88,7 +88,7 @@ anchors: 5
 metadata: {version: 2.0, source_benchmark: a test}
 """
 
-DOCUMENTS = '''
+DOCUMENTS = """
 import json
 from pathlib import Path
 from datasets import Dataset, DatasetDict
@@ -102,7 +102,7 @@ def number(**_): return _splits("number")
 def leaf_a(**_): return _splits("leaf_a")
 def leaf_b(**_): return _splits("leaf_b")
 def text(**_): return _splits("text")
-'''
+"""
 
 
 def choice_documents(n: int, seed: int, prefix: str) -> list[dict]:

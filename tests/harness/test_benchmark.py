@@ -110,7 +110,9 @@ def test_a_folder_holds_one_file_for_each_split_or_leaf(tasks_folder, tmp_path):
     single, group = benchmarks.values()
     (request, *_) = single.items.requests({single.item_ids[0]: 0})[single.item_ids[0]]
     assert "T" in request.args[0].split("!")[0]
-    assert group.item_ids == tuple(f"plain_leaf_{leaf}/Mercury_{i}" for leaf, n in (("a", 3), ("b", 2)) for i in range(n))
+    assert group.item_ids == tuple(
+        f"plain_leaf_{leaf}/Mercury_{i}" for leaf, n in (("a", 3), ("b", 2)) for i in range(n)
+    )
 
 
 @pytest.mark.parametrize(
