@@ -1,4 +1,4 @@
-"""Tiny but real worlds for tests, ours and plug-in authors': Llama models of a few thousand weights with a tokenizer.
+"""Small worlds for tests, ours and plug-in authors': real Llama models of a few thousand weights, simulated answers.
 
 Everything is made from a seed, on the CPU, without a network, and leaves the global random generators as they were.
 """
@@ -9,6 +9,11 @@ import string
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from merge3_plugin.domain import FloatArray, ResponseMatrix
+from merge3_plugin.irt import sigmoid
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -116,3 +121,33 @@ def make_tiny_family(folder: str | Path, n_models: int = 3, *, seed: int = 0, **
         for i in range(1, n_models + 1)
     ]
     return [base, *tunes]
+
+
+def simulate_responses(n_models: int, n_items: int, *, rng: np.random.Generator, misfit: float = 0.0) -> ResponseMatrix:
+    """Right and wrong answers of models drawn from a two-dimensional 2PL; models ``m0`` ..., items ``q0`` ...
+
+    ``misfit`` is the standard deviation, in logits, of what three further dimensions add: 0 is a well specified world.
+    """
+    loadings = np.column_stack([rng.lognormal(0.0, 0.4, n_items), rng.normal(0.0, 0.6, n_items)])
+    logits = rng.normal(size=(n_models, 2)) @ loadings.T - rng.normal(0.0, 1.3, n_items)
+    logits += misfit / np.sqrt(3) * rng.normal(size=(n_models, 3)) @ rng.normal(size=(3, n_items))
+    return _answers(logits, [f"m{m}" for m in range(n_models)], rng)
+
+
+def simulate_merges(
+    n_parents: int, n_merges: int, n_items: int, *, rng: np.random.Generator, own: float = 0.5
+) -> ResponseMatrix:
+    """Answers of parents ``p0`` ... and of random merges ``m0`` ..., whose logits are those of their parents, mixed.
+
+    ``own`` is the standard deviation, in logits, of what each parent knows of single items besides its two abilities.
+    """
+    loadings = np.column_stack([rng.lognormal(0.0, 0.4, n_items), rng.normal(0.0, 0.6, n_items)])
+    parents = rng.normal(size=(n_parents, 2)) @ loadings.T + own * rng.normal(size=(n_parents, n_items))
+    mix = np.vstack([np.eye(n_parents), rng.dirichlet(np.ones(n_parents), n_merges)])
+    names = [f"p{p}" for p in range(n_parents)] + [f"m{m}" for m in range(n_merges)]
+    return _answers(mix @ parents - rng.normal(0.0, 1.3, n_items), names, rng)
+
+
+def _answers(logits: FloatArray, names: list[str], rng: np.random.Generator) -> ResponseMatrix:
+    right = rng.random(logits.shape) < sigmoid(logits)
+    return ResponseMatrix(right, names, [f"q{item}" for item in range(logits.shape[1])])

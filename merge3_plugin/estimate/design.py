@@ -47,9 +47,9 @@ def sample_mean(
 
     The standard error is the interval's half-width / 1.96, so that it is not 0 where all answers are right.
     """
-    weights = np.ones(len(scores)) if weights is None else weights
+    # With all items scored nothing is left to weigh, or to estimate.
+    if weights is None or len(scores) == n_items:
+        weights = np.ones(len(scores))
     mean = float(np.clip(np.average(scores, weights=weights), 0.0, 1.0))
-    # All items scored: nothing is left to estimate, whatever the weights.
-    size = effective_size(weights) if len(scores) < n_items else float(n_items)
-    low, high = wilson_interval(mean, size, n_items)
+    low, high = wilson_interval(mean, effective_size(weights), n_items)
     return Estimate(mean, (high - low) / (2 * Z), (low, high), method, len(scores), n_items)

@@ -1,0 +1,219 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from merge3_plugin.api import estimate
+from merge3_plugin.domain import AnchorSet, Calibration, ItemParameters, ResponseMatrix
+from merge3_plugin.errors import ConfigError, DataError
+from merge3_plugin.estimate.base import CROSS_VALIDATED, gather
+from merge3_plugin.irt import fit_ability, fit_lambda, sigmoid
+
+PLAIN = ("mean", "weighted", "p-irt", "gp-irt")
+MERGE_AWARE = ("mp-irt", "gmp-irt")
+ALL = PLAIN + MERGE_AWARE
+
+
+def on_anchors(calibration, answers):
+    return {item: answers[item] for item in calibration.anchors.item_ids}
+
+
+def row(responses, model):
+    return dict(zip(responses.item_ids, responses.values[responses.model_ids.index(model)], strict=True))
+
+
+@pytest.fixture(scope="module")
+def by_hand():
+    """Four items, of which q0 and q2 are anchors of weight 3/4 and 1/4; three models; errors as if from ten."""
+    items = ItemParameters(np.array([[1.0], [2.0], [0.5], [1.5]]), np.array([-1.0, 0.0, 0.5, 1.0]))
+    values = np.array([[1, 1, 0, 0], [1, 0, 1, 1], [0, 1, 0, 0]], dtype=float)
+    ids = ("q0", "q1", "q2", "q3")
+    return Calibration(
+        ids,
+        items,
+        AnchorSet(("q0", "q2"), np.array([0.75, 0.25]), "kd"),
+        ResponseMatrix(values, ["a", "b", "c"], ids),
+        errors={"p-irt": 0.1, "gp-irt": 0.08, "mp-irt": 0.06, "gmp-irt": 0.05},
+        provenance={CROSS_VALIDATED: 10},
+    )
+
+
+class TestFormulas:
+    """Each estimator against its formula, written out for two answers: q0 right, q2 wrong."""
+
+    scores = {"q0": 1.0, "q2": 0.0}
+    parents = ResponseMatrix([[1, 1, 0, 0], [1, 0, 1, 1]], ["a", "b"], ["q0", "q1", "q2", "q3"])
+
+    def unseen(self, calibration, ability):
+        logits = calibration.items.discrimination @ ability - calibration.items.difficulty
+        return sigmoid(logits)[[1, 3]].mean()
+
+    def trust(self, error):
+        # Accuracies 1/2, 3/4 and 1/4 of the three models: v = mean of p (1 - p), over 4 n = 8.
+        v = (0.25 + 0.1875 + 0.1875) / 3 / 8
+        return error**2 / (error**2 + v)
+
+    def test_means(self, by_hand):
+        assert estimate(by_hand, self.scores, estimator="mean").accuracy == 0.5
+        assert estimate(by_hand, self.scores, estimator="weighted").accuracy == 0.75
+
+    def test_irt(self, by_hand):
+        anchors = ItemParameters(by_hand.items.discrimination[[0, 2]], by_hand.items.difficulty[[0, 2]])
+        model = 0.5 * 0.5 + 0.5 * self.unseen(by_hand, fit_ability(anchors, [1.0, 0.0]).mean)
+        assert estimate(by_hand, self.scores, estimator="p-irt").accuracy == pytest.approx(model)
+        c = self.trust(0.1)
+        assert estimate(by_hand, self.scores, estimator="gp-irt").accuracy == pytest.approx(c * 0.75 + (1 - c) * model)
+
+    def test_merge_aware(self, by_hand):
+        anchors = ItemParameters(by_hand.items.discrimination[[0, 2]], by_hand.items.difficulty[[0, 2]])
+        abilities = fit_ability(by_hand.items, self.parents.values).mean
+        mix = fit_lambda(anchors, [1.0, 0.0], abilities).mean
+        model = 0.5 * 0.5 + 0.5 * self.unseen(by_hand, mix @ abilities)
+        found = {name: estimate(by_hand, self.scores, estimator=name, parents=self.parents) for name in MERGE_AWARE}
+        c = self.trust(0.06)
+        assert found["mp-irt"].accuracy == pytest.approx(model)
+        assert found["gmp-irt"].accuracy == pytest.approx(c * 0.75 + (1 - c) * model)
+
+    def test_half_where_errors_are_unknown(self, by_hand):
+        unknown = replace(by_hand, errors={}, provenance={})
+        model = estimate(unknown, self.scores, estimator="p-irt").accuracy
+        assert estimate(unknown, self.scores, estimator="gp-irt").accuracy == pytest.approx((0.75 + model) / 2)
+
+    def test_interval(self, by_hand):
+        found = estimate(by_hand, self.scores, estimator="gmp-irt", parents=self.parents)
+        # Student's t of 9 degrees of freedom: 2.262157.
+        assert found.standard_error == pytest.approx(0.05 * 1.1**0.5)
+        assert found.interval[1] - found.accuracy == pytest.approx(2.262157 * found.standard_error)
+
+    def test_interval_of_fewer_answers(self, by_hand):
+        full = estimate(by_hand, self.scores, estimator="gp-irt")
+        half = estimate(by_hand, {"q0": 1.0}, estimator="gp-irt")
+        # One answer of four items in the place of two: (1 - 1/4) / (1/2 - 1/4) times the variance.
+        assert half.standard_error == pytest.approx(full.standard_error * 3**0.5)
+        assert half.n_scored == 1 and half.n_items == 4
+
+    def test_without_merges_the_error_is_that_of_the_plain_counterpart(self, by_hand):
+        plain = replace(by_hand, errors={"p-irt": 0.1, "gp-irt": 0.08})
+        for name, error in (("mp-irt", 0.1), ("gmp-irt", 0.08)):
+            found = estimate(plain, self.scores, estimator=name, parents=self.parents)
+            assert found.standard_error == pytest.approx(error * 1.1**0.5) and found.method == name
+
+    def test_an_item_beside_the_anchors_stands_for_itself(self, by_hand):
+        # q3 counts a quarter, the anchors share the rest three to one.
+        found = estimate(by_hand, {"q0": 1.0, "q2": 0.0, "q3": 1.0}, estimator="weighted")
+        assert found.accuracy == pytest.approx(0.25 + 0.75 * 0.75)
+
+    def test_no_anchor_at_all_is_a_plain_mean(self, by_hand):
+        assert estimate(by_hand, {"q1": 1.0, "q3": 0.0}, estimator="weighted").accuracy == 0.5
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_order_of_answers_and_items_does_not_matter(name, family, family_calibration):
+    parents = family.models(["p0", "p1", "p2"])
+    scores = on_anchors(family_calibration, row(family, "m9"))
+    found = estimate(family_calibration, scores, estimator=name, parents=parents)
+    shuffled = dict(reversed(scores.items()))
+    assert estimate(family_calibration, shuffled, estimator=name, parents=parents) == found
+
+    order = np.random.default_rng(0).permutation(family_calibration.n_items)
+    ids = tuple(family_calibration.item_ids[j] for j in order)
+    items = family_calibration.items
+    moved = replace(
+        family_calibration,
+        item_ids=ids,
+        items=ItemParameters(items.discrimination[order], items.difficulty[order]),
+        responses=family_calibration.responses.items(ids),
+    )
+    again = estimate(moved, shuffled, estimator=name, parents=parents.items(reversed(ids)))
+    assert again.accuracy == pytest.approx(found.accuracy, abs=1e-9)
+    assert again.interval == pytest.approx(found.interval, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_all_items_scored_is_exactly_the_mean(name, family, family_calibration):
+    answers = row(family, "m9")
+    parents = family.models(["p0", "p1", "p2"])
+    found = estimate(family_calibration, answers, estimator=name, parents=parents)
+    mean = np.mean(list(answers.values()))
+    assert found.accuracy == mean and found.interval == (mean, mean) and found.standard_error == 0
+
+
+@pytest.mark.parametrize("score", [0.0, 1.0])
+@pytest.mark.parametrize("name", ALL)
+def test_all_right_and_all_wrong_stay_finite(name, score, family, family_calibration):
+    parents = family.models(["p0", "p1", "p2"])
+    scores = dict.fromkeys(family_calibration.anchors.item_ids, score)
+    found = estimate(family_calibration, scores, estimator=name, parents=parents)
+    low, high = found.interval
+    assert 0 <= low <= found.accuracy <= high <= 1 and high - low > 0.01
+    assert abs(found.accuracy - score) < 0.5
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_few_answers_widen_the_interval(name, family, family_calibration):
+    parents = family.models(["p0", "p1", "p2"])
+    scores = on_anchors(family_calibration, row(family, "m9"))
+    some = dict(list(scores.items())[::4])
+    full = estimate(family_calibration, scores, estimator=name, parents=parents)
+    few = estimate(family_calibration, some, estimator=name, parents=parents)
+    assert few.n_scored == 10 and few.standard_error > 1.5 * full.standard_error
+
+
+def test_lambdas_are_recovered(family, family_calibration):
+    """A merge's mixed ability predicts its answers as well as the ability fitted to all of them."""
+    from merge3_plugin.estimate.ability import merged_probabilities
+
+    parents = family.models(["p0", "p1", "p2"])
+    answers = row(family, "m9")
+    mixed = merged_probabilities(gather(family_calibration, on_anchors(family_calibration, answers), parents))
+    own = sigmoid(
+        fit_ability(family_calibration.items, list(answers.values())).mean @ family_calibration.items.discrimination.T
+        - family_calibration.items.difficulty
+    )
+    assert np.abs(mixed - own).mean() < 0.06
+
+
+def test_graded_scores_are_kept(calibration, newcomer):
+    halved = {item: 0.5 * score for item, score in on_anchors(calibration, newcomer).items()}
+    full = estimate(calibration, on_anchors(calibration, newcomer), estimator="mean")
+    assert estimate(calibration, halved, estimator="mean").accuracy == pytest.approx(full.accuracy / 2)
+    assert estimate(calibration, halved, estimator="gp-irt").accuracy < 0.75 * full.accuracy
+
+
+class TestBadInput:
+    def test_unknown_item(self, calibration):
+        with pytest.raises(DataError, match="'q999'"):
+            estimate(calibration, {"q999": 1.0})
+
+    @pytest.mark.parametrize("score", [1.2, -0.1, float("nan"), float("inf")])
+    def test_bad_score(self, calibration, score):
+        with pytest.raises(DataError, match=r"\[0, 1\]"):
+            estimate(calibration, {"q0": score})
+
+    def test_no_scores(self, calibration):
+        with pytest.raises(DataError, match="at least one"):
+            estimate(calibration, {})
+
+    @pytest.mark.parametrize("name", MERGE_AWARE)
+    def test_parents_missing(self, calibration, newcomer, name):
+        with pytest.raises(DataError, match="parents"):
+            estimate(calibration, on_anchors(calibration, newcomer), estimator=name)
+
+    def test_parents_of_other_items(self, calibration, newcomer):
+        parents = ResponseMatrix([[1.0, 0.0]], ["p"], ["q0", "q1"])
+        with pytest.raises(DataError, match="298 "):
+            estimate(calibration, on_anchors(calibration, newcomer), estimator="gmp-irt", parents=parents)
+
+    def test_parents_with_holes(self, calibration, newcomer):
+        values = np.ones((2, 300))
+        values[1, :50] = np.nan
+        parents = ResponseMatrix(values, ["whole", "torn"], calibration.item_ids)
+        with pytest.raises(DataError, match="83% from 'torn'"):
+            estimate(calibration, on_anchors(calibration, newcomer), parents=parents)
+        values[1, :50:2] = 1.0
+        nearly = ResponseMatrix(values, ["whole", "torn"], calibration.item_ids)
+        assert estimate(calibration, on_anchors(calibration, newcomer), estimator="mp-irt", parents=nearly).accuracy > 0
+
+    def test_unknown_estimator(self, calibration, newcomer):
+        with pytest.raises(ConfigError, match="did you mean 'gp-irt'"):
+            estimate(calibration, on_anchors(calibration, newcomer), estimator="gpirt")
