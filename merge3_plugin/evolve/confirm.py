@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from merge3_plugin.estimate.paired import PairedDifference, paired_difference
 
 from merge3_plugin.domain import Estimate
 from merge3_plugin.estimate.design import sample_mean
+from merge3_plugin.estimate.paired import PairedDifference, paired_difference
 
 BETTER, NOT_SHOWN, WORSE = "better than the best parent", "not shown to be better than the best parent", "worse"
 

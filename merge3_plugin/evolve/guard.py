@@ -39,9 +39,7 @@ def check_test_sets(config: RunConfig, benchmarks: Mapping[str, Benchmark], *, a
             "a model that was searched on them has no honest score there"
         )
         if not allowed:
-            raise ConfigError(
-                f"{message}; say so if they are not (merge3.split.{name}: train), or pass {EVIL_FLAG}"
-            )
+            raise ConfigError(f"{message}; say so if they are not (merge3.split.{name}: train), or pass {EVIL_FLAG}")
         warnings.append(message)
     return warnings
 
