@@ -353,6 +353,16 @@ def test_reembedding_is_mergekits(source: str, two_vocabularies: list[Path], tmp
     assert merger.config.vocab_size == len(tokens)
 
 
+def test_reembedding_depends_on_who_takes_part(two_vocabularies: list[Path], tmp_path: Path) -> None:
+    base, larger, shuffled = two_vocabularies
+    merger = Merger([str(larger), str(shuffled)], str(base), tokenizer_source=str(larger), random_seed=SEED)
+    for number, (one, other) in enumerate(((base, larger), (base, shuffled), (shuffled, larger))):
+        recipe = models_recipe("slerp", [other], one, t=0.3) | {"tokenizer_source": str(larger)}
+        merger.load_parent(str(one))
+        merger.merge(recipe)
+        assert_same(live(merger), on_disk(recipe, tmp_path / str(number)))
+
+
 def test_a_reembedded_parent_answers_as_before(two_vocabularies: list[Path]) -> None:
     base, larger, shuffled = map(str, two_vocabularies)
     merger = Merger([larger, shuffled], base, tokenizer_source="base")
