@@ -30,9 +30,9 @@ class ManyValues(click.Command):
         many = {flag for option in self.params if getattr(option, "multiple", False) for flag in option.opts}
         spread: list[str] = []
         flag = None
-        for argument in args:
+        for argument, following in zip(args, [*args[1:], "-"], strict=True):
             if argument.startswith("-"):
-                flag = argument if argument in many else None
+                flag = argument if argument in many and not following.startswith("-") else None
                 spread += [argument] if flag is None else []
             else:
                 spread += [argument] if flag is None else [flag, argument]

@@ -77,6 +77,7 @@ def test_several_sources_after_one_flag(command, logs, tmp_path):
         "calibrate", "--from", *folders[:3], "--task", "named", "--anchors", 4, "--out", "n.safetensors"
     )
     assert status == 0 and load_calibration("n.safetensors").responses.n_models == 3
+    assert "'--from' requires an argument" in refused(command("calibrate", "--task", "named", "--out", "x", "--from"))
 
 
 def test_the_same_seed_writes_the_same_file(command, logs):
