@@ -67,14 +67,18 @@ def locked(folder: Path) -> Iterator[None]:
 
     if folder.exists() and not folder.is_dir():
         raise RunError(f"--storage-path {folder}: expected a folder, got a file; name another")
+    lock = FileLock(folder / "run.lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / "run.lock", timeout=0):
-            yield
+        lock.acquire(timeout=0)
     except Timeout:
         raise RunError(f"{folder}: expected a free run folder, another run is using it; wait or name another") from None
-    except PermissionError as error:
-        raise RunError(f"{folder}: expected a writable folder, got: {error}") from None
+    except (PermissionError, NotADirectoryError) as error:
+        raise RunError(f"{folder}: expected a writable folder, got: {error.strerror}; name another") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def check_space(folder: Path, needed: int) -> None:

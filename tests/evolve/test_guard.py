@@ -1,0 +1,88 @@
+from types import SimpleNamespace
+
+import pytest
+from filelock import FileLock
+
+from merge3_plugin.config import parse_config
+from merge3_plugin.errors import ConfigError, RunError
+from merge3_plugin.evolve.guard import chat_template, check_space, check_test_sets, fingerprint, locked
+
+
+def config(**merge3):
+    return parse_config({"genome": {"models": ["a", "b"], "merge_method": "linear"}, "tasks": ["x"], "merge3": merge3})
+
+
+def benchmark(source=None, split=None):
+    return SimpleNamespace(provenance={"source_benchmark": source, "split": split})
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "split"),
+    [
+        ("arc_challenge", None, "test"),
+        ("merge3_arc_ja", "ARC-Challenge", "test"),
+        ("tinyArc", None, "validation"),
+        ("mgsm_direct_ja", None, None),
+        ("hellaswag", None, "validation"),
+        ("my_copy", "GSM8K", "test[:100]"),
+    ],
+)
+def test_a_public_test_set_is_refused_unless_the_flag_says_so(name, source, split):
+    benchmarks = {name: benchmark(source, split)}
+    with pytest.raises(ConfigError, match=f"task {name}.*--i-understand-the-depths"):
+        check_test_sets(config(), benchmarks, allowed=False)
+    assert len(check_test_sets(config(), benchmarks, allowed=True)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "split"),
+    [("my_task", None, "test"), ("gsm8k_train", None, "test"), ("arc_easy", None, "train"), ("tiny_sum", None, "test")],
+)
+def test_own_tasks_and_training_splits_pass(name, source, split):
+    assert check_test_sets(config(), {name: benchmark(source, split)}, allowed=False) == []
+
+
+def test_the_config_may_say_which_split_it_is():
+    said = SimpleNamespace(merge3=SimpleNamespace(split={"merge3_arc_ja": "train"}))
+    assert check_test_sets(said, {"merge3_arc_ja": benchmark("ARC", "test")}, allowed=False) == []
+
+
+@pytest.mark.parametrize(
+    ("templates", "on", "word"),
+    [
+        ({"a": "T", "b": "T"}, True, "same"),
+        ({"a": "T", "b": "U"}, False, "differ"),
+        ({"a": "T", "b": None}, False, "b has none"),
+    ],
+)
+def test_the_chat_template_follows_the_parents_unless_written(templates, on, word):
+    used, reason = chat_template(config(), templates)
+    assert used is on and word in reason
+    for written in (True, False):
+        raw = {"genome": {"models": ["a", "b"], "merge_method": "linear"}, "tasks": ["x"]}
+        assert chat_template(parse_config({**raw, "apply_chat_template": written}), templates) == (written, None)
+
+
+def test_one_run_a_folder(tmp_path):
+    with locked(tmp_path / "new"), pytest.raises(RunError, match="another run"), locked(tmp_path / "new"):
+        pass
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="got a file"), locked(tmp_path / "file"):
+        pass
+    with pytest.raises(RunError, match="expected a writable folder"), locked(tmp_path / "file" / "below"):
+        pass
+    assert FileLock(tmp_path / "new" / "run.lock").acquire(timeout=0)
+
+
+def test_space_is_checked_against_the_disk(tmp_path):
+    check_space(tmp_path, 1)
+    with pytest.raises(RunError, match="GB free"):
+        check_space(tmp_path, 10**18)
+
+
+def test_a_model_is_known_again_and_a_changed_one_is_not(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"a" * 3_000_000)
+    before = fingerprint(str(tmp_path))
+    assert fingerprint(str(tmp_path)) == before
+    (tmp_path / "model.safetensors").write_bytes(b"a" * 2_999_999 + b"b")
+    assert fingerprint(str(tmp_path)) != before
