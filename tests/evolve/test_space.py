@@ -240,6 +240,9 @@ def test_upstreams_slerp_merges_the_top_two_by_softmax(tiny_models: list[Path]) 
     exponents = np.exp([0.9, 0.4])
     assert recipe["slices"][0]["parameters"]["t"] == pytest.approx(exponents[1] / exponents.sum(), abs=1e-15)
     assert recipe["slices"][1]["parameters"]["t"] == 0.5
+    # A parent, even its zero weights: nothing at all of the other.
+    parent = searched.decode(searched.known_points()[f"parent:{second}"])
+    assert [slice_["parameters"]["t"] for slice_ in parent["slices"]] == [0.0, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -306,6 +309,16 @@ def test_the_config_fixes_and_bounds_parameters(tiny_models: list[Path], merger:
     tolerance = space("karcher", tiny_models, bounds={"tol": (1e-6, 1e-2)})
     assert tolerance.names == ("tol",)
     assert tolerance.decode(tolerance.x0)["slices"][0]["parameters"] == {"tol": 1e-5}
+
+
+@pytest.mark.parametrize("variant", ["plain", "smooth"])
+def test_dellas_epsilon_always_leaves_room_beside_the_density(
+    variant: str, tiny_models: list[Path], merger: Merger
+) -> None:
+    searched = space("della", tiny_models, variant)
+    rng = np.random.default_rng(3)
+    for spread in np.linspace(0, 2, 20):
+        merger.merge(searched.decode(searched.random(rng) + spread * rng.normal(size=searched.dimension)))
 
 
 def test_random_points_lie_inside_the_bounds_and_follow_the_generator(tiny_models: list[Path]) -> None:
