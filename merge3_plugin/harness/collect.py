@@ -75,7 +75,7 @@ def check_models(models: Sequence[str], settings: EvaluationSettings) -> dict[st
     return fingerprints
 
 
-def expected_record(benchmark: Benchmark, fingerprint: str, settings: EvaluationSettings) -> dict[str, Any]:
+def expected_record(benchmark: Benchmark, model: str, fingerprint: str, settings: EvaluationSettings) -> dict[str, Any]:
     """What the logs of this model on this benchmark under these settings say of themselves."""
     import lm_eval
 
@@ -85,7 +85,7 @@ def expected_record(benchmark: Benchmark, fingerprint: str, settings: Evaluation
         "leaves": list(leaves),
         "items": _digest([benchmark.item_ids, benchmark.item_hashes]),
         "tasks": _digest({name: leaf.dump_config() for name, leaf in leaves.items()}),
-        "model": fingerprint,
+        "model": [model, fingerprint],
         "settings": {name: value for name, value in asdict(settings).items() if name != "device"},
         "lm_eval": lm_eval.__version__,
     }
@@ -120,7 +120,7 @@ def collect_logs(benchmark: Benchmark, models: Sequence[str], folder: Path, sett
         raise RunError(f"{folder}: expected a folder for the logs, got: {error.strerror}; name another one") from None
     logs, seconds = [], []
     for number, model in enumerate(models, start=1):
-        record = expected_record(benchmark, fingerprints[model], settings)
+        record = expected_record(benchmark, model, fingerprints[model], settings)
         found = find_complete(folder, record)
         where = f"model {number} of {len(models)}, {model}"
         if found:

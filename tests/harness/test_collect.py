@@ -5,8 +5,9 @@ import shutil
 
 import numpy as np
 import pytest
+from transformers import AutoModelForCausalLM
 
-from merge3_plugin.errors import ModelError, RunError
+from merge3_plugin.errors import DataError, ModelError, RunError
 from merge3_plugin.extract.responses import read_responses
 from merge3_plugin.harness import collect
 from merge3_plugin.harness.benchmark import load_benchmarks
@@ -83,6 +84,33 @@ def test_limited_runs_say_so(benchmark_of, tiny_models, tmp_path):
     limited = EvaluationSettings(dtype="float32", device="cpu", batch_size=16, limit=5)
     read = read_responses(collect_logs(benchmark_of("named"), [str(tiny_models[0])], tmp_path, limited), "named")
     assert read.matrix.n_items == 5 and "5 of the task's 20 items" in read.notes[0]
+
+
+def test_a_chat_template_is_named_as_the_scorer_names_it(benchmark_of, tmp_path):
+    from merge3_plugin.harness.scoring import Scorer
+    from merge3_plugin.testing import TINY_CHAT_TEMPLATE, make_tiny_llama, make_tiny_tokenizer
+
+    tokenizer = make_tiny_tokenizer(chat_template=TINY_CHAT_TEMPLATE)
+    model = make_tiny_llama(tmp_path / "chat", 1, tokenizer=tokenizer)
+    benchmark = benchmark_of("named")
+    with_template = EvaluationSettings(dtype="float32", device="cpu", batch_size=16, apply_chat_template=True)
+    plain, chat = (
+        read_responses(collect_logs(benchmark, [str(model)], tmp_path / name, settings), "named")
+        for name, settings in (("plain", SETTINGS), ("templated", with_template))
+    )
+    assert plain.provenance["chat_template"] is None and chat.provenance["chat_template"] is not None
+    live = AutoModelForCausalLM.from_pretrained(model, dtype="float32")
+    for template, read in ((False, plain), (True, chat)):
+        asking = {"apply_chat_template": template, "fewshot_as_multiturn": template}
+        scorer = Scorer({"named": benchmark}, live, tokenizer, batch_size=16, **asking)
+        assert scorer.provenance("named")["chat_template"] == read.provenance["chat_template"]
+        assert scorer.score("named", read.matrix.item_ids) == dict(
+            zip(read.matrix.item_ids, read.matrix.values[0], strict=True)
+        )
+    twin = shutil.copytree(model, tmp_path / "twin")  # of equal files, yet a model of its own
+    other = collect_logs(benchmark, [str(twin)], tmp_path / "plain", SETTINGS)
+    with pytest.raises(DataError, match="expected one chat template in all logs"):
+        read_responses([tmp_path / "templated", *other], "named")
 
 
 def test_missing_and_unreadable_models(benchmark_of, tiny_models, tmp_path):
