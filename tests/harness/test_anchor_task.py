@@ -113,10 +113,10 @@ def test_data_parallel_ranks_give_the_single_process_result(make_manager, evalua
     from lm_eval import evaluator
     from lm_eval.models.huggingface import HFLM
 
+    sent: list[Any] = []
+
     class Rank(HFLM):
         """One of two processes; what rank 1 sends is handed to rank 0."""
-
-        sent: list[Any] = []
 
         def barrier(self):
             pass
@@ -126,9 +126,9 @@ def test_data_parallel_ranks_give_the_single_process_result(make_manager, evalua
 
         def gather_object(self, obj, dst=0):
             if self.rank == 1:
-                self.sent.append(obj)
+                sent.append(obj)
                 return None
-            return [obj, self.sent.pop(0)]
+            return [obj, sent.pop(0)]
 
     results = {}
     for rank in (1, 0):

@@ -27,24 +27,16 @@ def lm_eval(model: Path, home: Path, metadata: dict[str, Any], *flags: str) -> s
     )  # fmt: skip
 
 
-def arc_file(path: Path, n: int, seed: int) -> list[dict[str, Any]]:
+def write_arc(path: Path, n: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    rows = [
-        {
-            "_id": f"q{i}",
-            "prompt": f"{i}と{rng.integers(99)}は",
-            "choices": list("一二三四"),
-            "label": int(rng.integers(4)),
-        }
-        for i in range(n)
-    ]
+    choices, labels = list("一二三四"), rng.integers(4, size=n).tolist()
+    rows = [{"_id": f"q{i}", "prompt": f"{i}は", "choices": choices, "label": labels[i]} for i in range(n)]
     path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
-    return rows
 
 
 def test_the_table_holds_the_estimate_and_its_error(model_folder, tmp_path):
     for language in ("ja", "en"):
-        arc_file(tmp_path / f"{language}.jsonl", 40, 0)
+        write_arc(tmp_path / f"{language}.jsonl", 40, 0)
     answers = np.random.default_rng(1).integers(0, 2, (6, 40)).astype(float)
     made = calibrate(ResponseMatrix(answers, range(6), [f"q{i}" for i in range(40)]), 10, seed=0)
     (tmp_path / "calibrations").mkdir()
@@ -70,7 +62,7 @@ def test_the_table_holds_the_estimate_and_its_error(model_folder, tmp_path):
 
 
 def test_a_mistake_is_one_line_and_exit_status_2(model_folder, tmp_path):
-    arc_file(tmp_path / "ja.jsonl", 5, 0)
+    write_arc(tmp_path / "ja.jsonl", 5, 0)
     metadata = {"merge3": {"tasks": {"merge3_arc_jp": {"data": "ja.jsonl"}, "merge3_arc_ja": {"data": "ja.jsonl"}}}}
     run = lm_eval(model_folder, tmp_path, metadata, "--tasks", "merge3_arc_ja")
     assert run.returncode == 2
