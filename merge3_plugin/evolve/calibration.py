@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from merge3_plugin.domain import Calibration, ResponseMatrix
 from merge3_plugin.harness.benchmark import Benchmark
 from merge3_plugin.harness.calibrations import check_items, check_settings
 from merge3_plugin.harness.scoring import Scorer
+
+log = logging.getLogger(__name__)
 
 AUTO = "auto"
 
@@ -52,8 +55,15 @@ def _from_logs(source: LogsConfig, benchmark: Benchmark, config: RunConfig) -> C
 
     items = benchmark.items
     read = read_responses(
-        source.logs, benchmark.name, metric=items.metric, filter_name=items.filter, id_field=config.merge3.id_field
+        source.logs,
+        benchmark.name,
+        metric=items.metric,
+        filter_name=items.filter,
+        id_field=config.merge3.id_field,
+        base=list(items.leaves),
     )
+    for note in read.notes:
+        log.warning("merge3.calibration: %s", note)
     calibration = build_calibration(read.matrix, config.merge3.anchors, seed=config.merge3.seed)
     return replace(calibration, item_hashes=read.item_hashes, provenance={**read.provenance, **calibration.provenance})
 
