@@ -12,7 +12,8 @@ from merge3_plugin.domain import Estimate
 from merge3_plugin.estimate.design import sample_mean
 from merge3_plugin.estimate.paired import PairedDifference, paired_difference
 
-BETTER, NOT_SHOWN, WORSE = "better than the best parent", "not shown to be better than the best parent", "worse"
+BETTER, WORSE = "better than the best parent", "worse than the best parent"
+NOT_SHOWN = "not shown to be better than the best parent"
 
 
 @dataclass(frozen=True)

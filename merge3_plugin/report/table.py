@@ -1,58 +1,64 @@
-"""A finished run as one table for the terminal."""
+"""A run as one table for the terminal."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+Z = 1.96
+
 
 def render(summary: Mapping[str, Any]) -> str:
-    """The table of ``summary.json``: a row for each model, for each task the estimate and the held-out accuracy."""
-    tasks = list(summary["tasks"])
+    """The content of ``summary.json`` for people: for each model its estimate and its held-out accuracy, by task."""
     parts = [_populations(summary["tasks"])]
     if summary["models"]:
-        header = ["model"] + [f"{task} {column}" for task in tasks for column in ("estimate", "held out")]
-        rows = [_row(model, tasks) for model in summary["models"]]
-        parts.append(_aligned([[*header, "overall held out"], *rows]))
-    parts.append("\n".join([*_verdict(summary), *_cost(summary)]))
+        parts.append(_models(summary))
+    parts.append("\n".join([*_verdict(summary), *_cost(summary["cost"])]))
     return "\n\n".join(parts) + "\n"
 
 
 def _populations(tasks: Mapping[str, Any]) -> str:
-    lines = []
+    lines = ["Accuracy in percent, with 95 % intervals. The two rows of a model are about different items:"]
     for name, task in tasks.items():
         lines.append(
-            f"{name}: estimates are of the accuracy on {task['search_items']:,} search items, from {task['anchors']} "
-            f"anchors; held-out figures are of {task['held_out_items']:,} other items"
+            f"  {name}: estimates are of {task['search_items']:,} search items, made from {task['anchors']} anchors; "
+            f"held-out figures of {task['held_out_items']:,} others"
         )
-    return "\n".join([*lines, "Percent, with 95 % intervals."])
+    return "\n".join(lines)
 
 
-def _row(model: Mapping[str, Any], tasks: Sequence[str]) -> list[str]:
-    cells = [model["label"]]
-    for task in tasks:
-        cells += [_percent(model["estimated"].get(task)), _percent(model["held_out"].get(task))]
-    return [*cells, f"{100 * model['held_out_overall']:.1f}"]
-
-
-def _percent(estimate: Mapping[str, Any] | None) -> str:
-    if estimate is None:
-        return "-"
-    low, high = estimate["interval"]
-    if low == high:
-        return f"{100 * estimate['accuracy']:.1f} (all items)"
-    return f"{100 * estimate['accuracy']:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
+def _models(summary: Mapping[str, Any]) -> str:
+    weights = {name: task["weight"] for name, task in summary["tasks"].items()}
+    rows = [["model", "", *weights, *(["overall"] if len(weights) > 1 else [])]]
+    for model in summary["models"]:
+        name = model["label"]
+        for kind, figures in (("estimate", model["estimated"]), ("held out", model["held_out"])):
+            if figures:
+                rows.append([name, kind, *_cells(figures, weights)])
+                name = ""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
-        "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
+        "  ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))
         for row in rows
     ]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+    return "\n".join([lines[0].rstrip(), "-" * len(lines[0]), *lines[1:]])
+
+
+def _cells(figures: Mapping[str, Mapping[str, Any]], weights: Mapping[str, float]) -> list[str]:
+    cells = [_percent(figures[task]["accuracy"], *figures[task]["interval"]) for task in weights]
+    if len(weights) > 1:
+        shares = {task: weight / sum(map(abs, weights.values())) for task, weight in weights.items()}
+        overall = sum(shares[task] * figures[task]["accuracy"] for task in weights)
+        error = math.sqrt(sum((shares[task] * figures[task]["standard_error"]) ** 2 for task in weights))
+        cells.append(_percent(overall, overall - Z * error, overall + Z * error))
+    return cells
+
+
+def _percent(accuracy: float, low: float, high: float) -> str:
+    if low == high:
+        return f"{100 * accuracy:.1f} (all items)"
+    return f"{100 * accuracy:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def _verdict(summary: Mapping[str, Any]) -> list[str]:
@@ -61,8 +67,8 @@ def _verdict(summary: Mapping[str, Any]) -> list[str]:
         return [f"The search ended: {summary['search_ended']}. Nothing is confirmed yet; the same command goes on."]
     lines = [
         f"The search ended: {summary['search_ended']}.",
-        f"{verdict['winner']} is {verdict['text']} ({verdict['best_parent']}): "
-        f"{_points(verdict['against_best_parent'])} on the same held-out items.",
+        f"{verdict['winner']} is {verdict['text']}, {verdict['best_parent']}: "
+        f"{_points(verdict['against_best_parent'])}, paired on the held-out items.",
     ]
     if verdict["against_uniform"] is not None:
         lines.append(f"Against the uniform merge: {_points(verdict['against_uniform'])}.")
@@ -74,12 +80,13 @@ def _points(difference: Mapping[str, Any]) -> str:
     return f"{100 * difference['difference']:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
-def _cost(summary: Mapping[str, Any]) -> list[str]:
-    cost = summary["cost"]
+def _cost(cost: Mapping[str, Any]) -> list[str]:
     phases = ", ".join(f"{name} {row['items']:,}" for name, row in cost["by_phase"].items())
-    share = cost["full_search_items"] / max(1, cost["search_items"])
-    return [
-        f"Items scored: {cost['items']:,} ({phases}).",
-        f"The search scored {cost['search_items']:,} items for {cost['candidates']} candidates; "
-        f"on every search item they would have cost {cost['full_search_items']:,} ({share:.0f} times as many).",
-    ]
+    lines = [f"Items scored: {cost['items']:,} ({phases})."]
+    if cost["full_search_items"]:
+        share = 100 * cost["search_items"] / cost["full_search_items"]
+        lines.append(
+            f"The search scored {cost['search_items']:,} items for {cost['candidates']} candidates: {share:.1f} % of the "
+            f"{cost['full_search_items']:,} that every search item would have cost."
+        )
+    return lines
