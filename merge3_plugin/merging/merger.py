@@ -51,8 +51,8 @@ class Merger:
         allow_crimes: bool = False,
         cache_dir: str | Path | None = None,
     ) -> None:
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if not 0 <= random_seed < 2**32:
+            raise ConfigError(f"seed: expected 0 to {2**32 - 1}, as mergekit takes it, got {random_seed}")
         options = MergeOptions(
             trust_remote_code=trust_remote_code,
             allow_crimes=allow_crimes,
@@ -61,7 +61,7 @@ class Merger:
         )
         base = _canonical(base_model) if base_model else None
         names = list(dict.fromkeys([*map(_canonical, models), *([base] if base else [])]))
-        self.device = torch.device(device)
+        self.device = _device(device)
         self.random_seed = random_seed
         self.flags = _flags(options, self.device, lora=any("+" in name for name in names))
         self._family = load_family(names, base, dtype=dtype, options=options)
@@ -240,6 +240,17 @@ def _canonical(name: str) -> str:
         return str(ModelReference.parse(name))
     except (RuntimeError, ValueError) as error:
         raise ModelError(f"model {name!r}: expected a folder or hub id, got: {one_line(error)}") from None
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(f"device: expected auto, cpu or one that is here, got {name!r}: {one_line(error)}") from None
+    return device
 
 
 def _flags(options: MergeOptions, device: torch.device, *, lora: bool) -> tuple[str, ...]:

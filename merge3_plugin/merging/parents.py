@@ -16,7 +16,7 @@ from mergekit.io.tasks import LoaderCache, LoadTensor
 from mergekit.options import MergeOptions
 from safetensors import SafetensorError
 
-from merge3_plugin.errors import ModelError, nearest
+from merge3_plugin.errors import ConfigError, ModelError, nearest
 
 _HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 _DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -59,11 +59,11 @@ class Family:
 def load_family(names: Sequence[str], base: str | None, *, dtype: str, options: MergeOptions) -> Family:
     """Find, check and load the parents ``names`` (the base among them), memory-mapped where ``dtype`` is their own.
 
-    ``dtype`` is ``auto`` (the parents' own, promoted where they differ) or a torch name. Raises ModelError for a model
-    that is missing, unreadable or pickled, and for a different architecture, number of layers, tensor or shape.
+    ``dtype`` is ``auto`` (the parents' own, promoted where they differ) or a torch name, else ConfigError. Raises
+    ModelError for a model that is missing, unreadable or pickled, or of another architecture, depth or shape.
     """
     if dtype != "auto" and dtype not in _DTYPES:
-        raise ModelError(f"dtype: expected auto or one of {', '.join(_DTYPES)}, got {dtype!r}")
+        raise ConfigError(f"dtype: expected auto or one of {', '.join(_DTYPES)}, got {dtype!r}")
     LoaderCache().setup(options)
     refs = {name: find_model(name, options) for name in names}
     configs = {name: _read_config(name, ref, options) for name, ref in refs.items()}

@@ -99,6 +99,30 @@ def test_every_gene_changes_the_weights(method: str, variant: str, tiny_models: 
         assert differs(reference, merged(merger, searched.decode(moved))), name
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_recipes_of_the_space_merge_as_in_mergekit(
+    method: str, tiny_models: list[Path], merger: Merger, tmp_path: Path
+) -> None:
+    from mergekit.config import MergeConfiguration
+    from mergekit.merge import run_merge
+    from mergekit.options import MergeOptions
+
+    # linear has no use for a base, and mergekit-evolve's slerp takes it from the two; both may be given one all the same
+    given = {"linear": {"base_model": str(tiny_models[0])}, "slerp": {"base_model": str(tiny_models[1])}}
+    searched = SearchSpace(
+        genome(method, tiny_models, layer_granularity=1, **given.get(method, {})), 2, dtype="float32"
+    )
+    recipe = searched.decode(searched.random(np.random.default_rng(4)))
+    run_merge(
+        MergeConfiguration.model_validate(recipe),
+        str(tmp_path),
+        MergeOptions(random_seed=merger.random_seed, quiet=True, write_model_card=False),
+    )
+    expected = load_file(tmp_path / "model.safetensors")
+    assert not differs(expected, merged(merger, recipe))
+    assert differs(expected, load_file(tiny_models[1] / "model.safetensors"))
+
+
 @pytest.mark.parametrize(("method", "variant"), CASES)
 def test_encode_is_the_exact_inverse(method: str, variant: str, tiny_models: list[Path]) -> None:
     searched = space(method, tiny_models, variant)

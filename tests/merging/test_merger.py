@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from mergekit.config import MergeConfiguration
 from mergekit.merge import run_merge
 from mergekit.options import MergeOptions
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from merge3_plugin.errors import ConfigError, ModelError, RunError
+from merge3_plugin.errors import ConfigError, Merge3Error, ModelError, RunError
 from merge3_plugin.merging import MergeFailed
 from merge3_plugin.merging.merger import Merger
 from merge3_plugin.testing import TINY_ALPHABET, make_tiny_family, make_tiny_llama, make_tiny_tokenizer
@@ -188,6 +189,47 @@ def test_half_precision(method: str, dtype: str, tiny_models: list[Path], tmp_pa
     merger.merge(recipe)
     assert merger.dtype_name == dtype
     assert_same(live(merger), on_disk(recipe, tmp_path))
+
+
+@pytest.mark.parametrize("family", ["Qwen2", "Mixtral", "OPT"])
+def test_other_architectures(family: str, tmp_path: Path) -> None:
+    """Tied embeddings, experts, and one whose tensors mergekit has to infer."""
+    sizes: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    if family == "OPT":
+        sizes |= {"ffn_dim": 32, "word_embed_proj_dim": 16, "max_position_embeddings": 64}
+    else:
+        sizes |= {"intermediate_size": 32, "num_key_value_heads": 2, "tie_word_embeddings": family == "Qwen2"}
+    tokenizer = make_tiny_tokenizer()
+    config = getattr(transformers, f"{family}Config")(vocab_size=len(tokenizer), **sizes)
+    folders = [tmp_path / name for name in ("base", "one", "two")]
+    with torch.random.fork_rng(devices=[]):
+        for seed, folder in enumerate(folders):
+            torch.manual_seed(seed)
+            AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+    base, *models = folders
+    merger = Merger(list(map(str, models)), str(base), random_seed=SEED)
+    recipe = models_recipe("dare_ties", models, base, weight=[0.5, 0.4], density=[0.5, 0.6])
+    merger.merge(recipe)
+    merger.save(tmp_path / "saved")
+    expected = on_disk(recipe, tmp_path / "merged")
+    saved = load_file(tmp_path / "saved" / "model.safetensors")
+    assert set(saved) == set(expected)
+    assert_same(saved, expected)
+    ids = tokenizer("1+2=", return_tensors="pt").input_ids
+    with torch.no_grad():
+        loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+        assert torch.equal(merger.model(ids).logits, loaded(ids).logits)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [({"device": "tpu7"}, "device: "), ({"random_seed": 2**32}, "seed: "), ({"dtype": "int8"}, "dtype")],
+)
+def test_settings_that_cannot_be(setting: dict[str, Any], message: str, tiny_models: list[Path]) -> None:
+    with pytest.raises(Merge3Error, match=message) as error:
+        Merger([str(tiny_models[1])], str(tiny_models[0]), **setting)
+    assert "\n" not in str(error.value)
 
 
 def test_dtype_auto_is_the_parents_own(tmp_path: Path) -> None:
