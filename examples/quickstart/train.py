@@ -1,0 +1,210 @@
+"""Train the quickstart's models from nothing: a base on easy operations, and from it a specialist of each skill."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import world
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+PAD, END, UNKNOWN = "<pad>", "<end>", "<unknown>"
+THREADS = 2  # the same numbers on any machine with two cores
+SPECIAL = (PAD, END, UNKNOWN)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that the models depend on, besides this code."""
+
+    seed: int = 0
+    hidden_size: int = 96
+    layers: int = 4
+    heads: int = 4
+    batch_size: int = 128
+    base_steps: int = 400
+    base_rate: float = 2e-3
+    skill_steps: int = 250
+    skill_rate: float = 1e-3
+    replay: float = 0.3  # share of a specialist's batches that repeats the base's training
+    evaluation_items: int = 3200  # of each skill
+    training_items: int = 8000  # of each operation
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a word of the world."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = {word: index for index, word in enumerate([*SPECIAL, *world.vocabulary()])}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token=UNKNOWN))
+    # Nothing stands between "答え:" and the choice that follows it.
+    after_colon = pre_tokenizers.Split(Regex(r"\S+?:"), behavior="isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([after_colon, pre_tokenizers.WhitespaceSplit()])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=PAD, eos_token=END, unk_token=UNKNOWN)
+
+
+def make_model(settings: Settings, vocabulary: int) -> LlamaForCausalLM:
+    """A Llama of about half a million parameters with seeded random weights."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=settings.hidden_size,
+        intermediate_size=settings.hidden_size * 8 // 3,
+        num_hidden_layers=settings.layers,
+        num_attention_heads=settings.heads,
+        max_position_embeddings=64,
+        tie_word_embeddings=False,
+        pad_token_id=SPECIAL.index(PAD),
+        bos_token_id=None,
+        eos_token_id=SPECIAL.index(END),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        return LlamaForCausalLM(config)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Token ids (n, longest), right-padded; the place of each last token (n,); the answers' token ids (n,)."""
+
+    tokens: torch.Tensor
+    last: torch.Tensor
+    answers: torch.Tensor
+
+
+def encode(items: list[world.Item], tokenizer: PreTrainedTokenizerFast) -> Examples:
+    import torch
+
+    texts = tokenizer(
+        [item.text for item in items],
+        padding="max_length",
+        max_length=world.LONGEST,
+        padding_side="right",
+        return_tensors="pt",
+    )
+    answers = tokenizer.convert_tokens_to_ids([item.answer for item in items])
+    return Examples(texts["input_ids"], texts["attention_mask"].sum(dim=1) - 1, torch.tensor(answers))
+
+
+def fit(
+    model: LlamaForCausalLM,
+    mixture: Mapping[str, float],
+    examples: Mapping[str, Examples],
+    steps: int,
+    rate: float,
+    *,
+    batch_size: int,
+    seed: int,
+) -> float:
+    """Train on the answers to a ``mixture`` (operation -> share) in place; returns the last batch's loss."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1.0, (step + 1) / 20) * max(0.02, 1 - step / steps)
+    )
+    shares = torch.tensor(list(mixture.values()))
+    model.train()
+    for _ in range(steps):
+        counts = torch.multinomial(shares, batch_size, replacement=True, generator=generator).bincount(
+            minlength=len(shares)
+        )
+        batch = [_sample(examples[name], int(count), generator) for name, count in zip(mixture, counts, strict=True)]
+        tokens, last, answers = (torch.cat(parts) for parts in zip(*batch, strict=True))
+        hidden = model.model(input_ids=tokens, use_cache=False).last_hidden_state
+        logits = model.lm_head(hidden[torch.arange(len(last)), last])
+        loss = torch.nn.functional.cross_entropy(logits, answers)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    model.eval()
+    return loss.item()
+
+
+def _sample(examples: Examples, count: int, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
+    import torch
+
+    rows = torch.randint(len(examples.last), (count,), generator=generator)
+    return examples.tokens[rows], examples.last[rows], examples.answers[rows]
+
+
+def prepare(out: Path, settings: Settings) -> None:
+    """Write the items to ``out``/data and the models to ``out``/models, unless those of these settings are there."""
+    done = out / "models" / "settings.json"
+    wanted = {"settings": asdict(settings), "code": _code()}
+    if done.exists() and json.loads(done.read_text(encoding="utf-8")) == wanted:
+        return
+    done.unlink(missing_ok=True)
+    for folder in ("data", "models"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    write_data(out / "data", settings)
+    train(out / "models", settings)
+    done.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+
+
+def _code() -> str:
+    """Hash of what makes items and models, so that a change of it trains anew."""
+    return hashlib.sha256(b"".join(Path(module).read_bytes() for module in (__file__, world.__file__))).hexdigest()
+
+
+def write_data(folder: Path, settings: Settings) -> None:
+    """The evaluation items of each skill, and of all three together, as files of the fields of ``merge3_arc_ja``."""
+    everything = []
+    for skill in world.SKILLS:
+        drawn = islice(world.items(skill, settings.seed), settings.evaluation_items)
+        named = [(f"{skill}-{number:04d}", item) for number, item in enumerate(drawn)]
+        world.write_items(folder / f"{skill}.jsonl", named)
+        everything += named
+    world.write_items(folder / "all.jsonl", everything)
+
+
+def training_items(operation: str, settings: Settings) -> list[world.Item]:
+    """What is drawn after the evaluation items, so none of those."""
+    first = settings.evaluation_items
+    return list(islice(world.items(operation, settings.seed), first, first + settings.training_items))
+
+
+def train(folder: Path, settings: Settings) -> None:
+    """Train and save the base and, each from the base, the specialists."""
+    import torch
+
+    torch.set_num_threads(THREADS)
+    tokenizer = make_tokenizer()
+    model = make_model(settings, len(tokenizer))
+    examples = {name: encode(training_items(name, settings), tokenizer) for name in world.OPERATIONS}
+    base = None
+    for number, name in enumerate(["base", *world.SKILLS]):
+        if base is not None:
+            model.load_state_dict(base)
+        steps = settings.base_steps if base is None else settings.skill_steps
+        rate = settings.base_rate if base is None else settings.skill_rate
+        started = time.monotonic()
+        loss = fit(
+            model, mixture(name, settings), examples, steps, rate,
+            batch_size=settings.batch_size, seed=settings.seed * 100 + number,
+        )  # fmt: skip
+        print(f"trained {name}: {steps} steps, loss {loss:.3f}, {time.monotonic() - started:.0f} s", flush=True)
+        base = base or {key: value.clone() for key, value in model.state_dict().items()}
+        model.save_pretrained(folder / name)
+        tokenizer.save_pretrained(folder / name)
+
+
+def mixture(model: str, settings: Settings) -> dict[str, float]:
+    """The share of each operation in the training of the base, or of the specialist of a skill."""
+    base = 1.0 if model == "base" else settings.replay
+    shares = {name: base / len(world.PRETRAINING) for name in world.PRETRAINING}
+    return shares if model == "base" else {**shares, model: 1 - settings.replay}
