@@ -107,7 +107,7 @@ def test_recipes_of_the_space_merge_as_in_mergekit(
     from mergekit.merge import run_merge
     from mergekit.options import MergeOptions
 
-    # linear has no use for a base, and mergekit-evolve's slerp takes it from the two; both may be given one all the same
+    # linear has no use for a base, and slerp takes it from the two it merges; both may be given one all the same
     given = {"linear": {"base_model": str(tiny_models[0])}, "slerp": {"base_model": str(tiny_models[1])}}
     searched = SearchSpace(
         genome(method, tiny_models, layer_granularity=1, **given.get(method, {})), 2, dtype="float32"
