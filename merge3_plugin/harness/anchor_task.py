@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
+import math
 import random
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -202,6 +203,10 @@ class AnchorTask(Task):
         """(item id, score) under every metric: each aggregation needs all pairs, in whatever order ranks give them."""
         if self.items.metric == "bypass":  # lm_eval --predict_only
             return self.items.leaf(doc).process_results(doc, results)
+        if self.OUTPUT_TYPE != "generate_until" and not all(math.isfinite(result[0]) for result in results):
+            raise DataError(
+                f"task {self.task_name!r}, item {doc.item_id!r}: expected finite log-likelihoods of the model"
+            )
         scored = (doc.item_id, self.items.score(doc, results))
         return dict.fromkeys(_METRICS, scored)
 

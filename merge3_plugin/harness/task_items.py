@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 from merge3_plugin.errors import ConfigError, DataError, nearest
 from merge3_plugin.extract.items import content_hash, item_ids
@@ -70,10 +70,30 @@ class TaskItems:
         """Content hash of each item's document."""
         return tuple(content_hash(document) for document in self.documents.values())
 
-    @property
+    @cached_property
     def per_item(self) -> bool:
-        """Whether the metric is a mean of scores of single items; lm-eval aggregates all other metrics as a whole."""
-        return all(_is_mean(leaf.aggregation()[self.metric]) for leaf in self.leaves.values())
+        """Whether the metric is a mean of scores in [0, 1] of single items, and so can be estimated from some of them.
+
+        lm-eval does not say which range a metric has, so one answer is tried: the target's own text, or choices of
+        ever smaller likelihood.
+        """
+        leaf = next(iter(self.leaves.values()))
+        if not all(_is_mean(leaf.aggregation()[self.metric]) for leaf in self.leaves.values()):
+            return False
+        if getattr(leaf, "UNSAFE_CODE", False):
+            return True
+        item, document = next(iter(self.documents.items()))
+        requests = self.requests({item: 0})[item]
+        for place, request in enumerate(requests):
+            generated = request.request_type == "generate_until"
+            answer = str(leaf.doc_to_target(document)) if generated else (-1.0 - 3 * place, False)
+            request.resps = [answer] * (request.repeats or 1)
+        try:
+            self.apply_filter(requests)
+            values = leaf.process_results(document, [request.filtered_resps["none"] for request in requests])
+        except (TypeError, ValueError, LookupError, AttributeError):  # a task's own scoring that expects other answers
+            return True
+        return _score(values.get(self.metric)) is not None
 
     def requests(
         self,
@@ -95,6 +115,8 @@ class TaskItems:
         for item_id, document in self.documents.items():
             leaf = self.leaf(document)
             shots = leaf.config.num_fewshot or 0
+            if len(built) == len(wanted):
+                break
             if item_id not in wanted and not shots:
                 continue
             context = leaf.fewshot_context(
@@ -132,15 +154,11 @@ class TaskItems:
     def score(self, document: Document, responses: Sequence[Any]) -> float:
         """The metric of one item from its filtered responses. DataError if it is not a number in [0, 1]."""
         values = self.leaf(document).process_results(document, responses)
-        value = values.get(self.metric)
-        try:
-            score = float(value)
-        except (TypeError, ValueError):
-            score = float("nan")
-        if not 0.0 <= score <= 1.0:
+        score = _score(values.get(self.metric))
+        if score is None:
             raise DataError(
                 f"task {self.name!r}, item {document.item_id!r}: expected a score in [0, 1] from metric "
-                f"{self.metric!r}, got {value!r}; choose a metric that scores single items"
+                f"{self.metric!r}, got {values.get(self.metric)!r}; choose a metric that scores single items"
             )
         return score
 
@@ -173,6 +191,11 @@ def _metric_and_filter(name: str, leaves: Mapping[str, Task], metric: str | None
         hint = nearest(metric or "", names)
         raise ConfigError(f"task {name!r}: expected its metric as metric,filter, got {got}{hint}")
     return known[names.index(metric)]
+
+
+def _score(value: Any) -> float | None:
+    """``value`` as a score, None where it is no number in [0, 1]."""
+    return float(value) if isinstance(value, SupportsFloat) and 0.0 <= float(value) <= 1.0 else None
 
 
 def _is_mean(aggregation: Callable[[Iterable[float]], float]) -> bool:

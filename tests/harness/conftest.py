@@ -77,6 +77,32 @@ metric_list:
   - {metric: word_perplexity, aggregation: weighted_perplexity, higher_is_better: false}
 """
 
+# Means over items, but of numbers outside [0, 1].
+PLAIN_MARGIN = r"""
+task: plain_margin
+custom_dataset: !function documents.choice
+test_split: test
+output_type: multiple_choice
+doc_to_text: prompt
+doc_to_choice: choices
+doc_to_target: label
+process_results: !function documents.margin
+metric_list:
+  - {metric: margin, aggregation: mean, higher_is_better: true}
+"""
+PLAIN_PERCENT = r"""
+task: plain_percent
+custom_dataset: !function documents.number
+test_split: test
+output_type: generate_until
+doc_to_text: question
+doc_to_target: answer
+generation_kwargs: {until: ["\n"], max_gen_toks: 4}
+process_results: !function documents.percent
+metric_list:
+  - {metric: percent, aggregation: mean, higher_is_better: true}
+"""
+
 PLAIN_GROUP = "group: plain_group\ntask: [plain_leaf_a, plain_leaf_b]\n"
 
 ANCHORS = r"""
@@ -102,6 +128,8 @@ def number(**_): return _splits("number")
 def leaf_a(**_): return _splits("leaf_a")
 def leaf_b(**_): return _splits("leaf_b")
 def text(**_): return _splits("text")
+def margin(doc, results): return {"margin": results[0][0] - results[1][0]}
+def percent(doc, results): return {"percent": 100.0 * (results[0] == doc["answer"])}
 """
 
 
@@ -143,6 +171,8 @@ def write_tasks(folder: Path) -> Path:
         "plain_leaf_b": PLAIN_LEAF % ("b", "b", "B"),
         "plain_text": PLAIN_TEXT,
         "plain_group": PLAIN_GROUP,
+        "plain_margin": PLAIN_MARGIN,
+        "plain_percent": PLAIN_PERCENT,
         "anchor_choice": ANCHORS % ("anchor_choice", "plain_choice", "acc,none"),
         "anchor_number": ANCHORS % ("anchor_number", "plain_number", "exact_match,last"),
         "anchor_group": ANCHORS % ("anchor_group", "plain_group", "acc,none"),

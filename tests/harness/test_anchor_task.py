@@ -150,6 +150,12 @@ def test_data_parallel_ranks_give_the_single_process_result(make_manager, evalua
     assert {s["merge3_acc"][0]: s["prompt_hash"] for s in results[0]["samples"]["anchor_choice"]} == prompts
 
 
+def test_log_likelihoods_that_are_not_finite_never_count_as_wrong_answers(manager):
+    task = manager.load(["anchor_choice"])["tasks"]["anchor_choice"]
+    with pytest.raises(DataError, match="expected finite log-likelihoods"):
+        task.process_results(task.eval_docs[0], [(float("nan"), False)] * 4)
+
+
 def test_estimates_check_the_items(manager):
     task = manager.load(["anchor_choice"])["tasks"]["anchor_choice"]
     pairs = [(document.item_id, 1.0) for document in task.eval_docs]

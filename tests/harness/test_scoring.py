@@ -69,6 +69,7 @@ def test_scores_are_lm_evals_at_every_state_of_the_weights(tasks_folder, manager
             assert list(scores) == list(benchmark.item_ids)
             seen.append(scores)
     assert seen[:3] != seen[3:]
+    assert all(benchmark.per_item for benchmark in benchmarks.values())
 
 
 def test_a_subset_scores_as_within_the_whole(benchmarks, model_and_tokenizer):
@@ -128,6 +129,18 @@ def test_a_corpus_metric_is_evaluated_whole(tasks_folder, manager, evaluate, mod
     assert scorer.score_whole("plain_text") == pytest.approx(expected, rel=1e-6)
     with pytest.raises(DataError, match="choose a metric that scores single items"):
         scorer.score("plain_text", benchmark.item_ids)
+
+
+@pytest.mark.parametrize("name", ["margin", "percent"])
+def test_a_mean_of_numbers_outside_the_unit_interval_is_a_corpus_metric(
+    tasks_folder, manager, evaluate, model_and_tokenizer, name
+):
+    task, metric = f"plain_{name}", f"{name},none"
+    (benchmark,) = load_benchmarks({task: metric}, include_paths=[tasks_folder]).values()
+    assert not benchmark.per_item
+    scorer = Scorer({task: benchmark}, *model_and_tokenizer, batch_size=4)
+    expected = evaluate(manager, task)["results"][task][metric]
+    assert scorer.score_whole(task) == pytest.approx(expected, rel=1e-6)
 
 
 def test_provenance_says_how_items_are_asked(benchmarks, model_and_tokenizer):
