@@ -100,7 +100,7 @@ class LogsConfig(_Strict):
 class Merge3Config(_Strict):
     """The ``merge3:`` block."""
 
-    seed: int = Field(0, ge=0, description="reaches everything that is drawn")
+    seed: int = Field(0, ge=0, lt=2**32, description="reaches everything that is drawn")
     anchors: int = Field(50, ge=1, description="anchors of each task")
     calibration: Literal["auto"] | str | dict[str, str | LogsConfig] = Field(
         "auto", description="auto, a calibration file, or for each task a file or {logs: [...]}"

@@ -78,6 +78,7 @@ def opened(config: RunConfig, folder: Path, flags: Flags) -> Iterator[Setting]:
                 random_seed=settings.seed,
                 trust_remote_code=flags.trust_remote_code,
                 allow_crimes=flags.allow_crimes,
+                lora_cache=folder / "lora_merge_cache",
             )
             check_space(folder, 2 * sum(p.numel() * p.element_size() for p in merger.model.parameters()))
             parents = labels(config.genome.parents())

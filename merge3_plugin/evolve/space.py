@@ -120,13 +120,18 @@ class SearchSpace:
         raise ConfigError("recipe: expected one of this search space, got another; build it with the same config")
 
     def known_points(self) -> dict[str, FloatArray]:
-        """Vectors worth scoring first: ``uniform``, equal weights for all, and ``parent:NAME`` for parents.
+        """Vectors worth scoring first: ``parent:NAME`` for parents, and where a search starts.
+
+        The start is called ``uniform`` where it gives all models equal weights, else ``start``: methods without weights,
+        and slerp of more than two models, have no uniform merge.
 
         A parent is there when the space can express it exactly: its recipe merges to the parent's own weights, bit for
         bit. Methods that add differences to a base give only the base that way, for rounding loses the others.
         """
         points = {f"parent:{name}": vector for name, vector in self._parent_points()}
-        return points | {"uniform": self.x0}
+        weighted = {gene.model for gene in self._genes.genes if gene.parameter == "weight"}
+        uniform = weighted >= set(self._genome.models) and (self._genome.merge_method != "slerp" or len(weighted) == 2)
+        return points | {"uniform" if uniform else "start": self.x0}
 
     def random(self, rng: np.random.Generator) -> FloatArray:
         """A vector drawn uniformly: between the bounds, in [0, 1) where there is no bound, as in mergekit-evolve."""

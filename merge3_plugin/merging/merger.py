@@ -49,15 +49,14 @@ class Merger:
         random_seed: int = 0,
         trust_remote_code: bool = False,
         allow_crimes: bool = False,
-        cache_dir: str | Path | None = None,
+        lora_cache: str | Path | None = None,
     ) -> None:
         if not 0 <= random_seed < 2**32:
             raise ConfigError(f"seed: expected 0 to {2**32 - 1}, as mergekit takes it, got {random_seed}")
         options = MergeOptions(
             trust_remote_code=trust_remote_code,
             allow_crimes=allow_crimes,
-            transformers_cache=str(cache_dir) if cache_dir else None,
-            lora_merge_cache=str(cache_dir) if cache_dir else None,
+            lora_merge_cache=str(lora_cache) if lora_cache else None,
         )
         base = _canonical(base_model) if base_model else None
         names = list(dict.fromkeys([*map(_canonical, models), *([base] if base else [])]))
