@@ -82,7 +82,7 @@ def evolve(genome_config_path: Path, storage_path: Path, **flags: Any) -> int:
       merge_method: task_arithmetic
       base_model: org/base-7b
       layer_granularity: 8
-    tasks: [merge3_gsm8k_ja]
+    tasks: [my_math_task]     # any of lm-eval or --task-search-path
     merge3:                    # all of it optional
       anchors: 50              # items that each candidate is scored on
       calibration: auto        # or a file of `merge3 calibrate`
