@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def by_hand():
 class TestFormulas:
     """Each estimator against its formula, written out for two answers: q0 right, q2 wrong."""
 
-    scores = {"q0": 1.0, "q2": 0.0}
+    scores = MappingProxyType({"q0": 1.0, "q2": 0.0})
     parents = ResponseMatrix([[1, 1, 0, 0], [1, 0, 1, 1]], ["a", "b"], ["q0", "q1", "q2", "q3"])
 
     def unseen(self, calibration, ability):

@@ -1,0 +1,38 @@
+import importlib
+import pkgutil
+
+import numpy as np
+import pytest
+
+import merge3_plugin
+from merge3_plugin.api import ResponseMatrix, calibrate, estimate
+from merge3_plugin.testing import simulate_responses
+
+
+def test_the_readme_example():
+    world = simulate_responses(13, 400, rng=np.random.default_rng(0))
+    responses = ResponseMatrix(world.values[:12], world.model_ids[:12], world.item_ids)
+    calibration = calibrate(responses, 40, seed=0)
+    anchors = calibration.anchors.item_ids
+    scores = {item: world.values[12, world.item_ids.index(item)] for item in anchors}
+    found = estimate(calibration, scores)
+    low, high = found.interval
+    assert len(anchors) == 40 and low <= found.accuracy <= high and found.standard_error > 0
+    assert abs(found.accuracy - world.values[12].mean()) < 0.15
+
+
+def test_no_export_shares_a_name_with_a_subpackage():
+    modules = {module.name for module in pkgutil.iter_modules(merge3_plugin.__path__)}
+    assert modules >= {"calibrate", "estimate", "extract"}
+    assert not modules & set(merge3_plugin.__all__)
+
+
+@pytest.mark.parametrize("name", sorted(set(merge3_plugin.__all__) - {"__version__"}))
+def test_exports_are_the_real_thing(name):
+    found = getattr(merge3_plugin, name)
+    assert getattr(importlib.import_module(found.__module__), name) is found and name in dir(merge3_plugin)
+
+
+def test_unknown_names_are_attribute_errors():
+    with pytest.raises(AttributeError, match="calibrat3"):
+        merge3_plugin.calibrat3  # noqa: B018
