@@ -19,11 +19,11 @@ from merge3_plugin.errors import ConfigError, DataError
 
 MAX_DIMENSIONS = 5
 _MAX_ROUNDS = 200
-_TOLERANCE = 1e-6
+_TOLERANCE = 1e-5
 
 
 def fit_items(responses: ResponseMatrix, n_dimensions: int) -> tuple[ItemParameters, FloatArray]:
-    """Item parameters, and under these the models' abilities (n_models, D) as `irt.fit_ability` has them; deterministic.
+    """Item parameters, and the models' abilities (n_models, D) with items integrated out; deterministic.
 
     Abilities have the prior N(0, I); the normal prior of an item's (a, b) is estimated from all items (empirical
     Bayes), and the parameters are the posterior mode under it. Dimension 1 starts at the standardised logit of each
@@ -44,11 +44,8 @@ def fit_items(responses: ResponseMatrix, n_dimensions: int) -> tuple[ItemParamet
         start=state.items,
     ).mean
     turn = np.where(answers.counts @ items[:, :-1] < 0, -1.0, 1.0)
-    of_patterns = ItemParameters(items[:, :-1] * turn, items[:, -1])
-    abilities = irt.fit_logistic(
-        of_patterns.discrimination, -of_patterns.difficulty, answers.patterns.T, weights=answers.counts
-    ).mean
-    return of_patterns.take(pattern_of), abilities
+    items = items[pattern_of]
+    return ItemParameters(items[:, :-1] * turn, items[:, -1]), state.abilities * turn
 
 
 def _check(responses: ResponseMatrix, n_dimensions: int) -> None:
