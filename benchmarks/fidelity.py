@@ -23,6 +23,7 @@ from merge3_plugin.calibrate.crossval import CrossValidation, cross_validate, fi
 from merge3_plugin.calibrate.report import random_sample_error
 from merge3_plugin.domain import Estimate, ResponseMatrix
 from merge3_plugin.estimate.auto import AUTO, best
+from merge3_plugin.extract.responses import read_npz
 from merge3_plugin.testing import simulate_merges, simulate_responses
 
 SIZES = (20, 50, 100)
@@ -62,9 +63,9 @@ def measure(name: str, responses: ResponseMatrix, parents: Sequence[str], seeds:
                 for estimator, by_model in estimates.items():
                     figures = _figures(outcome, by_model, n, everyone.n_items)
                     found.setdefault((n, method, estimator), []).append(figures)
-    for (n, method, estimator), figures in found.items():
-        ratio, coverage, width = np.mean(figures, axis=0)
-        spread = np.std([f[0] for f in figures], ddof=1) / np.sqrt(len(figures)) if len(figures) > 1 else np.nan
+    for (n, method, estimator), by_seed in found.items():
+        ratio, coverage, width = np.mean(by_seed, axis=0)
+        spread = np.std([r for r, _, _ in by_seed], ddof=1) / np.sqrt(len(by_seed)) if len(by_seed) > 1 else np.nan
         yield {
             "set": name,
             "anchors": method,
@@ -99,9 +100,7 @@ def _sets(path: Path | None, parents: Sequence[str]) -> list[tuple[str, Response
             ("simulated", simulate_responses(16, 1000, rng=np.random.default_rng(0), misfit=0.7), ()),
             ("merges", simulate_merges(3, 12, 1000, rng=np.random.default_rng(0)), ("p0", "p1", "p2")),
         ]
-    with np.load(path, allow_pickle=False) as data:
-        items = data["item_ids"] if "item_ids" in data else range(data["values"].shape[1])
-        return [(path.stem[-12:], ResponseMatrix(data["values"], data["model_ids"], items), parents)]
+    return [(path.stem[-12:], read_npz(path, path.stem).matrix, parents)]
 
 
 def _options() -> argparse.Namespace:

@@ -17,7 +17,7 @@ def unrelated(n_models, misfit):
 
 
 def pooled(worlds, n_models, estimators, n_parents=0):
-    """By estimator, one figure for each world: share of intervals that hold the truth, mean width against the mean's."""
+    """By estimator and world: the share of intervals that hold the truth, and their mean width against the mean's."""
     held = {name: np.zeros((SEEDS, NEWCOMERS)) for name in estimators}
     width = {name: np.zeros((SEEDS, NEWCOMERS)) for name in estimators}
     for seed, world in enumerate(worlds):
