@@ -33,12 +33,12 @@ METHODS = ("random", "stratified", "kd")
 def main() -> None:
     options = _options()
     rows = []
-    print(f"{'set':<12}{'anchors':<12}{'n':>4}  {'estimator':<10}{'ratio':>7}{'+-':>7}{'covered':>9}{'width':>8}")
+    print(f"{'set':<22}{'anchors':<12}{'n':>4}  {'estimator':<10}{'ratio':>7}{'+-':>7}{'covered':>9}{'width':>8}")
     for name, responses, parents in _sets(options.responses, options.parents):
         for row in measure(name, responses, parents, range(options.seeds)):
             rows.append(row)
             print(
-                f"{row['set']:<12}{row['anchors']:<12}{row['n']:>4}  {row['estimator']:<10}{row['ratio']:>7.3f}"
+                f"{row['set']:<22}{row['anchors']:<12}{row['n']:>4}  {row['estimator']:<10}{row['ratio']:>7.3f}"
                 f"{row['standard_error']:>7.3f}{row['coverage']:>9.3f}{row['width']:>8.3f}",
                 flush=True,
             )
@@ -100,7 +100,7 @@ def _sets(path: Path | None, parents: Sequence[str]) -> list[tuple[str, Response
             ("simulated", simulate_responses(16, 1000, rng=np.random.default_rng(0), misfit=0.7), ()),
             ("merges", simulate_merges(3, 12, 1000, rng=np.random.default_rng(0)), ("p0", "p1", "p2")),
         ]
-    return [(path.stem[-12:], read_npz(path, path.stem).matrix, parents)]
+    return [(path.stem, read_npz(path, path.stem).matrix, parents)]
 
 
 def _options() -> argparse.Namespace:

@@ -17,7 +17,7 @@ from merge3_plugin.extract.fit import fit_items
 from merge3_plugin.plugins import plugin_host
 
 # Fits are what costs time; draws of anchors on one fit are nearly free and steady the errors.
-MAX_FOLDS = 8
+FOLDS = 8
 DRAWS = 4
 
 
@@ -67,11 +67,13 @@ def eligible(responses: ResponseMatrix, parents: Sequence[str] = ()) -> NDArray[
     return np.flatnonzero(known & candidate)
 
 
-def fit_folds(responses: ResponseMatrix, n_dimensions: int, rng: Generator, parents: Sequence[str] = ()) -> list[Fold]:
-    """Up to ``MAX_FOLDS`` folds of the `eligible` models; all other models are in the training of every fold."""
+def fit_folds(
+    responses: ResponseMatrix, n_dimensions: int, rng: Generator, parents: Sequence[str] = (), max_folds: int = FOLDS
+) -> list[Fold]:
+    """Up to ``max_folds`` folds of the `eligible` models; all other models are in the training of every fold."""
     rows = eligible(responses, parents)
     folds = []
-    for left_out in np.array_split(rng.permutation(rows), min(len(rows), MAX_FOLDS)):
+    for left_out in np.array_split(rng.permutation(rows), min(len(rows), max_folds)):
         training = responses.models([model for row, model in enumerate(responses.model_ids) if row not in left_out])
         folds.append(Fold(left_out, training, fit_items(training, n_dimensions)[0]))
     return folds

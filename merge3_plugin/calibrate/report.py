@@ -14,6 +14,9 @@ from merge3_plugin.errors import DataError
 from merge3_plugin.estimate.auto import best
 from merge3_plugin.estimate.design import sampling_variance
 
+# So many models are left out one by one; of more, several at a time.
+MOST_FITS = 24
+
 
 @dataclass(frozen=True)
 class ModelError:
@@ -89,7 +92,7 @@ def leave_one_model_out(
         raise DataError(f"leave one model out: expected at least 3 models (parents aside), got {n_models}; add some")
     n_anchors, method = min(n_anchors, everyone.n_items), anchor_method(anchors, everyone)
     rng = default_rng(seed)
-    folds = fit_folds(everyone, dimensions(everyone), rng, parent_ids)
+    folds = fit_folds(everyone, dimensions(everyone), rng, parent_ids, max_folds=MOST_FITS)
     outcome = cross_validate(
         everyone, folds, n_anchors, method=method, rng=rng, parents=parent_ids, with_intervals=True
     )

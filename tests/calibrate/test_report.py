@@ -77,7 +77,7 @@ def test_errors_without_a_model_are_those_of_the_others(world):
 
 @pytest.mark.skipif(not CHEMBENCH.exists(), reason="the ChemBench responses are not here")
 def test_on_real_models():
-    """22 models on ChemBench, folds of up to three left out: better than a random sample, and covered."""
+    """22 models on ChemBench, one left out at a time: better than a random sample, and covered."""
     data = np.load(CHEMBENCH)
     values = data["values"].astype(float)
     responses = ResponseMatrix(values, data["model_ids"], [f"q{j}" for j in range(values.shape[1])])
