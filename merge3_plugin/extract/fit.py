@@ -100,7 +100,8 @@ class State(NamedTuple):
 
     def root_mean_square_logits(self) -> FloatArray:
         """sqrt(E[logit^2]), shape (n_patterns, n_models): where the quadratic bound of the likelihood is tightest."""
-        return np.sqrt(_flat(self.item_moments()) @ _flat(self.ability_moments()).T)
+        squares = _flat(self.item_moments()) @ _flat(self.ability_moments()).T
+        return np.sqrt(np.maximum(squares, 1e-12))
 
 
 def _collapse(values: FloatArray) -> tuple[Answers, NDArray[np.intp]]:
@@ -202,7 +203,7 @@ def _evidence_bound(answers: Answers, state: State) -> float:
 
 def _bound_weights(answers: Answers, state: State) -> FloatArray:
     """Curvature tanh(xi / 2) / (2 xi) of the likelihood's quadratic bound, shape (n_patterns, n_models)."""
-    xi = np.maximum(state.root_mean_square_logits(), 1e-8)
+    xi = state.root_mean_square_logits()
     return np.where(answers.known, np.tanh(0.5 * xi) / (2.0 * xi), 0.0)
 
 
