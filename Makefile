@@ -17,7 +17,7 @@ demo: $(INSTALLED)
 	@$(PY) examples/quickstart/demo.py
 
 test: $(INSTALLED)
-	@$(PY) -m pytest
+	@$(PY) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 lint: $(INSTALLED)
 	@$(PY) -m ruff check .
