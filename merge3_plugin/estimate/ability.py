@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
+
 from merge3_plugin.domain import Calibration, FloatArray, ItemParameters, ResponseMatrix
 from merge3_plugin.errors import DataError
 from merge3_plugin.estimate.base import Evidence
@@ -24,12 +26,14 @@ def own_probabilities(evidence: Evidence) -> FloatArray:
 def merged_probabilities(evidence: Evidence) -> FloatArray:
     """Probability of a right answer to every item, shape (N,), at a mix of the parents' abilities (mp-IRT).
 
-    The ability is sum_i lambda_i theta_i with lambda in [0, 1] fitted to the answers (MERGE3, arXiv 2502.10436).
+    The ability is sum_i lambda_i theta_i with lambdas fitted to the answers (MERGE3, arXiv 2502.10436). As there they
+    are not bounded, for the search is after merges that no mean of their parents explains; a normal prior around the
+    parents' mean, under which their sum has variance 1, keeps them finite and merges near their parents.
     """
     if evidence.parents is None:
         raise DataError("merged ability: expected the parents' full answers, got none; pass parents=")
     parents = parent_abilities(evidence.calibration, evidence.parents)
-    mix = fit_lambda(_seen(evidence), evidence.scores, parents).mean
+    mix = fit_lambda(_seen(evidence), evidence.scores, parents, precision=len(parents), bounds=(-np.inf, np.inf)).mean
     return probabilities(evidence.calibration.items, mix @ parents)
 
 

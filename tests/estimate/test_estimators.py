@@ -68,7 +68,7 @@ class TestFormulas:
     def test_merge_aware(self, by_hand):
         anchors = ItemParameters(by_hand.items.discrimination[[0, 2]], by_hand.items.difficulty[[0, 2]])
         abilities = fit_ability(by_hand.items, self.parents.values).mean
-        mix = fit_lambda(anchors, [1.0, 0.0], abilities).mean
+        mix = fit_lambda(anchors, [1.0, 0.0], abilities, precision=2.0, bounds=(-np.inf, np.inf)).mean
         model = 0.5 * 0.5 + 0.5 * self.unseen(by_hand, mix @ abilities)
         found = {name: estimate(by_hand, self.scores, estimator=name, parents=self.parents) for name in MERGE_AWARE}
         c = self.trust(0.06)
