@@ -76,7 +76,7 @@ class TaskConfig(_Strict):
 class SearchConfig(_Strict):
     """How the search goes; the flags of the same meaning win."""
 
-    optimizer: Literal["cma-es"] = "cma-es"
+    optimizer: Literal["cma-es", "random"] = "cma-es"
     max_fevals: int = Field(100, ge=1, description="candidates scored in the search: never passed")
     popsize: int | None = Field(None, ge=4, description="candidates in a generation")
     sigma0: float = Field(1 / 6, gt=0, description="first step size, in units of the genes")

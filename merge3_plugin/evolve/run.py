@@ -21,7 +21,7 @@ from merge3_plugin.evolve.calibration import answer_matrix, given_calibrations, 
 from merge3_plugin.evolve.confirm import Confirmed, Verdict, confirmed, judge
 from merge3_plugin.evolve.evaluate import Candidate, Evaluator
 from merge3_plugin.evolve.objectives import Objective, Objectives
-from merge3_plugin.evolve.optimizers.cma_es import CmaEs
+from merge3_plugin.evolve.optimizers import make_optimizer
 from merge3_plugin.evolve.population import Population, split_items
 from merge3_plugin.evolve.recipe import candidate_id
 from merge3_plugin.evolve.search import Scored, Search, SearchResult
@@ -219,7 +219,7 @@ class Run:
         settings, space = self._config.merge3.search, self._setting.space
         rng = self._rng(SEARCH)
         x0 = space.random(rng) if self._config.random_init else space.x0
-        optimizer = CmaEs(x0, settings.sigma0, popsize=settings.popsize, rng=rng)
+        optimizer = make_optimizer(settings, space, x0, rng)
         self._watcher.phase(SEARCH, settings.max_fevals)
 
         def evaluate(vector: FloatArray) -> Scored:
@@ -250,8 +250,8 @@ class Run:
         known = {candidate.id for _, candidate in self._known.values()}
         best = [s.candidate for s in result.ranked() if s.candidate.id not in known][: self._config.merge3.confirm]
         finalists = {f"best {rank}": candidate for rank, candidate in enumerate(best, 1)}
-        mean = self._candidate(result.mean)
-        if mean.id not in known | {c.id for c in best}:
+        mean = None if result.mean is None else self._candidate(result.mean)
+        if mean is not None and mean.id not in known | {c.id for c in best}:
             finalists["mean"] = mean
         # Where the search found no merge of its own, the best known point stands for it.
         return finalists or {"best 1": result.ranked()[0].candidate}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from merge3_plugin.domain import Estimate, FloatArray
 from merge3_plugin.evolve.evaluate import Candidate
-from merge3_plugin.evolve.optimizers.cma_es import CmaEs
+from merge3_plugin.evolve.optimizers import Optimizer
 from merge3_plugin.evolve.store import RunStore
 
 # Generations that failed as a whole, in a row, before the search gives up: by then it is the setting, not the
@@ -31,7 +31,7 @@ class SearchResult:
     """Every candidate of the search in the order of scoring, the centre of the final distribution, why it ended."""
 
     scored: tuple[Scored, ...]
-    mean: FloatArray
+    mean: FloatArray | None
     reason: str
 
     def ranked(self) -> list[Scored]:
@@ -44,7 +44,7 @@ class SearchResult:
 
 
 class Search:
-    """One run of CMA-ES over ``candidate_of`` vectors.
+    """One run of an optimizer over vectors of genes.
 
     ``score`` turns an evaluated candidate into its Scored; ``improved`` hears of each new best, ``progress`` of every
     candidate; ``interrupted`` returns why to stop before the next candidate, or None.
@@ -53,7 +53,7 @@ class Search:
     def __init__(
         self,
         store: RunStore,
-        optimizer: CmaEs,
+        optimizer: Optimizer,
         evaluate: Callable[[FloatArray], Scored],
         *,
         max_fevals: int,
