@@ -79,7 +79,8 @@ def measure(name: str, responses: ResponseMatrix, parents: Sequence[str], seeds:
 
 
 def _chosen(outcome: CrossValidation, parents_known: bool) -> tuple[tuple[Estimate, ...], ...]:
-    names = [best(errors, parents_known=parents_known) for errors in outcome.errors_without()]
+    others = [outcome.findings(without=place).errors for place in range(len(outcome.model_ids))]
+    names = [best(errors, parents_known=parents_known) for errors in others]
     return tuple(outcome.estimates[name][place] for place, name in enumerate(names))
 
 

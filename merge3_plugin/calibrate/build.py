@@ -12,7 +12,7 @@ from merge3_plugin import __version__
 from merge3_plugin.calibrate.crossval import cross_validate, eligible, fit_folds
 from merge3_plugin.domain import Calibration, ItemParameters, ResponseMatrix
 from merge3_plugin.errors import DataError
-from merge3_plugin.estimate.base import CROSS_VALIDATED, FEWEST_MODELS, align_parents
+from merge3_plugin.estimate.base import CROSS_VALIDATION, FEWEST_MODELS, align_parents
 from merge3_plugin.extract.anchors import select_anchors
 from merge3_plugin.extract.fit import fit_items
 
@@ -35,18 +35,19 @@ def build_calibration(
     anchor_rng, fold_rng = default_rng(seed).spawn(2)
     items, _ = fit_items(everyone, n_dimensions)
     chosen = select_anchors(everyone, items, n_anchors, method=method, rng=anchor_rng)
-    left_out, errors = eligible(everyone, parent_ids), {}
-    if len(left_out) >= FEWEST_MODELS and n_anchors < everyone.n_items:
-        folds = fit_folds(everyone, n_dimensions, fold_rng, parent_ids)
-        errors = cross_validate(everyone, folds, n_anchors, method=method, rng=fold_rng, parents=parent_ids).errors()
     provenance = {
         "models": list(everyone.model_ids),
         "parents": list(parent_ids),
-        CROSS_VALIDATED: len(left_out) if errors else 0,
         "seed": seed,
         "version": __version__,
     }
-    return Calibration(everyone.item_ids, items, chosen, everyone, errors=errors, provenance=provenance)
+    calibration = Calibration(everyone.item_ids, items, chosen, everyone, provenance=provenance)
+    if len(eligible(everyone, parent_ids)) < FEWEST_MODELS or n_anchors == everyone.n_items:
+        return calibration
+    folds = fit_folds(everyone, n_dimensions, fold_rng, parent_ids)
+    outcome = cross_validate(everyone, folds, n_anchors, method=method, rng=fold_rng, parents=parent_ids)
+    errors, record = outcome.findings()
+    return replace(calibration, errors=errors, provenance={**provenance, CROSS_VALIDATION: record})
 
 
 def with_parents(responses: ResponseMatrix, parents: ResponseMatrix | None) -> tuple[ResponseMatrix, tuple[str, ...]]:

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from merge3_plugin.domain import Calibration, Estimate, FloatArray, ItemParameters, ResponseMatrix
-from merge3_plugin.estimate.base import CROSS_VALIDATED, KNOWN_SHARE, Estimator, Evidence, run_estimator
+from merge3_plugin.domain import AnchorSet, Calibration, Estimate, FloatArray, ItemParameters, ResponseMatrix
+from merge3_plugin.estimate.base import (
+    CROSS_VALIDATION,
+    FEWEST_MODELS,
+    KNOWN_SHARE,
+    Estimator,
+    Evidence,
+    run_estimator,
+)
+from merge3_plugin.estimate.builtin import misfits
 from merge3_plugin.extract.anchors import select_anchors
 from merge3_plugin.extract.fit import fit_items
 from merge3_plugin.plugins import plugin_host
@@ -29,35 +37,37 @@ class Fold(NamedTuple):
     items: ItemParameters
 
 
+class Findings(NamedTuple):
+    """What a calibration keeps of its cross-validation: the ``errors``, and for its provenance what is behind them."""
+
+    errors: dict[str, float]
+    record: dict[str, Any]
+
+
 @dataclass(frozen=True, eq=False)
 class CrossValidation:
     """Estimates of models by calibrations that have not seen them.
 
-    ``accuracies`` (M,) are the models' known accuracies; ``estimates[name][m]`` holds one estimate of model m for each
-    draw of the anchors.
+    ``accuracies`` (M,) are the models' known accuracies; ``misfits`` (M,) by IRT estimator the errors that all answers
+    leave; ``estimates[name][m]`` holds one estimate of model m for each draw of the anchors.
     """
 
     model_ids: tuple[str, ...]
     accuracies: FloatArray
+    misfits: Mapping[str, FloatArray]
     estimates: Mapping[str, tuple[tuple[Estimate, ...], ...]]
 
-    def mean_squares(self, name: str) -> FloatArray:
-        """Mean squared error of each model's estimates, shape (M,)."""
-        points = np.array([[estimate.accuracy for estimate in draws] for draws in self.estimates[name]])
-        squares: FloatArray = (points - self.accuracies[:, None]) ** 2
-        return squares.mean(axis=1)
-
-    def errors(self) -> dict[str, float]:
-        """Root mean squared error of each estimator over all models."""
-        return {name: float(np.sqrt(self.mean_squares(name).mean())) for name in self.estimates}
-
-    def errors_without(self) -> list[dict[str, float]]:
-        """For each model, the errors over all others: what may be known when that model is estimated."""
-        others = {}
-        for name in self.estimates:
-            squares = self.mean_squares(name)
-            others[name] = np.sqrt(np.maximum(squares.sum() - squares, 0.0) / (len(squares) - 1))
-        return [{name: float(error[m]) for name, error in others.items()} for m in range(len(self.model_ids))]
+    def findings(self, without: int | None = None) -> Findings:
+        """Root mean squared errors over all models, or over all but that at position ``without``."""
+        rows = np.arange(len(self.model_ids)) != without
+        points = {name: np.array([[e.accuracy for e in draws] for draws in by]) for name, by in self.estimates.items()}
+        return Findings(
+            {name: _root_mean_square(p[rows] - self.accuracies[rows, None]) for name, p in points.items()},
+            {
+                "models": int(rows.sum()),
+                "misfit": {name: _root_mean_square(values[rows]) for name, values in self.misfits.items()},
+            },
+        )
 
 
 def eligible(responses: ResponseMatrix, parents: Sequence[str] = ()) -> NDArray[np.intp]:
@@ -97,15 +107,32 @@ def cross_validate(
     only if ``with_intervals``.
     """
     family = responses.models(parents) if parents else None
+    rows = sorted(int(row) for fold in folds for row in fold.left_out)
+    outcome = CrossValidation(
+        tuple(responses.model_ids[row] for row in rows),
+        responses.accuracy()[rows],
+        _misfits(responses, folds, family) if len(rows) >= FEWEST_MODELS else {},
+        {},
+    )
     trials = [trial for fold in folds for trial in _trials(responses, fold, n_anchors, method, draws, rng, family)]
-    rows = sorted({row for row, _ in trials})
     estimators = [e for e in plugin_host().estimators().values() if parents or not e.needs_parents]
-    # Each round makes known the errors that the next one builds on: p-IRT's weigh gp-IRT, gp-IRT's make its interval.
-    known: list[dict[str, float]] = [{} for _ in rows]
-    for _ in range(3 if with_intervals else 2):
-        outcome = _estimate_all(responses, rows, trials, estimators, known)
-        known = outcome.errors_without()
+    # The first round knows the misfits, which weigh gp-IRT; the second also the errors, which make its interval.
+    for _ in range(2 if with_intervals else 1):
+        known = {row: outcome.findings(without=place) for place, row in enumerate(rows)}
+        outcome = replace(outcome, estimates=_estimate_all(trials, estimators, known))
     return outcome
+
+
+def _misfits(responses: ResponseMatrix, folds: Sequence[Fold], family: ResponseMatrix | None) -> dict[str, FloatArray]:
+    """Each left-out model's misfits, in the order of the responses."""
+    found = {}
+    for fold in folds:
+        # Which items are the anchors does not matter here: all answers are read.
+        anchors = AnchorSet(responses.item_ids, np.full(responses.n_items, 1.0 / responses.n_items), "all")
+        calibration = Calibration(responses.item_ids, fold.items, anchors, fold.training)
+        for row in fold.left_out:
+            found[int(row)] = misfits(_evidence(responses, calibration, row, np.arange(responses.n_items), family))
+    return {name: np.array([found[row][name] for row in sorted(found)]) for name in found[min(found)]}
 
 
 def _trials(
@@ -121,32 +148,38 @@ def _trials(
     for _ in range(draws):
         anchors = select_anchors(fold.training, fold.items, n_anchors, method=method, rng=rng)
         calibration = Calibration(responses.item_ids, fold.items, anchors, fold.training)
-        positions = np.sort(calibration.anchor_positions())
         for row in fold.left_out:
-            answers = responses.values[row, positions]
-            asked = ~np.isnan(answers)
-            if asked.any():
-                yield int(row), Evidence(calibration, positions[asked], answers[asked], family)
+            evidence = _evidence(responses, calibration, row, np.sort(calibration.anchor_positions()), family)
+            if evidence.n_scored:
+                yield int(row), evidence
+
+
+def _evidence(
+    responses: ResponseMatrix,
+    calibration: Calibration,
+    row: int,
+    positions: NDArray[np.intp],
+    family: ResponseMatrix | None,
+) -> Evidence:
+    """The answers of one model at those ``positions`` where it was asked."""
+    answers = responses.values[row, positions]
+    asked = ~np.isnan(answers)
+    return Evidence(calibration, positions[asked], answers[asked], family)
 
 
 def _estimate_all(
-    responses: ResponseMatrix,
-    rows: list[int],
-    trials: list[tuple[int, Evidence]],
-    estimators: list[Estimator],
-    errors: list[dict[str, float]],
-) -> CrossValidation:
-    """Estimates of all trials, where ``errors`` holds for each of ``rows`` what is known of the estimators' errors."""
-    provenance = {CROSS_VALIDATED: len(rows) - 1}
-    gathered: dict[str, dict[int, list[Estimate]]] = {e.name: {row: [] for row in rows} for e in estimators}
-    known = dict(zip(rows, errors, strict=True))
+    trials: Sequence[tuple[int, Evidence]], estimators: Sequence[Estimator], known: Mapping[int, Findings]
+) -> dict[str, tuple[tuple[Estimate, ...], ...]]:
+    """Estimates by estimator, model and draw; ``known`` holds for each model's row the findings on the others."""
+    gathered: dict[str, dict[int, list[Estimate]]] = {e.name: {row: [] for row in known} for e in estimators}
     for row, unaware in trials:
-        calibration = replace(unaware.calibration, errors=known[row], provenance=provenance if known[row] else {})
+        errors, record = known[row]
+        calibration = replace(unaware.calibration, errors=errors, provenance={CROSS_VALIDATION: record})
         evidence = replace(unaware, calibration=calibration)
         for estimator in estimators:
             gathered[estimator.name][row].append(run_estimator(estimator, evidence))
-    return CrossValidation(
-        tuple(responses.model_ids[row] for row in rows),
-        responses.accuracy()[rows],
-        {name: tuple(tuple(draws) for draws in models.values()) for name, models in gathered.items()},
-    )
+    return {name: tuple(tuple(draws) for draws in models.values()) for name, models in gathered.items()}
+
+
+def _root_mean_square(values: FloatArray) -> float:
+    return float(np.sqrt((values**2).mean()))

@@ -96,12 +96,13 @@ def leave_one_model_out(
     outcome = cross_validate(
         everyone, folds, n_anchors, method=method, rng=rng, parents=parent_ids, with_intervals=True
     )
-    known = outcome.errors_without()
     models = tuple(
         _model_error(
             outcome,
             place,
-            best(known[place], parents_known=bool(parent_ids)) if estimator == AUTO else estimator,
+            best(outcome.findings(without=place).errors, parents_known=bool(parent_ids))
+            if estimator == AUTO
+            else estimator,
             n_anchors,
             everyone.n_items,
         )

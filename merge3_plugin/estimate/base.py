@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,9 @@ from merge3_plugin.plugins import plugin_host
 # With fewer cross-validated models their error is too poorly known to carry an interval.
 FEWEST_MODELS = 5
 
-# Where a calibration's provenance keeps the number of models behind its errors.
-CROSS_VALIDATED = "cross_validated_models"
+# Where a calibration's provenance keeps what is behind its errors: {"models": M, "misfit": {name: b}}. The misfit of
+# an IRT estimator is the root mean squared error of its mean probability at the ability fitted to all answers.
+CROSS_VALIDATION = "cross_validation"
 
 # Share of the items that a model must have answered for its accuracy to count as known.
 KNOWN_SHARE = 0.9
@@ -146,13 +147,21 @@ def find_estimator(name: str) -> Estimator:
 
 def trusted_errors(calibration: Calibration) -> Mapping[str, float]:
     """The calibration's errors if they come from at least ``FEWEST_MODELS`` models, else none."""
-    return calibration.errors if calibration.provenance.get(CROSS_VALIDATED, 0) >= FEWEST_MODELS else {}
+    return calibration.errors if _cross_validation(calibration).get("models", 0) >= FEWEST_MODELS else {}
 
 
-def cross_validated_error(calibration: Calibration, *names: str) -> float | None:
-    """Root mean squared error of the first of these estimators that was cross-validated, if it can be trusted."""
-    errors = trusted_errors(calibration)
-    return next((errors[name] for name in names if name in errors), None)
+def misfit(calibration: Calibration, *names: str) -> float | None:
+    """Cross-validated misfit of the first of these IRT estimators that has one, or None."""
+    return _first(_cross_validation(calibration).get("misfit", {}), names)
+
+
+def _cross_validation(calibration: Calibration) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = calibration.provenance.get(CROSS_VALIDATION, {})
+    return found
+
+
+def _first(figures: Mapping[str, float], names: Iterable[str]) -> float | None:
+    return next((figures[name] for name in names if name in figures), None)
 
 
 def calibrated(evidence: Evidence, accuracy: float, *names: str) -> Estimate:
@@ -164,7 +173,7 @@ def calibrated(evidence: Evidence, accuracy: float, *names: str) -> Estimate:
     design-based one, widened to hold ``accuracy``. The estimate is named by the first of ``names``.
     """
     accuracy = float(np.clip(accuracy, 0.0, 1.0))
-    error = cross_validated_error(evidence.calibration, *names)
+    error = _first(trusted_errors(evidence.calibration), names)
     n_anchors, n_items = len(evidence.calibration.anchors), evidence.n_items
     if error is None or n_anchors == n_items:
         design = sample_mean(evidence.scores, n_items, weights=evidence.weights)
@@ -173,7 +182,7 @@ def calibrated(evidence: Evidence, accuracy: float, *names: str) -> Estimate:
     else:
         from scipy.special import stdtrit
 
-        models = evidence.calibration.provenance[CROSS_VALIDATED]
+        models = _cross_validation(evidence.calibration)["models"]
         scale = (1 / evidence.n_scored - 1 / n_items) / (1 / n_anchors - 1 / n_items)
         standard_error = float(error * np.sqrt(scale * (1 + 1 / models)))
         half = float(stdtrit(models - 1, 0.975)) * standard_error

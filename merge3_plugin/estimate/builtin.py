@@ -12,7 +12,7 @@ import numpy as np
 
 from merge3_plugin.domain import Estimate, FloatArray
 from merge3_plugin.estimate.ability import merged_probabilities, own_probabilities
-from merge3_plugin.estimate.base import Evidence, calibrated, cross_validated_error
+from merge3_plugin.estimate.base import Evidence, calibrated, misfit
 from merge3_plugin.estimate.design import sample_mean
 from merge3_plugin.hookspecs import RegisterEstimator, hookimpl
 
@@ -62,8 +62,8 @@ class Irt:
 class Generalised:
     """c Y_S + (1 - c) F: weighted mean of the answers Y_S and an IRT estimate F: gp-IRT and gmp-IRT.
 
-    c = b^2 / (b^2 + v / 4n) with b the cross-validated error of F and v the variance of the calibration models' answers
-    (tinyBenchmarks); 1/2, as in MERGE3, where too few models are known to say b.
+    c = b^2 / (b^2 + v / 4n) with b the cross-validated misfit of F's item parameters and v the variance of the
+    calibration models' answers (tinyBenchmarks); 1/2, as in MERGE3, where too few models are known to say b.
     """
 
     name: str
@@ -82,12 +82,12 @@ class Generalised:
 
     def trust_in_answers(self, evidence: Evidence) -> float:
         """c, in [0, 1]."""
-        error = cross_validated_error(evidence.calibration, self.irt.name, *self.irt.error_like)
-        if error is None:
+        b = misfit(evidence.calibration, self.irt.name, *self.irt.error_like)
+        if b is None:
             return 0.5
         accuracy = evidence.calibration.responses.accuracy()
         variance = float(np.nanmean(accuracy * (1 - accuracy))) / (4 * evidence.n_scored)
-        return error**2 / (error**2 + variance) if error > 0 else 0.0
+        return b**2 / (b**2 + variance) if b > 0 else 0.0
 
 
 # Where a calibration holds no merges to cross-validate on, a merge-aware estimator is given the error of its plain
@@ -96,6 +96,18 @@ P_IRT = Irt("p-irt", False, own_probabilities)
 MP_IRT = Irt("mp-irt", True, merged_probabilities, ("p-irt",))
 GP_IRT = Generalised("gp-irt", P_IRT)
 GMP_IRT = Generalised("gmp-irt", MP_IRT, ("gp-irt",))
+
+
+def misfits(evidence: Evidence) -> dict[str, float]:
+    """Mean probability less mean score over the scored items, by IRT estimator; of mp-IRT only with parents.
+
+    Over all of a model's answers this is what no number of anchors removes: the error of the item parameters.
+    """
+    models = (P_IRT,) if evidence.parents is None else (P_IRT, MP_IRT)
+    return {
+        model.name: float((model.probabilities(evidence)[evidence.positions] - evidence.scores).mean())
+        for model in models
+    }
 
 
 @hookimpl

@@ -7,7 +7,7 @@ from merge3_plugin.api import calibrate, estimate
 from merge3_plugin.calibrate import restrict
 from merge3_plugin.domain import ResponseMatrix
 from merge3_plugin.errors import ConfigError, DataError
-from merge3_plugin.estimate.base import CROSS_VALIDATED
+from merge3_plugin.estimate.base import CROSS_VALIDATION
 from merge3_plugin.testing import simulate_merges, simulate_responses
 
 
@@ -25,7 +25,9 @@ def test_holds_what_estimates_need(world, calibration):
     assert calibration.item_ids == world.item_ids and len(calibration.anchors) == 20
     assert calibration.items.n_dimensions == 2 and calibration.anchors.method == "kd"
     assert set(calibration.errors) >= {"mean", "weighted", "p-irt", "gp-irt"} and "gmp-irt" not in calibration.errors
-    assert calibration.provenance[CROSS_VALIDATED] == 9 and calibration.provenance["seed"] == 3
+    record = calibration.provenance[CROSS_VALIDATION]
+    assert record["models"] == 9 and 0 < record["misfit"]["p-irt"] < min(calibration.errors.values())
+    assert calibration.provenance["seed"] == 3
     assert calibration.provenance["models"] == list(world.model_ids)
 
 
@@ -46,7 +48,7 @@ def test_anchors_by_name(world, method):
 
 def test_few_models_are_not_cross_validated(world):
     few = calibrate(world.models(world.model_ids[:3]), 10, seed=0)
-    assert few.errors == {} and few.provenance[CROSS_VALIDATED] == 0
+    assert few.errors == {} and CROSS_VALIDATION not in few.provenance
     assert few.items.n_dimensions == 1 and few.anchors.method == "stratified"
 
 
@@ -66,7 +68,7 @@ class TestParents:
 
     def test_only_merges_are_left_out(self):
         calibration = calibrate(self.family, 20, seed=0, parents=self.parents)
-        assert calibration.provenance[CROSS_VALIDATED] == 6
+        assert calibration.provenance[CROSS_VALIDATION]["models"] == 6
         assert calibration.provenance["parents"] == ["p0", "p1", "p2"]
         assert {"mp-irt", "gmp-irt"} <= set(calibration.errors)
 
@@ -93,7 +95,9 @@ def test_unanswered_cells(world):
     values[0, 20:] = np.nan
     torn = ResponseMatrix(values, world.model_ids, world.item_ids)
     calibration = calibrate(torn, 20, seed=3)
-    assert calibration.provenance[CROSS_VALIDATED] == 8, "the model that answered a tenth has no known accuracy"
+    assert calibration.provenance[CROSS_VALIDATION]["models"] == 8, (
+        "the model that answered a tenth has no known accuracy"
+    )
     assert all(np.isfinite(error) and 0 < error < 0.5 for error in calibration.errors.values())
 
 

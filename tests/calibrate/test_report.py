@@ -8,6 +8,7 @@ from merge3_plugin.calibrate.crossval import cross_validate, fit_folds
 from merge3_plugin.calibrate.report import random_sample_error
 from merge3_plugin.domain import ResponseMatrix
 from merge3_plugin.errors import DataError
+from merge3_plugin.irt import fit_ability, probabilities
 from merge3_plugin.testing import simulate_merges, simulate_responses
 
 CHEMBENCH = Path(__file__).parents[3] / "shared" / "data" / "responses_chembench.npz"
@@ -71,8 +72,21 @@ def test_errors_without_a_model_are_those_of_the_others(world):
     outcome = cross_validate(world, fit_folds(world, 1, rng), 20, method="random", rng=rng)
     points = np.array([[e.accuracy for e in draws] for draws in outcome.estimates["gp-irt"]])
     squares = (points - world.accuracy()[:, None]) ** 2
-    assert outcome.errors()["gp-irt"] == pytest.approx(np.sqrt(squares.mean()))
-    assert outcome.errors_without()[2]["gp-irt"] == pytest.approx(np.sqrt(np.delete(squares, 2, axis=0).mean()))
+    assert outcome.findings().errors["gp-irt"] == pytest.approx(np.sqrt(squares.mean()))
+    without = outcome.findings(without=2)
+    assert without.errors["gp-irt"] == pytest.approx(np.sqrt(np.delete(squares, 2, axis=0).mean()))
+    assert without.record["models"] == 7
+
+
+def test_misfit_is_what_all_answers_do_not_remove(world):
+    rng = np.random.default_rng(0)
+    folds = fit_folds(world, 1, rng)
+    outcome = cross_validate(world, folds, 20, method="random", rng=rng)
+    for fold in folds:
+        (row,) = fold.left_out
+        ability = fit_ability(fold.items, world.values[row]).mean
+        expected = probabilities(fold.items, ability).mean() - world.values[row].mean()
+        assert outcome.misfits["p-irt"][row] == pytest.approx(expected)
 
 
 @pytest.mark.skipif(not CHEMBENCH.exists(), reason="the ChemBench responses are not here")

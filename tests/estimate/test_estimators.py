@@ -7,7 +7,7 @@ import pytest
 from merge3_plugin.api import estimate
 from merge3_plugin.domain import AnchorSet, Calibration, ItemParameters, ResponseMatrix
 from merge3_plugin.errors import ConfigError, DataError
-from merge3_plugin.estimate.base import CROSS_VALIDATED, gather
+from merge3_plugin.estimate.base import CROSS_VALIDATION, gather
 from merge3_plugin.irt import fit_ability, fit_lambda, sigmoid
 
 PLAIN = ("mean", "weighted", "p-irt", "gp-irt")
@@ -35,7 +35,7 @@ def by_hand():
         AnchorSet(("q0", "q2"), np.array([0.75, 0.25]), "kd"),
         ResponseMatrix(values, ["a", "b", "c"], ids),
         errors={"p-irt": 0.1, "gp-irt": 0.08, "mp-irt": 0.06, "gmp-irt": 0.05},
-        provenance={CROSS_VALIDATED: 10},
+        provenance={CROSS_VALIDATION: {"models": 10, "misfit": {"p-irt": 0.03, "mp-irt": 0.02}}},
     )
 
 
@@ -49,10 +49,10 @@ class TestFormulas:
         logits = calibration.items.discrimination @ ability - calibration.items.difficulty
         return sigmoid(logits)[[1, 3]].mean()
 
-    def trust(self, error):
+    def trust(self, b):
         # Accuracies 1/2, 3/4 and 1/4 of the three models: v = mean of p (1 - p), over 4 n = 8.
         v = (0.25 + 0.1875 + 0.1875) / 3 / 8
-        return error**2 / (error**2 + v)
+        return b**2 / (b**2 + v)
 
     def test_means(self, by_hand):
         assert estimate(by_hand, self.scores, estimator="mean").accuracy == 0.5
@@ -62,7 +62,7 @@ class TestFormulas:
         anchors = ItemParameters(by_hand.items.discrimination[[0, 2]], by_hand.items.difficulty[[0, 2]])
         model = 0.5 * 0.5 + 0.5 * self.unseen(by_hand, fit_ability(anchors, [1.0, 0.0]).mean)
         assert estimate(by_hand, self.scores, estimator="p-irt").accuracy == pytest.approx(model)
-        c = self.trust(0.1)
+        c = self.trust(0.03)
         assert estimate(by_hand, self.scores, estimator="gp-irt").accuracy == pytest.approx(c * 0.75 + (1 - c) * model)
 
     def test_merge_aware(self, by_hand):
@@ -71,7 +71,7 @@ class TestFormulas:
         mix = fit_lambda(anchors, [1.0, 0.0], abilities, precision=2.0, bounds=(-np.inf, np.inf)).mean
         model = 0.5 * 0.5 + 0.5 * self.unseen(by_hand, mix @ abilities)
         found = {name: estimate(by_hand, self.scores, estimator=name, parents=self.parents) for name in MERGE_AWARE}
-        c = self.trust(0.06)
+        c = self.trust(0.02)
         assert found["mp-irt"].accuracy == pytest.approx(model)
         assert found["gmp-irt"].accuracy == pytest.approx(c * 0.75 + (1 - c) * model)
 
