@@ -122,8 +122,8 @@ class SearchSpace:
     def known_points(self) -> dict[str, FloatArray]:
         """Vectors worth scoring first: ``parent:NAME`` for parents, and where a search starts.
 
-        The start is called ``uniform`` where it gives all models equal weights, else ``start``: methods without weights,
-        and slerp of more than two models, have no uniform merge.
+        The start is called ``uniform`` where it gives all models equal weights, else ``start``: methods without
+        weights, and slerp of more than two models, have no uniform merge.
 
         A parent is there when the space can express it exactly: its recipe merges to the parent's own weights, bit for
         bit. Methods that add differences to a base give only the base that way, for rounding loses the others.

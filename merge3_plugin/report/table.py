@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 Z = 1.96
@@ -86,7 +86,7 @@ def _cost(cost: Mapping[str, Any]) -> list[str]:
     if cost["full_search_items"]:
         share = 100 * cost["search_items"] / cost["full_search_items"]
         lines.append(
-            f"The search scored {cost['search_items']:,} items for {cost['candidates']} candidates: {share:.1f} % of the "
-            f"{cost['full_search_items']:,} that every search item would have cost."
+            f"The search scored {cost['search_items']:,} items for {cost['candidates']} candidates: {share:.1f} % of "
+            f"the {cost['full_search_items']:,} that every search item would have cost."
         )
     return lines
