@@ -53,4 +53,5 @@ def paired_difference(
         n_items += len(deltas)
     standard_error = float(np.sqrt(variance))
     half = NormalDist().inv_cdf(0.5 + confidence / 2) * standard_error
-    return PairedDifference(difference, standard_error, (centre - half, centre + half), confidence, n_items)
+    interval = max(-1.0, centre - half), min(1.0, centre + half)
+    return PairedDifference(difference, standard_error, interval, confidence, n_items)

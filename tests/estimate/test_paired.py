@@ -50,6 +50,14 @@ def test_equal_answers_do_not_make_certainty():
     assert wider.interval[1] > high
 
 
+@pytest.mark.parametrize("n", [1, 3, 50])
+def test_all_discordant(n):
+    found = paired_difference(answers([1] * n), answers([0] * n), weights={"t": 1.0})
+    low, high = found.interval
+    assert found.difference == 1 == high and low < 1 and found.standard_error > 0
+    assert (low > 0) == (n > 1), "one item alone shows nothing"
+
+
 def test_other_items_are_an_error():
     with pytest.raises(DataError, match="same items"):
         paired_difference(answers([1, 1]), answers([1]), weights={"t": 1.0})
