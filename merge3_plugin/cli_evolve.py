@@ -109,6 +109,7 @@ def evolve(genome_config_path: Path, storage_path: Path, **flags: Any) -> int:
         trust_remote_code=flags["trust_remote_code"],
         allow_crimes=flags["allow_crimes"],
     )
+    _hush_libraries()
     with Progress(config.merge3.search.timeout) as progress:
         try:
             summary = run(config, storage_path, chosen, progress)
@@ -120,6 +121,15 @@ def evolve(genome_config_path: Path, storage_path: Path, **flags: Any) -> int:
         f"Everything is in {storage_path}: best_config.yaml, summary.json" + ", final_model/" * chosen.save_final_model
     )
     return 130 if progress.interrupted() else 0
+
+
+def _hush_libraries() -> None:
+    """No progress bars but ours: theirs are of steps that take milliseconds."""
+    from datasets.utils.logging import disable_progress_bar as hush_datasets
+    from transformers.utils.logging import disable_progress_bar as hush_transformers
+
+    hush_datasets()
+    hush_transformers()
 
 
 def _overrides(flags: dict[str, Any]) -> dict[str, Any]:
