@@ -18,8 +18,24 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 PAD, END, UNKNOWN = "<pad>", "<end>", "<unknown>"
-THREADS = 2  # the same numbers on any machine with two cores
+THREADS = 1  # models as small as these gain little from more, and the same threads give the same weights
+WARM_UP = 20  # steps
 SPECIAL = (PAD, END, UNKNOWN)
+
+
+@dataclass(frozen=True)
+class Course:
+    """One training: the share of each operation in a batch, steps of AdamW, their peak rate, and the pull.
+
+    With each step of rate r the weights go back by r * ``pull`` of the way to where they began, as weight decay does to
+    zero (L2-SP, Li et al., arXiv 1802.01483): what the skill does not need stays as it was, so that the task vectors of
+    several skills can be added.
+    """
+
+    shares: Mapping[str, float]
+    steps: int
+    rate: float
+    pull: float
 
 
 @dataclass(frozen=True)
@@ -36,8 +52,19 @@ class Settings:
     skill_steps: int = 250
     skill_rate: float = 1e-3
     replay: float = 0.3  # share of a specialist's batches that repeats the base's training
+    pull: float = 10.0  # of a specialist towards the base
     evaluation_items: int = 3200  # of each skill
     training_items: int = 8000  # of each operation
+
+    def course(self, model: str) -> Course:
+        """How the base, or the specialist of a skill, is trained."""
+        if model == "base":
+            return Course(_shares(1.0), self.base_steps, self.base_rate, pull=0.0)
+        return Course({**_shares(self.replay), model: 1 - self.replay}, self.skill_steps, self.skill_rate, self.pull)
+
+
+def _shares(total: float) -> dict[str, float]:
+    return dict.fromkeys(world.PRETRAINING, total / len(world.PRETRAINING))
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
@@ -99,47 +126,46 @@ def encode(items: list[world.Item], tokenizer: PreTrainedTokenizerFast) -> Examp
 
 
 def fit(
-    model: LlamaForCausalLM,
-    mixture: Mapping[str, float],
-    examples: Mapping[str, Examples],
-    steps: int,
-    rate: float,
-    *,
-    batch_size: int,
-    seed: int,
+    model: LlamaForCausalLM, course: Course, examples: Mapping[str, Examples], *, batch_size: int, seed: int
 ) -> float:
-    """Train on the answers to a ``mixture`` (operation -> share) in place; returns the last batch's loss."""
+    """Train on the answers in place; returns the last batch's loss."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
+    parameters = list(model.parameters())
+    start = [parameter.detach().clone() for parameter in parameters]
+    optimizer = torch.optim.AdamW(parameters, lr=course.rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1.0, (step + 1) / 20) * max(0.02, 1 - step / steps)
+        optimizer, lambda step: min(1.0, (step + 1) / WARM_UP) * max(0.02, 1 - step / course.steps)
     )
-    shares = torch.tensor(list(mixture.values()))
     model.train()
-    for _ in range(steps):
-        counts = torch.multinomial(shares, batch_size, replacement=True, generator=generator).bincount(
-            minlength=len(shares)
-        )
-        batch = [_sample(examples[name], int(count), generator) for name, count in zip(mixture, counts, strict=True)]
-        tokens, last, answers = (torch.cat(parts) for parts in zip(*batch, strict=True))
+    for _ in range(course.steps):
+        tokens, last, answers = _batch(course.shares, examples, batch_size, generator)
         hidden = model.model(input_ids=tokens, use_cache=False).last_hidden_state
-        logits = model.lm_head(hidden[torch.arange(len(last)), last])
+        logits = model.lm_head(hidden[torch.arange(batch_size), last])
         loss = torch.nn.functional.cross_entropy(logits, answers)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(parameters, start, course.pull * schedule.get_last_lr()[0])
         schedule.step()
     model.eval()
     return loss.item()
 
 
-def _sample(examples: Examples, count: int, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
+def _batch(
+    shares: Mapping[str, float], examples: Mapping[str, Examples], size: int, generator: torch.Generator
+) -> tuple[torch.Tensor, ...]:
+    """Tokens, places of the last token and answers of ``size`` random examples."""
     import torch
 
-    rows = torch.randint(len(examples.last), (count,), generator=generator)
-    return examples.tokens[rows], examples.last[rows], examples.answers[rows]
+    drawn = torch.multinomial(torch.tensor(list(shares.values())), size, replacement=True, generator=generator)
+    parts = []
+    for name, count in zip(shares, drawn.bincount(minlength=len(shares)).tolist(), strict=True):
+        rows = torch.randint(len(examples[name].last), (count,), generator=generator)
+        parts.append((examples[name].tokens[rows], examples[name].last[rows], examples[name].answers[rows]))
+    return tuple(torch.cat(part) for part in zip(*parts, strict=True))
 
 
 def prepare(out: Path, settings: Settings) -> None:
@@ -190,21 +216,10 @@ def train(folder: Path, settings: Settings) -> None:
     for number, name in enumerate(["base", *world.SKILLS]):
         if base is not None:
             model.load_state_dict(base)
-        steps = settings.base_steps if base is None else settings.skill_steps
-        rate = settings.base_rate if base is None else settings.skill_rate
+        course = settings.course(name)
         started = time.monotonic()
-        loss = fit(
-            model, mixture(name, settings), examples, steps, rate,
-            batch_size=settings.batch_size, seed=settings.seed * 100 + number,
-        )  # fmt: skip
-        print(f"trained {name}: {steps} steps, loss {loss:.3f}, {time.monotonic() - started:.0f} s", flush=True)
+        loss = fit(model, course, examples, batch_size=settings.batch_size, seed=100 * settings.seed + number)
+        print(f"trained {name}: {course.steps} steps, loss {loss:.3f}, {time.monotonic() - started:.0f} s", flush=True)
         base = base or {key: value.clone() for key, value in model.state_dict().items()}
         model.save_pretrained(folder / name)
         tokenizer.save_pretrained(folder / name)
-
-
-def mixture(model: str, settings: Settings) -> dict[str, float]:
-    """The share of each operation in the training of the base, or of the specialist of a skill."""
-    base = 1.0 if model == "base" else settings.replay
-    shares = {name: base / len(world.PRETRAINING) for name in world.PRETRAINING}
-    return shares if model == "base" else {**shares, model: 1 - settings.replay}
