@@ -9,6 +9,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
+from merge3_plugin.artifact import load_calibration
 from merge3_plugin.errors import ConfigError, DataError, ModelError, RunError
 from merge3_plugin.evolve.run import CONFIRMATION, Watcher
 from merge3_plugin.evolve.store import FAILED, RunStore
@@ -180,6 +181,24 @@ def test_a_calibration_file_serves_and_a_wrong_one_is_refused(config, tmp_path):
     other = {"merge3__calibration": str(given), "merge3__data": {"tiny_sum": str(changed)}}
     with pytest.raises(DataError, match="has another text"):
         evolve_here(config, tmp_path / "fourth", **other)
+
+
+def test_the_logs_of_other_models_calibrate_a_run(config, tmp_path, tiny_models):
+    from merge3_plugin.harness.benchmark import load_benchmarks
+    from merge3_plugin.harness.collect import EvaluationSettings, collect_logs
+    from merge3_plugin.testing import make_tiny_llama
+
+    others = [make_tiny_llama(tmp_path / f"other_{i}", 100 + i, base=tiny_models[0], delta=0.05) for i in range(6)]
+    benchmark = load_benchmarks({"tiny_sum": "acc,none"}, include_paths=[config.parent / "tasks"])["tiny_sum"]
+    settings = EvaluationSettings(dtype="float32", device="cpu")
+    collect_logs(benchmark, list(map(str, others)), tmp_path / "logs", settings)
+    setting = {"tiny_sum": {"logs": [str(tmp_path / "logs")]}}
+    summary = evolve_here(config, tmp_path / "out", merge3__calibration=setting, merge3__search__max_fevals=5)
+    assert "calibration" not in summary["cost"]["by_phase"]
+    held_out, anchors = held_out_items(tmp_path / "out")
+    assert len(anchors) == 20 and not anchors & held_out
+    kept = load_calibration(tmp_path / "out" / "calibration" / "tiny_sum.safetensors")
+    assert len(kept.responses.model_ids) == 6 and not set(kept.item_ids) & held_out
 
 
 def test_wrong_folders_are_refused(config, tmp_path):
