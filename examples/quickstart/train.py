@@ -49,12 +49,12 @@ class Settings:
     batch_size: int = 128
     base_steps: int = 400
     base_rate: float = 2e-3
-    skill_steps: int = 250
+    skill_steps: int = 400
     skill_rate: float = 1e-3
     replay: float = 0.3  # share of a specialist's batches that repeats the base's training
     pull: float = 10.0  # of a specialist towards the base
-    evaluation_items: int = 3200  # of each skill
-    training_items: int = 8000  # of each operation
+    evaluation_items: int = 3104  # of each skill
+    training_items: int = 6000  # of each operation
 
     def course(self, model: str) -> Course:
         """How the base, or the specialist of a skill, is trained."""
@@ -207,7 +207,9 @@ def training_items(operation: str, settings: Settings) -> list[world.Item]:
 def train(folder: Path, settings: Settings) -> None:
     """Train and save the base and, each from the base, the specialists."""
     import torch
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     torch.set_num_threads(THREADS)
     tokenizer = make_tokenizer()
     model = make_model(settings, len(tokenizer))

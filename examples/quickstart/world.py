@@ -15,7 +15,8 @@ import numpy as np
 
 SCRIPTS = ("digits", "kanji")
 N_CHOICES = LIST_LENGTH = 4
-LARGEST = 49  # in a list, so that the sum of two stays below 100
+LARGEST = 19  # number of a list
+APART = 8  # at least, the right sum from any wrong one
 
 # The prompt template of the task merge3_arc_ja.
 TEMPLATE = "質問: {prompt}\n答え:"
@@ -99,7 +100,7 @@ def _draw(operation: Operation, script: str, label: int, rng: np.random.Generato
     # The other numbers of the list mislead best; an answer that is none of them stands among any others.
     wrong = [number for number in numbers if number != answer]
     if answer not in numbers:
-        wrong = [number for number in rng.permutation(100) if abs(number - answer) > 3]
+        wrong = [number for number in rng.permutation(2 * LARGEST + 2) if abs(number - answer) >= APART]
     choices = [int(number) for number in rng.permutation(wrong[: N_CHOICES - 1])]
     choices.insert(label, answer)
     words = [numeral(number, script) for number in numbers] + operation.words.format(n=numeral(n, script)).split()
