@@ -16,7 +16,7 @@ import numpy as np
 SCRIPTS = ("digits", "kanji")
 N_CHOICES = LIST_LENGTH = 4
 LARGEST = 19  # number of a list
-APART = 8  # at least, the right sum from any wrong one
+APART = 8  # at least, a sum from the wrong answers beside it
 
 # The prompt template of the task merge3_arc_ja.
 TEMPLATE = "質問: {prompt}\n答え:"
@@ -97,7 +97,7 @@ def _draw(operation: Operation, script: str, label: int, rng: np.random.Generato
     numbers = [int(number) for number in rng.choice(LARGEST + 1, LIST_LENGTH, replace=False)]
     n = int(rng.integers(1, LIST_LENGTH + 1))
     answer = operation.answer(numbers, n)
-    # The other numbers of the list mislead best; an answer that is none of them stands among any others.
+    # The other numbers of the list mislead best; an answer that is none of them stands among any that are far from it.
     wrong = [number for number in numbers if number != answer]
     if answer not in numbers:
         wrong = [number for number in rng.permutation(2 * LARGEST + 2) if abs(number - answer) >= APART]
