@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections import Counter
 from itertools import islice
@@ -142,3 +143,10 @@ def test_training_learns_is_seeded_and_is_skipped_the_second_time(
 def test_models_have_about_half_a_million_parameters() -> None:
     model = train.make_model(SETTINGS, len(train.make_tokenizer()))
     assert 0.4e6 < sum(parameter.numel() for parameter in model.parameters()) < 0.6e6
+
+
+@pytest.mark.parametrize("script", ["examples/quickstart/demo.py", "benchmarks/quickstart_seeds.py"])
+def test_help_says_what_a_script_makes(script: str) -> None:
+    command = [sys.executable, str(QUICKSTART.parents[1] / script), "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "--out" in shown.stdout
