@@ -96,7 +96,7 @@ def evolve(genome_config_path: Path, storage_path: Path, **flags: Any) -> int:
     """
     from merge3_plugin.cli_progress import Progress
     from merge3_plugin.config import load_config
-    from merge3_plugin.evolve.run import Interrupted
+    from merge3_plugin.evolve.run import UNCONFIRMED, Interrupted
     from merge3_plugin.evolve.session import evolve as run
     from merge3_plugin.evolve.setup import Flags
     from merge3_plugin.report.table import render
@@ -117,10 +117,12 @@ def evolve(genome_config_path: Path, storage_path: Path, **flags: Any) -> int:
             log.info("stopped before the search had a candidate; the same command goes on")
             return 130
     click.echo(render(summary), nl=False)
-    click.echo(
-        f"Everything is in {storage_path}: best_config.yaml, summary.json" + ", final_model/" * chosen.save_final_model
-    )
-    return 130 if progress.interrupted() else 0
+    files = "best_config.yaml, summary.json" + ", final_model/" * chosen.save_final_model
+    click.echo(f"Everything is in {storage_path}: {files}")
+    if summary["state"] != UNCONFIRMED:
+        return 0
+    click.echo("Stopped before its end; the same command goes on.")
+    return 130
 
 
 def _hush_libraries() -> None:

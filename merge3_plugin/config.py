@@ -138,6 +138,8 @@ class RunConfig(_Strict):
         names = [task.name for task in self.tasks]
         if len(set(names)) != len(names):
             raise ValueError(f"tasks: expected each task once, got {names}")
+        if not any(task.weight for task in self.tasks):
+            raise ValueError("tasks: expected a weight other than 0, got none")
         blocks: list[tuple[str, Mapping[str, Any]]] = [("data", self.merge3.data), ("split", self.merge3.split)]
         if isinstance(self.merge3.calibration, Mapping):
             blocks.append(("calibration", self.merge3.calibration))

@@ -48,6 +48,7 @@ def test_upstreams_keys_are_read_unchanged():
         ({"merge3": {"anchors": 0}}, ["merge3.anchors", "0"]),
         ({"tasks": []}, ["tasks"]),
         ({"tasks": ["x", "x"]}, ["each task once"]),
+        ({"tasks": [{"name": "x", "weight": 0}]}, ["weight other than 0"]),
         ({"merge3": {"data": {"y": "f"}}}, ["merge3.data", "'y'", "known: x"]),
         ({"genome": 3}, ["genome"]),
         ({"merge3": 3}, ["merge3"]),

@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 
 PARENTS, CALIBRATION, SEARCH, MEAN, CONFIRMATION = "parents", "calibration", "search", "mean", "confirmation"
 
+FINISHED = "finished"
+UNCONFIRMED = "stopped before the confirmation"
+NOTHING_HELD_OUT = "finished without a confirmation: no task has scores by item"
+
 
 class Interrupted(Exception):
     """A person asked the run to stop."""
@@ -78,8 +82,9 @@ class Watcher:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a run found; ``confirmed`` is empty and ``verdict`` None where it was stopped before the confirmation."""
+    """What a run found; ``confirmed`` is empty and ``verdict`` None unless ``state`` is FINISHED."""
 
+    state: str
     result: SearchResult
     objectives: Objectives
     winner: Candidate
@@ -110,12 +115,15 @@ class Run:
         if not ranked:
             last = self._store.last_error(SEARCH)
             raise ModelError(f"search: expected a candidate that can be scored, got failures only, the last: {last}")
-        if self._watcher.interrupted():
-            return Outcome(result, objectives, ranked[0].candidate, (), None)
-        self._estimate_mean(result, objectives)
-        everyone, verdict = self._confirm(result, populations)
+        if not self._tasks:
+            return Outcome(NOTHING_HELD_OUT, result, objectives, ranked[0].candidate, (), None)
+        try:
+            self._estimate_mean(result, objectives)
+            everyone, verdict = self._confirm(result, populations)
+        except Interrupted:
+            return Outcome(UNCONFIRMED, result, objectives, ranked[0].candidate, (), None)
         chosen = next(c for c in self._finalists(result).values() if c.id == verdict.winner.candidate)
-        return Outcome(result, objectives, chosen, everyone, verdict)
+        return Outcome(FINISHED, result, objectives, chosen, everyone, verdict)
 
     # -- candidates --------------------------------------------------------------------------------------------------
 
@@ -135,11 +143,10 @@ class Run:
 
     def _candidate(self, vector: FloatArray) -> Candidate:
         recipe = self._setting.space.decode(vector)
-        identity = self._identity(recipe)
         for _, known in self._known.values():
             if known.recipe == recipe:
                 return known
-        return Candidate(identity, recipe)
+        return Candidate(self._identity(recipe), recipe)
 
     def _rng(self, purpose: str) -> np.random.Generator:
         """A generator of its own for each purpose, so that one more draw in one does not shift another."""
@@ -260,8 +267,7 @@ class Run:
         """The mean is no candidate of the search: it has an estimate beside its confirmed figure all the same."""
         mean = self._finalists(result).get("mean")
         if mean is not None:
-            whole = list(objectives.whole)
-            self._evaluator.evaluate(mean, MEAN, objectives.anchors(), whole, objectives.assess)
+            self._evaluate("mean", mean, MEAN, objectives.anchors(), list(objectives.whole), objectives.assess)
 
     def _confirm(self, result: SearchResult, populations: Mapping[str, Population]) -> tuple[list[Confirmed], Verdict]:
         items = {name: population.held_out for name, population in populations.items()}

@@ -20,9 +20,8 @@ def summarise(setting: Setting, outcome: Outcome) -> dict[str, Any]:
     the same candidates would have cost on every search item.
     """
     verdict = outcome.verdict
-    state = "stopped before the confirmation" if verdict is None else "finished"
     return {
-        "state": state,
+        "state": outcome.state,
         "search_ended": outcome.result.reason,
         "seed": setting.config.merge3.seed,
         "versions": setting.store.meta()["versions"],

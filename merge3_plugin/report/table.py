@@ -64,7 +64,7 @@ def _percent(accuracy: float, low: float, high: float) -> str:
 def _verdict(summary: Mapping[str, Any]) -> list[str]:
     verdict = summary["verdict"]
     if verdict is None:
-        return [f"The search ended: {summary['search_ended']}. Nothing is confirmed yet; the same command goes on."]
+        return [f"The search ended: {summary['search_ended']}. The run is {summary['state']}."]
     lines = [
         f"The search ended: {summary['search_ended']}.",
         f"{verdict['winner']} is {verdict['text']}, {verdict['best_parent']}: "

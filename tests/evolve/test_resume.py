@@ -56,6 +56,20 @@ def test_ctrl_c_ends_with_the_best_so_far_and_the_run_goes_on(unbroken, tmp_path
     assert canonical(out) == canonical(reference)
 
 
+def test_ctrl_c_in_the_confirmation_keeps_the_search(unbroken, tmp_path):
+    config, reference, _ = unbroken
+    out = tmp_path / "out"
+    process = run_paused(config, out, "confirmation", 1, tmp_path / "pause")
+    process.send_signal(signal.SIGINT)
+    (tmp_path / "pause" / "go").touch()
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130 and "Traceback" not in stderr
+    assert "stopped before the confirmation" in stdout and "the same command goes on" in stdout
+    assert (out / "best_config.yaml").is_file()
+    assert run(config, out).returncode == 0
+    assert canonical(out) == canonical(reference)
+
+
 def test_the_same_command_again_computes_nothing_and_more_budget_extends_the_search(unbroken, tmp_path):
     config, reference, _ = unbroken
     out = shutil.copytree(reference, tmp_path / "out")

@@ -158,6 +158,11 @@ metadata: {{version: 1}}
     expected = found.estimates["tiny_sum"].accuracy - 0.001 * found.whole["tiny_perplexity"]
     assert found.fitness == pytest.approx(expected)
     store.close()
+    raw["tasks"] = raw["tasks"][1:]
+    (tmp_path / "config.yml").write_text(yaml.safe_dump(raw))
+    alone = evolve_here(tmp_path / "config.yml", tmp_path / "alone", merge3__search__max_fevals=5)
+    assert alone["state"].startswith("finished without a confirmation") and alone["verdict"] is None
+    assert (tmp_path / "alone" / "final_model" / "config.json").is_file()
 
 
 def test_limit_is_a_random_part_of_the_search_items(config, tmp_path):

@@ -57,9 +57,9 @@ def test_the_columns_stand_below_each_other():
     assert len({len(line) for line in table}) == 1
 
 
-def test_a_run_without_confirmation_says_how_to_go_on():
-    text = render({**SUMMARY, "models": [], "verdict": None})
-    assert "the same command goes on" in text
+def test_a_run_without_confirmation_says_so():
+    text = render({**SUMMARY, "state": "stopped before the confirmation", "models": [], "verdict": None})
+    assert "The run is stopped before the confirmation." in text
 
 
 def test_one_task_needs_no_overall_column():
