@@ -8,7 +8,7 @@ USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 .PHONY: help demo test lint clean
 
 help:
-	@echo "make demo   train tiny models, calibrate, evolve a merge and confirm it (about 6 minutes; 2 the next time)"
+	@echo "make demo   train tiny models, calibrate, evolve a merge and confirm it (about 3 minutes; 1 the next time)"
 	@echo "make test   run the tests"
 	@echo "make lint   check style and types"
 	@echo "make clean  remove .venv and what the demo and the tests left"
