@@ -9,7 +9,7 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
-from merge3_plugin.evolve.run import SEARCH, Watcher
+from merge3_plugin.evolve.run import Watcher
 from merge3_plugin.evolve.search import Scored
 from merge3_plugin.evolve.store import FAILED, Evaluation, last_line
 
@@ -26,6 +26,7 @@ class Progress(Watcher):
         self._timeout, self._started = timeout, time.monotonic()
         self._stopped = False
         self._bar: Any = None
+        self._phase, self._done = "", 0
         self._last_line = 0.0
         self._best: Scored | None = None
 
@@ -50,30 +51,33 @@ class Progress(Watcher):
 
         if self._bar is not None:
             self._bar.close()
+        self._phase, self._done = name, 0
         self._bar = tqdm(total=total, desc=name, unit="model", dynamic_ncols=True, disable=not sys.stderr.isatty())
         if self._bar.disable:
             log.info("%s: %d models", name, total)
 
     def evaluated(self, label: str, evaluation: Evaluation) -> None:
+        self._done += 1  # a bar that is off does not count
         self._bar.update()
         self._bar.set_postfix_str(label)
-        self._line(f"{evaluation.purpose}: {label}, {evaluation.n_items:,} items in {evaluation.seconds:.1f} s")
+        self._line(f"{label}, {evaluation.n_items:,} items in {evaluation.seconds:.1f} s")
         if evaluation.state == FAILED:
             log.warning("%s failed: %s", label, last_line(evaluation.error))
 
     def scored(self, entry: Scored, best: Scored | None) -> None:
         self._best = best or self._best
+        self._done += 1  # a bar that is off does not count
         self._bar.update()
         if self._best is not None:
             text = f"best {self._best.fitness:.3f} +- {1.96 * (self._best.standard_error or 0):.3f}"
             self._bar.set_postfix_str(text)
-            self._line(f"{SEARCH}: {text}", always=best is not None)
+            self._line(text, always=best is not None)
 
     def _line(self, text: str, always: bool = False) -> None:
         now = time.monotonic()
         if self._bar.disable and (always or now - self._last_line > SECONDS_BETWEEN_LINES):
             self._last_line = now
-            log.info(text)
+            log.info("%s %d of %d: %s", self._phase, self._done, self._bar.total, text)
 
     def stop_reason(self) -> str | None:
         if self._timeout is not None and time.monotonic() - self._started > self._timeout:

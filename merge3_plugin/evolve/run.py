@@ -118,8 +118,7 @@ class Run:
         if not self._tasks:
             return Outcome(NOTHING_HELD_OUT, result, objectives, ranked[0].candidate, (), None)
         try:
-            self._estimate_mean(result, objectives)
-            everyone, verdict = self._confirm(result, populations)
+            everyone, verdict = self._confirm(result, objectives, populations)
         except Interrupted:
             return Outcome(UNCONFIRMED, result, objectives, ranked[0].candidate, (), None)
         chosen = next(c for c in self._finalists(result).values() if c.id == verdict.winner.candidate)
@@ -263,28 +262,29 @@ class Run:
         # Where the search found no merge of its own, the best known point stands for it.
         return finalists or {"best 1": result.ranked()[0].candidate}
 
-    def _estimate_mean(self, result: SearchResult, objectives: Objectives) -> None:
-        """The mean is no candidate of the search: it has an estimate beside its confirmed figure all the same."""
-        mean = self._finalists(result).get("mean")
-        if mean is not None:
-            self._evaluate("mean", mean, MEAN, objectives.anchors(), list(objectives.whole), objectives.assess)
-
-    def _confirm(self, result: SearchResult, populations: Mapping[str, Population]) -> tuple[list[Confirmed], Verdict]:
+    def _confirm(
+        self, result: SearchResult, objectives: Objectives, populations: Mapping[str, Population]
+    ) -> tuple[list[Confirmed], Verdict]:
         items = {name: population.held_out for name, population in populations.items()}
         uniform = self._known.get("uniform")
-        field = {**self._parents, **({"uniform": uniform[1]} if uniform else {}), **self._finalists(result)}
-        self._watcher.phase(CONFIRMATION, len(field))
+        finalists = self._finalists(result)
+        field = {**self._parents, **({"uniform": uniform[1]} if uniform else {}), **finalists}
+        self._watcher.phase(CONFIRMATION, len(field) + ("mean" in finalists))
+        if "mean" in finalists:
+            # No candidate of the search: it gets an estimate, to stand beside its confirmed figure.
+            whole = list(objectives.whole)
+            self._evaluate("mean", finalists["mean"], MEAN, objectives.anchors(), whole, objectives.assess)
         seen: dict[str, Confirmed] = {}
         for label, candidate in field.items():
             if self._evaluate(label, candidate, CONFIRMATION, items).state == FAILED:
                 continue
             answers = {task: self._evaluator.answers(candidate, task, ids) for task, ids in items.items()}
             seen[label] = confirmed(label, candidate.id, answers, self._weights)
-        finalists = [seen[label] for label in self._finalists(result) if label in seen]
-        if not finalists:
+        judged = [seen[label] for label in finalists if label in seen]
+        if not judged:
             last = self._store.last_error(CONFIRMATION)
             raise ModelError(
                 f"confirmation: expected a finalist that can be scored, got failures only, the last: {last}"
             )
-        verdict = judge(finalists, [seen[label] for label in self._parents], seen.get("uniform"), self._weights)
+        verdict = judge(judged, [seen[label] for label in self._parents], seen.get("uniform"), self._weights)
         return list(seen.values()), verdict

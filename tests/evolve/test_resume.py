@@ -80,3 +80,10 @@ def test_the_same_command_again_computes_nothing_and_more_budget_extends_the_sea
     assert more.returncode == 0, more.stderr
     spent = RunStore.open(out).spent()
     assert spent["search"]["evaluations"] == 18
+
+
+def test_without_a_terminal_progress_is_in_lines(unbroken):
+    _, _, done = unbroken
+    assert "merge3: parents 1 of 4: model_1, 150 items" in done.stderr
+    assert "merge3: search 1 of 14: best 0." in done.stderr
+    assert "\r" not in done.stderr.split("merge3: parents: 4 models")[1]
