@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from merge3_plugin.errors import ConfigError, nearest
 
@@ -33,6 +33,8 @@ def _reference(value: Any) -> Any:
         return value
     model, lora = value.get("model", value), value.get("lora")
     if isinstance(model, Mapping):
+        if not isinstance(model.get("path"), str):
+            raise ValueError("expected a model as a name, or as a mapping with its path (and revision, lora)")
         model = model["path"] + (f"@{model['revision']}" if model.get("revision") else "")
     return f"{model}+{_reference(lora)}" if lora else model
 
@@ -64,7 +66,7 @@ class TaskConfig(_Strict):
     """One objective: an lm-eval task, its weight in the fitness, and the metric as ``metric,filter``."""
 
     name: str
-    weight: float = 1.0
+    weight: FiniteFloat = 1.0
     metric: str = "acc,none"
 
     @model_validator(mode="before")
@@ -79,7 +81,7 @@ class SearchConfig(_Strict):
     optimizer: Literal["cma-es", "random"] = "cma-es"
     max_fevals: int = Field(100, ge=1, description="candidates scored in the search: never passed")
     popsize: int | None = Field(None, ge=4, description="candidates in a generation")
-    sigma0: float = Field(1 / 6, gt=0, description="first step size, in units of the genes")
+    sigma0: FiniteFloat = Field(1 / 6, gt=0, description="first step size, in units of the genes")
     timeout: float | None = Field(None, gt=0, description="seconds after which the search ends and is confirmed")
 
 
@@ -114,7 +116,9 @@ class Merge3Config(_Strict):
     data: dict[str, str] = Field(default_factory=dict, description="task -> local data file")
     id_field: str | None = Field(None, description="field of a document that names the item")
     split: dict[str, str] = Field(default_factory=dict, description="task -> split its items come from")
-    bounds: dict[str, tuple[float, float]] = Field(default_factory=dict, description="method parameter -> range")
+    bounds: dict[str, tuple[FiniteFloat, FiniteFloat]] = Field(
+        default_factory=dict, description="method parameter -> range"
+    )
     parameters: dict[str, Any] = Field(default_factory=dict, description="method parameters kept fixed")
     search: SearchConfig = Field(default_factory=SearchConfig)
     eval: EvalConfig = Field(default_factory=EvalConfig)
