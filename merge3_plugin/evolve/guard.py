@@ -73,7 +73,7 @@ def locked(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise RunError(f"{folder}: expected a free run folder, another run is using it; wait or name another") from None
-    except (PermissionError, NotADirectoryError) as error:
+    except OSError as error:
         raise RunError(f"{folder}: expected a writable folder, got: {error.strerror}; name another") from None
     try:
         yield

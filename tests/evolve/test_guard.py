@@ -1,3 +1,4 @@
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -70,6 +71,8 @@ def test_one_run_a_folder(tmp_path):
     with pytest.raises(RunError, match="got a file"), locked(tmp_path / "file"):
         pass
     with pytest.raises(RunError, match="expected a writable folder"), locked(tmp_path / "file" / "below"):
+        pass
+    with pytest.raises(RunError, match="expected a writable folder"), locked(Path("/proc/no/such")):
         pass
     assert FileLock(tmp_path / "new" / "run.lock").acquire(timeout=0)
 
