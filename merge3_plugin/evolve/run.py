@@ -16,7 +16,7 @@ import numpy as np
 from merge3_plugin.artifact import save_calibration
 from merge3_plugin.config import RunConfig
 from merge3_plugin.domain import Calibration, FloatArray
-from merge3_plugin.errors import ModelError
+from merge3_plugin.errors import ModelError, RunError
 from merge3_plugin.evolve.calibration import answer_matrix, given_calibrations, search_calibration
 from merge3_plugin.evolve.confirm import Confirmed, Verdict, confirmed, judge
 from merge3_plugin.evolve.evaluate import Candidate, Evaluator
@@ -111,6 +111,12 @@ class Run:
         self._score_parents()
         objectives = self._calibrate(given, populations)
         result = self._search(objectives)
+        if not result.scored:
+            if self._watcher.interrupted():
+                raise Interrupted
+            raise RunError(
+                f"search: expected time for a candidate, got none ({result.reason}); give it more, what is scored stays"
+            )
         ranked = result.ranked()
         if not ranked:
             last = self._store.last_error(SEARCH)

@@ -15,6 +15,8 @@ from typing import Any
 from merge3_plugin import __version__
 from merge3_plugin.config import RunConfig
 from merge3_plugin.errors import ConfigError, RunError
+from merge3_plugin.estimate.auto import AUTO
+from merge3_plugin.estimate.base import find_estimator
 from merge3_plugin.evolve.evaluate import Evaluator
 from merge3_plugin.evolve.guard import chat_template, check_space, check_test_sets, fingerprint, locked
 from merge3_plugin.evolve.run import Setting
@@ -66,6 +68,8 @@ def opened(config: RunConfig, folder: Path, flags: Flags) -> Iterator[Setting]:
         store = RunStore(folder)
         try:
             _claim(store, config, folder)
+            if settings.estimator != AUTO:
+                find_estimator(settings.estimator)
             benchmarks = _benchmarks(config, flags)
             for warning in check_test_sets(config, benchmarks, allowed=flags.allow_benchmark_tasks):
                 log.warning(warning)
@@ -120,6 +124,8 @@ def _claim(store: RunStore, config: RunConfig, folder: Path) -> None:
     own = config.model_dump(mode="json")
     for key in BUDGET_KEYS:
         own["merge3"]["search"].pop(key)
+    # A folder in which nothing was scored is free: a config that failed its checks may come back mended.
+    store.forget_unless_scored()
     kept = store.pin("config", own)
     if kept != own:
         key, was, now = next(_differences(kept, own))

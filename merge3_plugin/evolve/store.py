@@ -127,6 +127,12 @@ class RunStore:
         self._db.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (key, _dump(value)))
         return json.loads(self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()[0])
 
+    def forget_unless_scored(self) -> None:
+        """Forget what was pinned and what happened, unless there is an evaluation."""
+        with self._transaction():
+            for table in ("meta", "events"):
+                self._db.execute(f"DELETE FROM {table} WHERE NOT EXISTS (SELECT 1 FROM evaluations)")
+
     def meta(self) -> dict[str, Any]:
         return {key: json.loads(value) for key, value in self._db.execute("SELECT key, value FROM meta ORDER BY key")}
 

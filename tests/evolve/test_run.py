@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from merge3_plugin.artifact import load_calibration
 from merge3_plugin.errors import ConfigError, DataError, ModelError, RunError
-from merge3_plugin.evolve.run import CONFIRMATION, Watcher
+from merge3_plugin.evolve.run import CONFIRMATION, SEARCH, Interrupted, Watcher
 from merge3_plugin.evolve.store import FAILED, RunStore
 from merge3_plugin.hookspecs import hookimpl
 from merge3_plugin.plugins import plugin_host
@@ -217,6 +217,41 @@ def test_wrong_folders_are_refused(config, tmp_path):
     evolve_here(config, out, merge3__search__max_fevals=5)
     with pytest.raises(RunError, match="merge3.anchors was 20, is 21"):
         evolve_here(config, out, merge3__anchors=21)
+
+
+def test_a_folder_in_which_nothing_was_scored_takes_the_mended_config(config, tmp_path):
+    out = tmp_path / "out"
+    for wrong in (
+        {"genome__layer_granularity": 3},
+        {"merge3__estimator": "gmp-itr"},
+        {"merge3__held_out": 0.999},
+        {"merge3__data": {"tiny_sum": str(tmp_path / "nothing.jsonl")}},
+    ):
+        with pytest.raises((ConfigError, DataError)):
+            evolve_here(config, out, **wrong)
+        assert RunStore.open(out).spent() == {}
+    assert evolve_here(config, out, merge3__search__max_fevals=5)["state"] == "finished"
+
+
+def test_a_search_that_is_stopped_before_its_first_candidate_says_so(config, tmp_path):
+    class Late(Watcher):
+        def stop_reason(self):
+            return "timeout of 1 s"
+
+    class Stop(Watcher):
+        stopped = False
+
+        def phase(self, name, total):
+            self.stopped = name == SEARCH
+
+        def interrupted(self):
+            return self.stopped
+
+    with pytest.raises(RunError, match=r"timeout of 1 s\); give it more"):
+        evolve_here(config, tmp_path / "out", Late())
+    with pytest.raises(Interrupted):
+        evolve_here(config, tmp_path / "out", Stop())
+    assert evolve_here(config, tmp_path / "out", merge3__search__max_fevals=5)["state"] == "finished"
 
 
 def test_what_a_person_gets_wrong_is_one_line(config, tmp_path):
