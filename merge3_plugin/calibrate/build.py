@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from numbers import Integral
 
 import numpy as np
 from numpy.random import default_rng
@@ -11,7 +12,7 @@ from numpy.random import default_rng
 from merge3_plugin import __version__
 from merge3_plugin.calibrate.crossval import cross_validate, eligible, fit_folds
 from merge3_plugin.domain import Calibration, ItemParameters, ResponseMatrix
-from merge3_plugin.errors import DataError
+from merge3_plugin.errors import ConfigError, DataError
 from merge3_plugin.estimate.base import CROSS_VALIDATION, FEWEST_MODELS, align_parents
 from merge3_plugin.extract.anchors import select_anchors
 from merge3_plugin.extract.fit import fit_items
@@ -28,6 +29,8 @@ def build_calibration(
     parents: ResponseMatrix | None = None,
 ) -> Calibration:
     """See `merge3_plugin.api.calibrate`."""
+    if not isinstance(seed, Integral) or seed < 0:
+        raise ConfigError(f"seed: expected a whole number, at least 0, got {seed!r}")
     everyone, parent_ids = with_parents(responses, parents)
     check_responses(everyone, n_anchors)
     n_anchors = min(n_anchors, everyone.n_items)
@@ -38,7 +41,7 @@ def build_calibration(
     provenance = {
         "models": list(everyone.model_ids),
         "parents": list(parent_ids),
-        "seed": seed,
+        "seed": int(seed),
         "version": __version__,
     }
     calibration = Calibration(everyone.item_ids, items, chosen, everyone, provenance=provenance)
@@ -65,8 +68,8 @@ def with_parents(responses: ResponseMatrix, parents: ResponseMatrix | None) -> t
 
 def check_responses(responses: ResponseMatrix, n_anchors: int) -> None:
     """DataError unless these responses can be calibrated on."""
-    if n_anchors < 1:
-        raise DataError(f"anchors: expected at least 1, got {n_anchors}; 50 is a good start")
+    if not isinstance(n_anchors, Integral) or n_anchors < 1:
+        raise DataError(f"anchors: expected a whole number, at least 1, got {n_anchors}; 50 is a good start")
     if not responses.n_items or not responses.n_models:
         raise DataError(f"responses: expected models and items, got shape {responses.values.shape}; add both")
     answered = ~np.isnan(responses.values)

@@ -49,7 +49,7 @@ class CrossValidation:
     """Estimates of models by calibrations that have not seen them.
 
     ``accuracies`` (M,) are the models' known accuracies; ``misfits`` (M,) by IRT estimator the errors that all answers
-    leave; ``estimates[name][m]`` holds one estimate of model m for each draw of the anchors.
+    leave; ``estimates[name][m]`` holds one estimate of model m for each draw of anchors of which it answered any.
     """
 
     model_ids: tuple[str, ...]
@@ -59,12 +59,15 @@ class CrossValidation:
 
     def findings(self, without: int | None = None) -> Findings:
         """Root mean squared errors over all models, or over all but that at position ``without``."""
-        rows = np.arange(len(self.model_ids)) != without
-        points = {name: np.array([[e.accuracy for e in draws] for draws in by]) for name, by in self.estimates.items()}
+        rows = np.flatnonzero(np.arange(len(self.model_ids)) != without)
+        errors = {
+            name: np.array([e.accuracy - self.accuracies[row] for row in rows for e in by[row]])
+            for name, by in self.estimates.items()
+        }
         return Findings(
-            {name: _root_mean_square(p[rows] - self.accuracies[rows, None]) for name, p in points.items()},
+            {name: _root_mean_square(of_draws) for name, of_draws in errors.items()},
             {
-                "models": int(rows.sum()),
+                "models": len(rows),
                 "misfit": {name: _root_mean_square(values[rows]) for name, values in self.misfits.items()},
             },
         )

@@ -29,6 +29,7 @@ def test_holds_what_estimates_need(world, calibration):
     assert record["models"] == 9 and 0 < record["misfit"]["p-irt"] < min(calibration.errors.values())
     assert calibration.provenance["seed"] == 3
     assert calibration.provenance["models"] == list(world.model_ids)
+    assert type(calibrate(world, 20, seed=np.int64(3)).provenance["seed"]) is int, "a file holds plain JSON"
 
 
 def test_the_seed_decides_and_nothing_else_does(world, calibration):
@@ -101,6 +102,14 @@ def test_unanswered_cells(world):
     assert all(np.isfinite(error) and 0 < error < 0.5 for error in calibration.errors.values())
 
 
+def test_a_model_that_answered_none_of_the_drawn_anchors(world):
+    values = np.array(world.values)
+    values[np.random.default_rng(0).random(values.shape) < 0.05] = np.nan
+    calibration = calibrate(ResponseMatrix(values, world.model_ids, world.item_ids), 1, seed=0)
+    assert calibration.provenance[CROSS_VALIDATION]["models"] == 9
+    assert all(0 < error < 1 for error in calibration.errors.values())
+
+
 class TestRestrict:
     def test_is_the_calibration_of_those_items(self, calibration, world):
         keep = [i for i in reversed(world.item_ids) if i in calibration.anchors.item_ids or int(i[1:]) % 2]
@@ -145,9 +154,14 @@ class TestBadInput:
     def test_silent_model(self):
         self.refuses([[1, 0, 1], [np.nan] * 3, [0, 1, 1]], "none from 'm1'")
 
-    @pytest.mark.parametrize("n", [0, -3])
+    @pytest.mark.parametrize("n", [0, -3, 2.5])
     def test_no_anchors(self, n):
         self.refuses([[1, 0, 1], [0, 0, 1]], "at least 1", n_anchors=n)
+
+    @pytest.mark.parametrize("seed", [-1, None, 0.5])
+    def test_no_seed(self, world, seed):
+        with pytest.raises(ConfigError, match="seed"):
+            calibrate(world, 10, seed=seed)
 
     def test_unknown_method(self, world):
         with pytest.raises(ConfigError, match="stratified"):
