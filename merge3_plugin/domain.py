@@ -236,7 +236,10 @@ def check_scores(scores: Mapping[str, float], known: Iterable[str]) -> dict[str,
     for item, score in scores.items():
         if str(item) not in allowed:
             raise DataError(f"scores: expected items of the calibration, got {str(item)!r}; score its anchors")
-        value = float(score)
+        try:
+            value = float(score)
+        except (TypeError, ValueError):
+            raise DataError(f"scores: expected a number in [0, 1] for item {str(item)!r}, got {score!r}") from None
         if not 0.0 <= value <= 1.0:
             raise DataError(f"scores: expected a number in [0, 1] for item {str(item)!r}, got {value}")
         checked[str(item)] = value

@@ -116,11 +116,12 @@ def align_parents(parents: ResponseMatrix, item_ids: tuple[str, ...]) -> Respons
             )
         parents = parents.items(item_ids)
     share = (~np.isnan(parents.values)).mean(axis=1)
-    if not len(share) or share.min() < KNOWN_SHARE:
-        who = repr(parents.model_ids[int(share.argmin())]) if len(share) else "no parent at all"
+    if not len(share):
+        raise DataError("parents: expected the answers of at least one model, got none; leave parents out, or add them")
+    if share.min() < KNOWN_SHARE:
         raise DataError(
-            f"parents: expected answers on at least {KNOWN_SHARE:.0%} of the items, got {share.min(initial=1.0):.0%} "
-            f"from {who}; score the parents on the whole benchmark"
+            f"parents: expected answers on at least {KNOWN_SHARE:.0%} of the items, got {share.min():.0%} "
+            f"from {parents.model_ids[int(share.argmin())]!r}; score the parents on the whole benchmark"
         )
     return parents
 

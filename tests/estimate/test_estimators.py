@@ -186,7 +186,7 @@ class TestBadInput:
         with pytest.raises(DataError, match="'q999'"):
             estimate(calibration, {"q999": 1.0})
 
-    @pytest.mark.parametrize("score", [1.2, -0.1, float("nan"), float("inf")])
+    @pytest.mark.parametrize("score", [1.2, -0.1, float("nan"), float("inf"), None, "right", [1, 0]])
     def test_bad_score(self, calibration, score):
         with pytest.raises(DataError, match=r"\[0, 1\]"):
             estimate(calibration, {"q0": score})
@@ -204,6 +204,11 @@ class TestBadInput:
         parents = ResponseMatrix([[1.0, 0.0]], ["p"], ["q0", "q1"])
         with pytest.raises(DataError, match="298 "):
             estimate(calibration, on_anchors(calibration, newcomer), estimator="gmp-irt", parents=parents)
+
+    def test_no_parents_at_all(self, calibration, newcomer):
+        nobody = ResponseMatrix(np.ones((0, 300)), [], calibration.item_ids)
+        with pytest.raises(DataError, match="got none"):
+            estimate(calibration, on_anchors(calibration, newcomer), parents=nobody)
 
     def test_parents_with_holes(self, calibration, newcomer):
         values = np.ones((2, 300))
