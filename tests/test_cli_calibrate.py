@@ -71,6 +71,14 @@ def test_the_printed_errors_are_those_of_leaving_one_model_out(command, logs):
     assert found.error != found.random_error
 
 
+def test_models_that_answered_a_part_are_no_measure_of_the_error(command, tmp_path):
+    values = (np.random.default_rng(0).random((4, 60)) < 0.6).astype(float)
+    values[:2, 30:] = np.nan
+    np.savez(tmp_path / "r.npz", values=values, model_ids=list("abcd"))
+    status, out, _ = command("calibrate", "--task", "t", "--from", "r.npz", "--anchors", 6, "--out", "t.safetensors")
+    assert status == 0 and "error    unknown" in out and "got 2" in out and "Wrote t.safetensors" in out
+
+
 def test_several_sources_after_one_flag(command, logs, tmp_path):
     folders = sorted(logs.iterdir())
     status, *_ = command(

@@ -17,6 +17,9 @@ from merge3_plugin.estimate.design import sampling_variance
 # So many models are left out one by one; of more, several at a time.
 MOST_FITS = 24
 
+# Of fewer models, those that stay say next to nothing of the one left out.
+FEWEST_LEFT_OUT = 3
+
 
 @dataclass(frozen=True)
 class ModelError:
@@ -83,13 +86,16 @@ def leave_one_model_out(
 
     Items are fitted and anchors drawn anew without the model that is estimated. ``"auto"`` is the estimator that
     `estimate` would choose. Raises DataError for responses that cannot be calibrated on, and with fewer than 3 models
-    besides the parents.
+    besides the parents whose accuracy is known.
     """
     everyone, parent_ids = with_parents(responses, parents)
     check_responses(everyone, n_anchors)
     n_models = len(eligible(everyone, parent_ids))
-    if n_models < 3:
-        raise DataError(f"leave one model out: expected at least 3 models (parents aside), got {n_models}; add some")
+    if n_models < FEWEST_LEFT_OUT:
+        raise DataError(
+            f"leave one model out: expected at least {FEWEST_LEFT_OUT} models (parents aside) that answered nearly all "
+            f"items, got {n_models}; add some"
+        )
     n_anchors, method = min(n_anchors, everyone.n_items), anchor_method(anchors, everyone)
     rng = default_rng(seed)
     folds = fit_folds(everyone, dimensions(everyone), rng, parent_ids, max_folds=MOST_FITS)

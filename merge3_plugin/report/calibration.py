@@ -50,10 +50,12 @@ def describe_anchors(calibration: Calibration, at_most: int) -> str:
 
 def describe_error(responses: ResponseMatrix, n_anchors: int, *, seed: int, anchors: str) -> str:
     """The error on models left out, beside that of a random sample of as many items."""
-    from merge3_plugin.calibrate import leave_one_model_out
+    from merge3_plugin.calibrate import FEWEST_LEFT_OUT, eligible, leave_one_model_out
 
-    if responses.n_models < 3:
-        return f"error    unknown: to leave one model out takes 3 models, got {responses.n_models}"
+    n_models = len(eligible(responses))
+    if n_models < FEWEST_LEFT_OUT:
+        needed = f"{FEWEST_LEFT_OUT} that answered nearly all items"
+        return f"error    unknown: to leave one model out takes {needed}, got {n_models}"
     found = leave_one_model_out(responses, n_anchors, seed=seed, anchors=anchors)
     rows = [(f"{found.n_anchors} anchors", found.error), (f"{found.n_anchors} random items", found.random_error)]
     lines = [f"  {what:<20}{100 * error:6.2f} points" for what, error in rows]
