@@ -88,7 +88,7 @@ def read_npz(path: str | Path, task: str) -> Responses:
     path = Path(path)
     try:
         with np.load(path, allow_pickle=False) as loaded:
-            arrays = {name: loaded[name] for name in loaded.files}
+            arrays = {name: _as_text(loaded[name]) for name in loaded.files}
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     except FileNotFoundError:
         raise DataError(f"{path}: expected an .npz of responses, got no such file") from None
@@ -114,6 +114,11 @@ def read_npz(path: str | Path, task: str) -> Responses:
         "files": [{"name": path.name, "sha256": sha256}],
     }
     return Responses(matrix, None, provenance)
+
+
+def _as_text(array: np.ndarray) -> np.ndarray:
+    """``array``, names in bytes (as HDF5 has them) decoded; str() of them would be "b'name'"."""
+    return np.char.decode(array, "utf-8") if array.dtype.kind == "S" else array
 
 
 def choose_pair(samples: Samples, metric: str | None, filter_name: str | None) -> Pair:

@@ -244,6 +244,8 @@ def test_npz_round_trip(tmp_path):
     assert (matrix.model_ids, matrix.item_ids, matrix.item_groups) == (("a", "b"), ("x", "y", "z"), ("g", "g", "h"))
     np.savez(tmp_path / "plain.npz", values=values, model_ids=["a", "b"])
     assert read_npz(tmp_path / "plain.npz", "t").matrix.item_ids == ("0", "1", "2")
+    np.savez(tmp_path / "bytes.npz", values=values, model_ids=np.array([b"a", "é".encode()]))
+    assert read_npz(tmp_path / "bytes.npz", "t").matrix.model_ids == ("a", "é")
 
 
 def test_bad_npz_files_are_one_line_errors(tmp_path, logs):
