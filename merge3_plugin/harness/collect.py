@@ -176,12 +176,15 @@ def _evaluate(
 
 
 def _load(model: str, arguments: Mapping[str, Any], settings: EvaluationSettings) -> LM:
+    import torch
     from lm_eval.models.huggingface import HFLM
     from safetensors import SafetensorError
 
     try:
-        return HFLM(**arguments, batch_size=settings.batch_size, device=settings.device)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
+        device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return HFLM(**arguments, batch_size=settings.batch_size, device=device)
+    # torch asserts that there is a GPU.
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, AssertionError, SafetensorError) as error:
         raise ModelError(f"model {model!r}: expected a causal language model that loads, got: {_line(error)}") from None
 
 

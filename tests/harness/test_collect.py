@@ -50,6 +50,11 @@ def test_collected_logs_equal_the_plain_commands(benchmark_of, tiny_models, logs
         np.testing.assert_array_equal(again.matrix.values, ours.matrix.values)
 
 
+def test_without_a_device_models_run_on_what_is_there(benchmark_of, tiny_models, tmp_path):
+    benchmark, model = benchmark_of("named"), str(tiny_models[1])
+    assert collect_logs(benchmark, [model], tmp_path, EvaluationSettings(dtype="float32", limit=5))
+
+
 def test_a_broken_run_goes_on_where_it_stopped(benchmark_of, tiny_models, tmp_path, runs):
     base, first = (str(m) for m in tiny_models[:2])
     benchmark = benchmark_of("named")
