@@ -23,7 +23,7 @@ from merge3_plugin.estimate.base import gather, run_estimator
 from merge3_plugin.estimate.design import sample_mean
 from merge3_plugin.harness.calibrations import calibration_path, check_items, check_settings
 from merge3_plugin.harness.loading import load_leaves
-from merge3_plugin.harness.registration import print_errors_in_one_line
+from merge3_plugin.harness.registration import known_tasks, print_errors_in_one_line
 from merge3_plugin.harness.settings import SETTINGS, check_task_names, random_sample, read_settings, tasks_of_run
 from merge3_plugin.harness.task_items import Document, TaskItems, template_hash
 
@@ -63,7 +63,13 @@ class AnchorTask(Task):
         metadata = dict(config.get("metadata") or {})
         self.settings = read_settings(name, config)
         self._run = metadata.get("merge3")
-        leaves = load_leaves(name, base, fields if base else {**fields, "metadata": metadata}, self.settings.data)
+        try:
+            leaves = load_leaves(name, base, fields if base else {**fields, "metadata": metadata}, self.settings.data)
+        except DataError:
+            # The data may have been named for a task that is misspelt: that is then what to say.
+            if known := known_tasks():
+                check_task_names(tasks_of_run(config), [name, *known])
+            raise
         if any(isinstance(leaf, AnchorTask) for leaf in leaves.values()):
             raise ConfigError(f"task {name!r}: expected a plain task as its base, got {base!r}, an anchor task")
         self.items = TaskItems(name, leaves, metric=config.get("metric"), id_field=self.settings.id_field)

@@ -40,6 +40,12 @@ def running_task_manager() -> TaskManager:
     return manager
 
 
+def known_tasks() -> list[str]:
+    """The names that the TaskManager last remembered can load; none without one."""
+    manager = _running() if _running else None
+    return [] if manager is None else list(manager.all_tasks)
+
+
 def print_errors_in_one_line() -> None:
     """In lm_eval's own command, make a Merge3Error one line on stderr and exit status 2, as in our commands.
 
@@ -54,7 +60,7 @@ def print_errors_in_one_line() -> None:
     def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
         if not isinstance(error, Merge3Error):
             return previous(kind, error, trace)
-        print(f"error: {error}", file=sys.stderr)
+        print(f"merge3: error: {error}", file=sys.stderr)
         raise SystemExit(2)
 
     sys.excepthook = hook

@@ -201,6 +201,8 @@ def test_settings_come_through_the_metadata(make_manager, tmp_path):
     ("tasks", "message"),
     [
         ({"anchor_choise": {}}, "'anchor_choise' is not an anchor task of this run; did you mean 'anchor_choice'"),
+        # Its data was meant for the task that then finds none.
+        ({"anchor_choise": {}, "anchor_choice": {"data": "/no/such.jsonl"}}, "did you mean 'anchor_choice'"),
         ({"anchor_number": {}}, "'anchor_number' is not an anchor task of this run"),
         ({"anchor_choice": {"ancors": 3}}, "unknown setting 'ancors'; did you mean 'anchors'"),
         ({"anchor_choice": {"anchors": 0}}, "expected a number of items, got 0"),

@@ -68,4 +68,6 @@ def test_a_mistake_is_one_line_and_exit_status_2(model_folder, tmp_path):
     assert run.returncode == 2
     assert "Traceback" not in run.stderr
     last = run.stderr.strip().splitlines()[-1]
-    assert last.startswith("error: merge3.tasks: 'merge3_arc_jp' is not an anchor task of this run; did you mean")
+    assert last.startswith(
+        "merge3: error: merge3.tasks: 'merge3_arc_jp' is not an anchor task of this run; did you mean"
+    )
