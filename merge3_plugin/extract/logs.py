@@ -134,6 +134,9 @@ def _parse(line: bytes, where: str) -> dict[str, Any]:
     """The part of a sample that is kept; its prompts and answers are most of a log and are not."""
     try:
         sample = json.loads(line)
+        for field, kind in (("doc", dict), ("filter", str), ("prompt_hash", str | None)):
+            if not isinstance(sample.get(field), kind):
+                raise TypeError(f"unexpected {field!r}")
         return {
             "doc": sample["doc"],
             "filter": sample["filter"],
@@ -141,7 +144,7 @@ def _parse(line: bytes, where: str) -> dict[str, Any]:
             "values": {metric: sample[metric] for metric in sample["metrics"]},
             "finite": _finite(sample.get("filtered_resps", ())),
         }
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{where}: expected a sample of lm_eval >= 0.4.8 --log_samples, got {type(error).__name__}: {error}; "
             "the file is damaged or of another tool: run that model again"
@@ -200,4 +203,10 @@ def _results(path: Path) -> Mapping[str, Any]:
         loaded = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: expected lm_eval's results, got: {error}; move the file away to go without") from None
-    return loaded if isinstance(loaded, Mapping) else {}
+    sections = loaded if isinstance(loaded, Mapping) else {"results": loaded}
+    for name in ("config", "configs", "group_subtasks", "n-samples", "n-shot", "results", "versions"):
+        if not isinstance(sections.get(name, {}), Mapping):
+            raise DataError(
+                f"{path}: expected lm_eval's results, got no mapping in {name!r}; move the file away to go without"
+            )
+    return sections

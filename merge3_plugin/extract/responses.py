@@ -177,7 +177,8 @@ def _leaves(logs: Sequence[SampleLog], task: str, base: Sequence[str]) -> tuple[
     """Leaf tasks behind ``base`` or, where the logs lack that, ``task``, and whether it is a group; the logs say so."""
     groups: dict[str, list[str]] = {}
     for log in logs:
-        groups |= log.results.get("group_subtasks", {})
+        # Releases of lm-eval before 0.4.10 list every task there, one that is no group with no subtasks.
+        groups |= {name: below for name, below in log.results.get("group_subtasks", {}).items() if below}
     known = _tasks(logs) | groups.keys()
     names = list(base) if base and known.issuperset(base) else [task]
     if not known.issuperset(names):

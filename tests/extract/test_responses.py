@@ -136,6 +136,15 @@ def test_leaves_of_a_group_are_told_apart(logs):
     np.testing.assert_array_equal(group.items([f"left/{i}" for i in left.item_ids]).values, left.values)
 
 
+def test_older_results_list_tasks_beside_groups(logs, copied):
+    for folder in copied.iterdir():
+        edit_results(folder, lambda r: r["group_subtasks"].update({task: [] for task in ("named", "left", "right")}))
+    for task in ("named", "pair"):
+        was, now = read_responses([logs], task).matrix, read_responses([copied], task).matrix
+        assert (now.item_ids, now.item_groups) == (was.item_ids, was.item_groups)
+        np.testing.assert_array_equal(now.values, was.values)
+
+
 def test_the_newest_run_of_a_model_is_read(logs, copied):
     file = sample_files(copied, "named")[0]
     newer = file.with_name("samples_named_2999-01-01T00-00-00.000000.jsonl")
@@ -204,6 +213,8 @@ def test_another_document_under_the_same_id_is_refused(copied):
         (edited("acc", 1.5), "got 1.5; choose a metric"),
         (edited("acc", [0, 1]), r"got \[0, 1\]; choose a metric"),
         (edited("filtered_resps", [["nan", "False"], ["-1.0", "True"]]), "item 'q0': expected finite log-likelihoods"),
+        (edited("doc", "text"), "line 1: expected a sample of lm_eval .* unexpected 'doc'"),
+        (edited("prompt_hash", 7), "line 1: expected a sample of lm_eval .* unexpected 'prompt_hash'"),
         (lambda ss: [], "got an empty file"),
         (
             lambda ss: [{k: v for k, v in s.items() if k != "filter"} for s in ss],
@@ -216,6 +227,13 @@ def test_bad_samples_are_one_line_errors(copied, change, message):
     with pytest.raises(DataError, match=message) as caught:
         read_responses([copied], "named", metric="acc", filter_name="none")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("section", ["config", "configs", "group_subtasks", "n-samples", "n-shot", "versions"])
+def test_results_of_another_shape_are_one_line_errors(copied, section):
+    edit_results(next(copied.iterdir()), lambda r: r.update({section: None}))
+    with pytest.raises(DataError, match=f"expected lm_eval's results, got no mapping in '{section}'"):
+        read_responses([copied], "named")
 
 
 def test_a_torn_log_names_the_line(copied):
