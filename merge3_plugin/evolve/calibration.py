@@ -14,6 +14,7 @@ from merge3_plugin.artifact import load_calibration
 from merge3_plugin.calibrate import build_calibration, restrict
 from merge3_plugin.config import LogsConfig, RunConfig
 from merge3_plugin.domain import Calibration, ResponseMatrix
+from merge3_plugin.errors import DataError
 from merge3_plugin.harness.benchmark import Benchmark
 from merge3_plugin.harness.calibrations import check_items, check_settings
 from merge3_plugin.harness.scoring import Scorer
@@ -91,7 +92,10 @@ def search_calibration(
         return restrict(given, search_items)
     own = answer_matrix(merges, search_items) if merges else None
     everyone = parents if own is None else _stack(parents, own)
-    built = build_calibration(everyone, config.merge3.anchors, seed=config.merge3.seed, parents=parents)
+    try:
+        built = build_calibration(everyone, config.merge3.anchors, seed=config.merge3.seed, parents=parents)
+    except DataError as error:
+        raise DataError(f"task {benchmark.name}: {error}") from None
     hashes = dict(zip(benchmark.item_ids, benchmark.item_hashes, strict=True))
     return replace(
         built,

@@ -78,7 +78,7 @@ def load_leaves(name: str, base: str | None, fields: Mapping[str, Any], data: st
         return {name: make(config={**fields, "task": name})}
     except (OSError, DatasetsError) as error:
         raise DataError(
-            f"task {name!r}: expected its data set {fields.get('dataset_path') or ''}, got {_line(error)}; "
+            f"task {name!r}: expected its data ({fields.get('dataset_path') or base}), got {_line(error)}; "
             "without a network, name a local file of the same fields as data"
         ) from None
     except (KeyError, jinja2.UndefinedError) as error:

@@ -165,6 +165,13 @@ metadata: {{version: 1}}
     assert (tmp_path / "alone" / "final_model" / "config.json").is_file()
 
 
+def test_a_task_that_nobody_can_answer_is_named(config, tmp_path):
+    rows = [{"_id": f"q{n}", "prompt": str(n), "choices": ["1", "1"], "label": 1} for n in range(60)]
+    (tmp_path / "hopeless.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match=r"task tiny_sum: .* got only 0"):
+        evolve_here(config, tmp_path / "out", merge3__data={"tiny_sum": str(tmp_path / "hopeless.jsonl")})
+
+
 def test_limit_is_a_random_part_of_the_search_items(config, tmp_path):
     summary = evolve_here(config, tmp_path / "out", limit=40, merge3__search__max_fevals=5)
     task = summary["tasks"]["tiny_sum"]
