@@ -37,7 +37,11 @@ def select_anchors(
         )
     if n >= responses.n_items:
         return AnchorSet(responses.item_ids, np.full(responses.n_items, 1.0 / responses.n_items), method)
-    positions, weights = METHODS[method](responses, items, n, rng)
+    # Drawn by id: the order of the items in the matrix must not decide which ones are drawn.
+    by_id = np.array(sorted(range(responses.n_items), key=responses.item_ids.__getitem__))
+    ordered = responses.items(responses.item_ids[place] for place in by_id)
+    drawn, weights = METHODS[method](ordered, items.take(by_id), n, rng)
+    positions = by_id[drawn]
     order = np.argsort(positions)
     return AnchorSet(tuple(responses.item_ids[j] for j in positions[order]), weights[order], method)
 

@@ -43,6 +43,14 @@ def test_the_seed_decides_and_nothing_else_does(world, calibration):
 
 
 @pytest.mark.parametrize("method", ["random", "stratified", "kd"])
+def test_the_order_of_the_items_does_not_matter(world, method):
+    shuffled = world.items(np.random.default_rng(5).permutation(world.item_ids).tolist())
+    first, second = (calibrate(responses, 20, seed=3, anchors=method) for responses in (world, shuffled))
+    assert set(first.anchors.item_ids) == set(second.anchors.item_ids)
+    assert second.errors == pytest.approx(first.errors)
+
+
+@pytest.mark.parametrize("method", ["random", "stratified", "kd"])
 def test_anchors_by_name(world, method):
     assert calibrate(world.models(world.model_ids[:3]), 10, seed=0, anchors=method).anchors.method == method
 
