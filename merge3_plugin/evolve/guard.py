@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,15 +78,6 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def check_space(folder: Path, needed: int) -> None:
-    """RunError unless the disk of ``folder`` has ``needed`` bytes free."""
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise RunError(
-            f"{folder}: expected {needed / 1e9:.2f} GB free for the record and the final model, got {free / 1e9:.2f} GB"
-        )
 
 
 def fingerprint(folder: str) -> dict[str, Any]:

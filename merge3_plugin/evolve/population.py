@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from merge3_plugin.errors import DataError
+from merge3_plugin.extract.items import drawn_order
 
 
 @dataclass(frozen=True)
@@ -15,11 +15,6 @@ class Population:
 
     search: tuple[str, ...]
     held_out: tuple[str, ...]
-
-
-def _order(items: Iterable[str], seed: int, purpose: str) -> list[str]:
-    """The items in an order that depends on nothing but their ids, the seed and the purpose."""
-    return sorted(items, key=lambda item: hashlib.sha256(f"{purpose}:{seed}:{item}".encode()).digest())
 
 
 def split_items(
@@ -42,11 +37,11 @@ def split_items(
     if unknown:
         raise DataError(f"anchors: expected items of the data, got {min(unknown)!r}; the calibration is of other data")
     free = [item for item in item_ids if item not in kept]
-    held_out = set(_order(free, seed, "held-out")[: round(fraction * len(free))])
+    held_out = set(drawn_order(free, seed, "held-out")[: round(fraction * len(free))])
     usable = set(item_ids if searchable is None else searchable) - held_out
     searched = [item for item in item_ids if item in usable]
     if limit is not None and limit < len(searched):
-        chosen = [*kept, *_order(set(searched) - kept, seed, "limit")][: max(limit, len(kept))]
+        chosen = [*kept, *drawn_order(set(searched) - kept, seed, "limit")][: max(limit, len(kept))]
         keep = set(chosen)
         searched = [item for item in searched if item in keep]
     if not held_out or not searched:

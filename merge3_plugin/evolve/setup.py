@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from merge3_plugin.errors import ConfigError, RunError
 from merge3_plugin.estimate.auto import AUTO
 from merge3_plugin.estimate.base import find_estimator
 from merge3_plugin.evolve.evaluate import Evaluator
-from merge3_plugin.evolve.guard import chat_template, check_space, check_test_sets, fingerprint, locked
+from merge3_plugin.evolve.guard import chat_template, check_test_sets, fingerprint, locked
 from merge3_plugin.evolve.run import Setting
 from merge3_plugin.evolve.space import SearchSpace
 from merge3_plugin.evolve.store import Evaluation, RunStore
@@ -84,7 +85,7 @@ def opened(config: RunConfig, folder: Path, flags: Flags) -> Iterator[Setting]:
                 allow_crimes=flags.allow_crimes,
                 lora_cache=folder / "lora_merge_cache",
             )
-            check_space(folder, 2 * sum(p.numel() * p.element_size() for p in merger.model.parameters()))
+            merger.check_space(folder)
             parents = labels(config.genome.parents())
             _pin_inputs(store, config, benchmarks)
             template, reason = chat_template(config, merger.chat_templates)
@@ -111,6 +112,10 @@ def opened(config: RunConfig, folder: Path, flags: Flags) -> Iterator[Setting]:
             )
             evaluator = Evaluator(store, merger, scorer, _tell_plugins)
             yield Setting(config, folder, store, merger, scorer, evaluator, space, benchmarks, parents)
+        except sqlite3.OperationalError as error:
+            raise RunError(
+                f"{folder}: expected room for the record, got: {error}; free some space, the same command goes on"
+            ) from None
         finally:
             store.close()
 

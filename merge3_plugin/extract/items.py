@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from merge3_plugin.errors import DataError, nearest
@@ -14,6 +14,15 @@ ID_FIELDS = ("id", "_id", "question_id")
 
 # Named as ``id_field`` where a document's own id field is not one: every item is then called by its hash.
 CONTENT_HASH = "content-hash"
+
+
+def drawn_order(item_ids: Iterable[str], seed: int, purpose: str) -> list[str]:
+    """The items in a random order that depends on nothing but their ids, the seed and the purpose.
+
+    A hash, unlike a shuffle, draws the same items however the data are ordered or extended, and in every language of a
+    benchmark that names them alike.
+    """
+    return sorted(item_ids, key=lambda item: hashlib.sha256(f"{purpose}:{seed}:{item}".encode()).digest())
 
 
 def content_hash(document: Mapping[str, Any]) -> str:

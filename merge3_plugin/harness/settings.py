@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from merge3_plugin.errors import ConfigError, nearest
+from merge3_plugin.extract.items import drawn_order
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,6 @@ def check_task_names(named: Collection[str], running: Collection[str]) -> None:
 
 
 def random_sample(item_ids: Sequence[str], n: int, seed: int) -> list[str]:
-    """``n`` of the items in their order, drawn by a seeded hash of the id: whatever their order, and the same items in
-    every language of a benchmark that names them alike."""
-    by_hash = sorted(item_ids, key=lambda item: hashlib.sha256(f"{seed}:{item}".encode()).digest())
-    drawn = set(by_hash[:n])
+    """``n`` of the items, drawn by a seeded hash of the id, in the order in which they are given."""
+    drawn = set(drawn_order(item_ids, seed, "sample")[:n])
     return [item for item in item_ids if item in drawn]

@@ -121,6 +121,15 @@ class Merger:
             for weight in self._family.weights():
                 self._targets[weight.name].copy_(self._tensor(weight, name, self.parents, self._base))
 
+    def check_space(self, folder: Path) -> None:
+        """RunError unless the disk of ``folder``, which need not exist yet, has room to save the model."""
+        needed = int(1.02 * sum(t.numel() * t.element_size() for t in self._targets.values())) + 2**24
+        here = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+        if (free := shutil.disk_usage(here).free) < needed:
+            raise RunError(
+                f"{folder}: expected {needed / 1e6:,.0f} MB free to save the model, got {free / 1e6:,.0f} MB; free some"
+            )
+
     def save(self, folder: str | Path) -> None:
         """Save the live model as a normal Hugging Face folder: config, safetensors, generation config, tokenizer.
 
@@ -132,10 +141,7 @@ class Merger:
         if folder.exists() and not folder.is_dir():
             raise RunError(f"{folder}: expected a folder to save the model in, got a file; choose another name")
         tensors = {name: tensor.detach().contiguous() for name, tensor in self._targets.items()}
-        needed = int(1.02 * sum(t.numel() * t.element_size() for t in tensors.values())) + 2**24
-        here = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-        if (free := shutil.disk_usage(here).free) < needed:
-            raise RunError(f"{folder}: expected {needed / 1e9:.2f} GB free to save the model, got {free / 1e9:.2f} GB")
+        self.check_space(folder)
         folder.mkdir(parents=True, exist_ok=True)
         save_torch_state_dict(tensors, folder)
         self.model.config.save_pretrained(folder)

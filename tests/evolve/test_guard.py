@@ -6,7 +6,7 @@ from filelock import FileLock
 
 from merge3_plugin.config import parse_config
 from merge3_plugin.errors import ConfigError, RunError
-from merge3_plugin.evolve.guard import chat_template, check_space, check_test_sets, fingerprint, locked
+from merge3_plugin.evolve.guard import chat_template, check_test_sets, fingerprint, locked
 
 
 def config(**merge3):
@@ -75,12 +75,6 @@ def test_one_run_a_folder(tmp_path):
     with pytest.raises(RunError, match="expected a writable folder"), locked(Path("/proc/no/such")):
         pass
     assert FileLock(tmp_path / "new" / "run.lock").acquire(timeout=0)
-
-
-def test_space_is_checked_against_the_disk(tmp_path):
-    check_space(tmp_path, 1)
-    with pytest.raises(RunError, match="GB free"):
-        check_space(tmp_path, 10**18)
 
 
 def test_a_model_is_known_again_and_a_changed_one_is_not(tmp_path):

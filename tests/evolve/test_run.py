@@ -15,7 +15,7 @@ from merge3_plugin.evolve.run import CONFIRMATION, SEARCH, Interrupted, Watcher
 from merge3_plugin.evolve.store import FAILED, RunStore
 from merge3_plugin.hookspecs import hookimpl
 from merge3_plugin.plugins import plugin_host
-from tests.evolve.world import N_ITEMS, environment, evolve_here, make_world
+from tests.evolve.world import N_ITEMS, canonical, environment, evolve_here, make_world
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +170,51 @@ def test_a_task_that_nobody_can_answer_is_named(config, tmp_path):
     (tmp_path / "hopeless.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with pytest.raises(DataError, match=r"task tiny_sum: .* got only 0"):
         evolve_here(config, tmp_path / "out", merge3__data={"tiny_sum": str(tmp_path / "hopeless.jsonl")})
+
+
+def test_a_full_disk_is_one_line_and_nothing_is_lost(config, tmp_path, monkeypatch):
+    opening = RunStore.__init__
+
+    def small(self, folder):
+        opening(self, folder)
+        # SQLite's own limit raises what a full disk raises, in the middle of the calibration.
+        self._db.execute("PRAGMA max_page_count = 26")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunStore, "__init__", small)
+        with pytest.raises(RunError, match="got: database or disk is full; free some space"):
+            evolve_here(config, tmp_path / "out")
+    store = RunStore.open(tmp_path / "out")
+    before = store.spent()
+    store.close()
+    assert before["parents"]["evaluations"] >= 1 and "confirmation" not in before
+    evolve_here(config, tmp_path / "out")
+    evolve_here(config, tmp_path / "unbroken")
+    assert canonical(tmp_path / "out") == canonical(tmp_path / "unbroken")
+
+
+def test_a_lora_adapter_can_be_a_parent(config, tmp_path, tiny_models):
+    import peft
+    import torch
+    from safetensors.torch import load_file
+    from transformers import AutoModelForCausalLM
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        settings = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+        base = AutoModelForCausalLM.from_pretrained(tiny_models[0])
+        peft.get_peft_model(base, settings).save_pretrained(tmp_path / "lora")
+    parents = [f"{tiny_models[0]}+{tmp_path / 'lora'}", str(tiny_models[1])]
+    out = tmp_path / "out"
+    evolve_here(config, out, genome__models=parents, merge3__search__max_fevals=5)
+    recipe = yaml.safe_load((out / "best_config.yaml").read_text())
+    assert parents[0] in str(recipe)
+    changed = load_file(out / "final_model" / "model.safetensors")["model.layers.0.self_attn.q_proj.weight"]
+    weights = [load_file(f / "model.safetensors")["model.layers.0.self_attn.q_proj.weight"] for f in tiny_models[:2]]
+    span = torch.linalg.lstsq((weights[1] - weights[0]).reshape(-1, 1), (changed - weights[0]).reshape(-1, 1))
+    # More than the plain parent explains: the adapter's part is in the merge.
+    rest = changed - weights[0] - span.solution.item() * (weights[1] - weights[0])
+    assert rest.norm() > 1e-3
 
 
 def test_limit_is_a_random_part_of_the_search_items(config, tmp_path):
