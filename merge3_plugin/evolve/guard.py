@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -80,9 +80,9 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def fingerprint(folder: str) -> dict[str, Any]:
-    """What identifies a local model's files without reading them whole: name, size, and a hash of head and tail."""
-    files: Iterable[Path] = sorted(p for p in Path(folder).glob("*") if p.suffix in (".json", ".safetensors", ".jinja"))
+def fingerprint(folder: Path) -> dict[str, Any]:
+    """What identifies a model's files without reading them whole: name, size, and a hash of head and tail."""
+    files = sorted(p for p in folder.glob("*") if p.suffix in (".json", ".safetensors", ".jinja"))
     found = {}
     for path in files:
         size = path.stat().st_size

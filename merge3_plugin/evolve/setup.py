@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -87,7 +87,7 @@ def opened(config: RunConfig, folder: Path, flags: Flags) -> Iterator[Setting]:
             )
             merger.check_space(folder)
             parents = labels(config.genome.parents())
-            _pin_inputs(store, config, benchmarks)
+            _pin_inputs(store, benchmarks, [merger.folders(name) for name in parents.values()])
             template, reason = chat_template(config, merger.chat_templates)
             if reason:
                 log.info(reason)
@@ -148,17 +148,13 @@ def _differences(kept: Any, own: Any, path: str = "") -> Iterator[tuple[str, Any
         yield path, kept, own
 
 
-def _pin_inputs(store: RunStore, config: RunConfig, benchmarks: dict[str, Benchmark]) -> None:
-    """Keep what identifies models and items; RunError if they have changed under a run that goes on."""
-    inputs: dict[str, Callable[[], Any]] = {
-        f"items {name}": lambda b=benchmark: hashlib.sha256(  # type: ignore[misc]
-            json.dumps([b.item_ids, b.item_hashes]).encode()
-        ).hexdigest()
-        for name, benchmark in benchmarks.items()
-    }
-    inputs |= {f"model {i}": lambda n=name: fingerprint(n) for i, name in enumerate(config.genome.parents())}  # type: ignore[misc]
-    for key, compute in inputs.items():
-        now = json.loads(json.dumps(compute()))
+def _pin_inputs(store: RunStore, benchmarks: Mapping[str, Benchmark], folders: Sequence[Sequence[Path]]) -> None:
+    """Keep what identifies items and parents; RunError if they have changed under a run that goes on."""
+    inputs: dict[str, Any] = {f"model {i}": [fingerprint(part) for part in of] for i, of in enumerate(folders)}
+    for name, benchmark in benchmarks.items():
+        identity = json.dumps([benchmark.item_ids, benchmark.item_hashes])
+        inputs[f"items {name}"] = hashlib.sha256(identity.encode()).hexdigest()
+    for key, now in inputs.items():
         if store.pin(key, now) != now:
             raise RunError(f"{store.path}: expected {key} as the run began, it has changed; use a new --storage-path")
     packages = ("lm_eval", "mergekit", "torch", "transformers", "cma", "numpy")

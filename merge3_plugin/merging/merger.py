@@ -121,6 +121,11 @@ class Merger:
             for weight in self._family.weights():
                 self._targets[weight.name].copy_(self._tensor(weight, name, self.parents, self._base))
 
+    def folders(self, name: str) -> list[Path]:
+        """Where the files of one parent lie: of its model, and of its LoRA adapter if it has one."""
+        ref = self._family.parents[_canonical(name)].ref
+        return [Path(part.path) for part in (ref.model, ref.lora) if part is not None]
+
     def check_space(self, folder: Path) -> None:
         """RunError unless the disk of ``folder``, which need not exist yet, has room to save the model."""
         needed = int(1.02 * sum(t.numel() * t.element_size() for t in self._targets.values())) + 2**24

@@ -79,7 +79,7 @@ def test_one_run_a_folder(tmp_path):
 
 def test_a_model_is_known_again_and_a_changed_one_is_not(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"a" * 3_000_000)
-    before = fingerprint(str(tmp_path))
-    assert fingerprint(str(tmp_path)) == before
+    before = fingerprint(tmp_path)
+    assert fingerprint(tmp_path) == before
     (tmp_path / "model.safetensors").write_bytes(b"a" * 2_999_999 + b"b")
-    assert fingerprint(str(tmp_path)) != before
+    assert fingerprint(tmp_path) != before

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -304,6 +305,15 @@ def test_a_search_that_is_stopped_before_its_first_candidate_says_so(config, tmp
     with pytest.raises(Interrupted):
         evolve_here(config, tmp_path / "out", Stop())
     assert evolve_here(config, tmp_path / "out", merge3__search__max_fevals=5)["state"] == "finished"
+
+
+def test_a_parent_that_changed_under_a_run_is_noticed(config, tmp_path, tiny_models):
+    names = [shutil.copytree(folder, tmp_path / folder.name) for folder in tiny_models]
+    models = {"genome__models": list(map(str, names[1:])), "genome__base_model": str(names[0])}
+    evolve_here(config, tmp_path / "out", **models, merge3__search__max_fevals=5)
+    shutil.copyfile(names[2] / "model.safetensors", names[1] / "model.safetensors")
+    with pytest.raises(RunError, match="expected model 0 as the run began"):
+        evolve_here(config, tmp_path / "out", **models, merge3__search__max_fevals=5)
 
 
 def test_what_a_person_gets_wrong_is_one_line(config, tmp_path):
