@@ -37,17 +37,19 @@ def estimate(
     *,
     estimator: str = "auto",
     parents: ResponseMatrix | None = None,
+    soft: Mapping[str, float] | None = None,
 ) -> Estimate:
     """Accuracy over all items of ``calibration`` of a model with these ``scores`` (item id -> score in [0, 1]).
 
     ``scores`` may leave anchors out or hold further items; if it holds all items, the result is their exact mean.
     ``estimator`` is a registered name or ``"auto"``: the one of gmp-irt (with parents), gp-irt and mean with the
-    smallest cross-validated error. ``parents`` are the answers, on all items, of the models it was merged from. Raises
+    smallest cross-validated error. ``parents`` are the answers, on all items, of the models it was merged from;
+    ``soft`` the probabilities (item id -> in [0, 1]) that the model gave to the right options, where known. Raises
     DataError for unknown items, scores outside [0, 1], none at all, and parents who are missing for ``estimator`` or
     did not answer the items; ConfigError for an unknown estimator.
     """
     from merge3_plugin.estimate.auto import resolve
     from merge3_plugin.estimate.base import gather, run_estimator
 
-    evidence = gather(calibration, scores, parents)
+    evidence = gather(calibration, scores, parents, soft)
     return run_estimator(resolve(estimator, calibration, parents_known=parents is not None), evidence)

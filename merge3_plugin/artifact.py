@@ -1,8 +1,10 @@
 """The calibration file: one ``.safetensors`` of arrays with a checked JSON header, nothing that can run.
 
-Arrays: ``discrimination`` (n_items, D), ``difficulty`` (n_items,), ``anchor_weights`` (n,) and ``responses``
-(n_models, n_items), the last as uint8 with 255 for "not asked" where all scores are 0 or 1. All else stands in the
-header, under one metadata key, because several would come out in an order that changes from run to run.
+Arrays: ``discrimination`` (n_items, D), ``difficulty`` (n_items,), the same with ``_1``, ``_2`` ... for fits in other
+dimensions, ``anchor_weights`` (n,), ``responses`` (n_models, n_items) as uint8 with 255 for "not asked" where all
+scores are 0 or 1, and where they are known ``inclusion`` (n,), ``soft`` (n_models, n_items) and ``balance`` (n_items,).
+All else stands in the header, under one metadata key, because several would come out in an order that changes from run
+to run.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from merge3_plugin.domain import (
 )
 from merge3_plugin.errors import DataError
 
-SCHEMA = 1
+SCHEMA = 2
 _HEADER = "merge3_calibration"
 _NOT_ASKED = 255
 
@@ -65,13 +67,24 @@ def load_calibration(path: str | os.PathLike[str]) -> Calibration:
         return Calibration(
             item_ids=tuple(header["item_ids"]),
             items=ItemParameters(arrays["discrimination"], arrays["difficulty"]),
-            anchors=AnchorSet(tuple(header["anchor_ids"]), arrays["anchor_weights"], header["anchor_method"]),
+            anchors=AnchorSet(
+                tuple(header["anchor_ids"]), arrays["anchor_weights"], header["anchor_method"], arrays.get("inclusion")
+            ),
             responses=ResponseMatrix(
-                _unpack(arrays["responses"]), header["model_ids"], header["item_ids"], header["item_groups"]
+                _unpack(arrays["responses"]),
+                header["model_ids"],
+                header["item_ids"],
+                header["item_groups"],
+                soft=arrays.get("soft"),
+                balance=arrays.get("balance"),
             ),
             item_hashes=None if header["item_hashes"] is None else tuple(header["item_hashes"]),
             errors=header["errors"],
             provenance=header["provenance"],
+            alternatives=tuple(
+                ItemParameters(arrays[f"discrimination_{k}"], arrays[f"difficulty_{k}"])
+                for k in range(1, header.get("n_alternatives", 0) + 1)
+            ),
         )
     except KeyError as error:
         raise DataError(
@@ -85,8 +98,13 @@ def _arrays(calibration: Calibration) -> dict[str, np.ndarray]:
         "difficulty": calibration.items.difficulty,
         "anchor_weights": calibration.anchors.weights,
         "responses": _pack(calibration.responses.values),
+        "inclusion": calibration.anchors.inclusion,
+        "soft": calibration.responses.soft,
+        "balance": calibration.responses.balance,
     }
-    return {name: np.ascontiguousarray(values) for name, values in arrays.items()}
+    for k, fit in enumerate(calibration.alternatives, 1):
+        arrays |= {f"discrimination_{k}": fit.discrimination, f"difficulty_{k}": fit.difficulty}
+    return {name: np.ascontiguousarray(values) for name, values in arrays.items() if values is not None}
 
 
 def _header(calibration: Calibration) -> dict[str, Any]:
@@ -104,6 +122,7 @@ def _header(calibration: Calibration) -> dict[str, Any]:
         "model_ids": list(calibration.responses.model_ids),
         "anchor_ids": list(calibration.anchors.item_ids),
         "anchor_method": calibration.anchors.method,
+        "n_alternatives": len(calibration.alternatives),
         "errors": {name: float(error) for name, error in calibration.errors.items()},
         "provenance": dict(calibration.provenance),
     }

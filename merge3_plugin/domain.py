@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -54,14 +55,19 @@ class ResponseMatrix:
     """Scores of models on items.
 
     ``values`` has shape (n_models, n_items), in [0, 1]; NaN means that the model was not asked the item.
-    ``item_groups`` names the sub-task of each item, or is None. Raises DataError on wrong shapes, scores
-    outside [0, 1], or doubled ids.
+    ``item_groups`` names the sub-task of each item, or is None. ``soft`` (n_models, n_items) holds, for multiple
+    choice, the probability that the model gives the right option among the options, NaN where it is not known; None
+    where it is known nowhere. ``balance`` (n_items,) says how much each item counts in the benchmark's accuracy, in any
+    unit; None where all count alike. Raises DataError on wrong shapes, scores outside [0, 1], doubled ids, or a balance
+    that is not positive.
     """
 
     values: FloatArray
     model_ids: tuple[str, ...]
     item_ids: tuple[str, ...]
     item_groups: tuple[str, ...] | None = None
+    soft: FloatArray | None = None
+    balance: FloatArray | None = None
 
     def __init__(
         self,
@@ -69,6 +75,9 @@ class ResponseMatrix:
         model_ids: Iterable[Any],
         item_ids: Iterable[Any],
         item_groups: Iterable[Any] | None = None,
+        *,
+        soft: ArrayLike | None = None,
+        balance: ArrayLike | None = None,
     ) -> None:
         array = _frozen(values, 2, "response matrix")
         models, items = _unique(model_ids, "model ids"), _unique(item_ids, "item ids")
@@ -80,7 +89,19 @@ class ResponseMatrix:
         groups = None if item_groups is None else tuple(str(g) for g in item_groups)
         if groups is not None and len(groups) != len(items):
             raise DataError(f"item groups: expected {len(items)}, one for each item, got {len(groups)}")
-        for name, value in (("values", array), ("model_ids", models), ("item_ids", items), ("item_groups", groups)):
+        graded = None if soft is None else _frozen(soft, 2, "soft scores")
+        if graded is not None:
+            if graded.shape != array.shape:
+                raise DataError(f"soft scores: expected the shape of the scores, {array.shape}, got {graded.shape}")
+            _check_unit(graded, "soft scores")
+        for name, value in (
+            ("values", array),
+            ("model_ids", models),
+            ("item_ids", items),
+            ("item_groups", groups),
+            ("soft", graded),
+            ("balance", None if balance is None else _checked_balance(balance, len(items))),
+        ):
             object.__setattr__(self, name, value)
 
     @property
@@ -91,21 +112,69 @@ class ResponseMatrix:
     def n_items(self) -> int:
         return len(self.item_ids)
 
+    @cached_property
+    def item_weights(self) -> FloatArray:
+        """Each item's share of the benchmark's accuracy, shape (n_items,), of sum 1."""
+        balance = np.ones(self.n_items) if self.balance is None else self.balance
+        return balance / balance.sum()
+
     def accuracy(self) -> FloatArray:
-        """Mean score of each model over the items it was asked, shape (n_models,); NaN where it was asked none."""
-        asked = (~np.isnan(self.values)).sum(axis=1)
-        return np.divide(np.nansum(self.values, axis=1), asked, out=np.full(self.n_models, np.nan), where=asked > 0)
+        """Mean score of each model over the items it was asked, shape (n_models,), by ``item_weights``.
+
+        NaN where it was asked none.
+        """
+        asked = ~np.isnan(self.values) @ self.item_weights
+        right = np.nan_to_num(self.values) @ self.item_weights
+        return np.divide(right, asked, out=np.full(self.n_models, np.nan), where=asked > 0)
 
     def models(self, model_ids: Iterable[str]) -> ResponseMatrix:
         """The rows of these models, in this order. Raises DataError for a model that is not here."""
         rows = _positions(self.model_ids, model_ids, "model")
-        return ResponseMatrix(self.values[rows], [self.model_ids[r] for r in rows], self.item_ids, self.item_groups)
+        return ResponseMatrix(
+            self.values[rows],
+            [self.model_ids[r] for r in rows],
+            self.item_ids,
+            self.item_groups,
+            soft=None if self.soft is None else self.soft[rows],
+            balance=self.balance,
+        )
 
     def items(self, item_ids: Iterable[str]) -> ResponseMatrix:
         """The columns of these items, in this order. Raises DataError for an item that is not here."""
         columns = _positions(self.item_ids, item_ids, "item")
-        groups = None if self.item_groups is None else [self.item_groups[c] for c in columns]
-        return ResponseMatrix(self.values[:, columns], self.model_ids, [self.item_ids[c] for c in columns], groups)
+        return ResponseMatrix(
+            self.values[:, columns],
+            self.model_ids,
+            [self.item_ids[c] for c in columns],
+            None if self.item_groups is None else [self.item_groups[c] for c in columns],
+            soft=None if self.soft is None else self.soft[:, columns],
+            balance=None if self.balance is None else self.balance[columns],
+        )
+
+    def joined(self, other: ResponseMatrix) -> ResponseMatrix:
+        """The rows of both; groups and balance are this one's. Raises DataError unless they have the same items."""
+        if other.item_ids != self.item_ids:
+            raise DataError("responses: expected two matrices of the same items in the same order, got other ones")
+        soft = None
+        if self.soft is not None or other.soft is not None:
+            soft = np.vstack([np.full(m.values.shape, np.nan) if m.soft is None else m.soft for m in (self, other)])
+        return ResponseMatrix(
+            np.vstack([self.values, other.values]),
+            [*self.model_ids, *other.model_ids],
+            self.item_ids,
+            self.item_groups,
+            soft=soft,
+            balance=self.balance,
+        )
+
+
+def _checked_balance(balance: ArrayLike, n_items: int) -> FloatArray:
+    array = _frozen(balance, 1, "balance")
+    if len(array) != n_items:
+        raise DataError(f"balance: expected {n_items} weights, one for each item, got {len(array)}")
+    if not (np.isfinite(array).all() and (array > 0).all()):
+        raise DataError("balance: expected positive finite weights; leave out items that do not count")
+    return array
 
 
 def _positions(known: Sequence[str], wanted: Iterable[str], what: str) -> list[int]:
@@ -148,11 +217,16 @@ class ItemParameters:
 
 @dataclass(frozen=True, eq=False)
 class AnchorSet:
-    """The items a candidate is scored on: ids, weights (n,) of sum 1, and the ``method`` that chose them."""
+    """The items a candidate is scored on: ids, weights (n,) of sum 1, and the ``method`` that chose them.
+
+    ``inclusion`` (n,), in (0, 1], is the probability with which the method draws each anchor; None where it chooses
+    rather than draws, so that no estimator may claim to be unbiased by design.
+    """
 
     item_ids: tuple[str, ...]
     weights: FloatArray
     method: str
+    inclusion: FloatArray | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "item_ids", _unique(self.item_ids, "anchor ids"))
@@ -164,6 +238,11 @@ class AnchorSet:
         if not np.isfinite(weights).all() or (weights < 0).any() or not np.isclose(weights.sum(), 1.0):
             raise DataError(f"anchor weights: expected finite, non-negative, of sum 1; got sum {weights.sum():g}")
         object.__setattr__(self, "weights", weights)
+        if self.inclusion is not None:
+            inclusion = _frozen(self.inclusion, 1, "inclusion probabilities")
+            if len(inclusion) != len(weights) or not ((inclusion > 0) & (inclusion <= 1)).all():
+                raise DataError(f"inclusion probabilities: expected {len(weights)} in (0, 1], got {inclusion}")
+            object.__setattr__(self, "inclusion", inclusion)
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -175,9 +254,11 @@ class Calibration:
 
     ``item_ids`` (N) names every item of the benchmark, in the order of ``items``; ``anchors`` is a subset of them.
     ``responses`` holds the calibration models' answers on those items (NaN: not asked), from which error and intervals
-    are cross-validated. ``item_hashes`` (N) are content hashes, or None where the documents were not seen. ``errors``
-    maps an estimator's name to its cross-validated root mean squared error at this number of anchors. ``provenance``
-    is plain JSON: task, metric, filter, num_fewshot, chat_template, dataset, revision, models, seed, version ...
+    are cross-validated; how much each item counts stands there too. ``alternatives`` are fits of the same answers in
+    other numbers of dimensions, for ensembles. ``item_hashes`` (N) are content hashes, or None where the documents were
+    not seen. ``errors`` maps an estimator's name to its cross-validated root mean squared error at this number of
+    anchors. ``provenance`` is plain JSON: task, metric, filter, num_fewshot, chat_template, dataset, revision, models,
+    seed, version ...
     """
 
     item_ids: tuple[str, ...]
@@ -187,12 +268,14 @@ class Calibration:
     item_hashes: tuple[str, ...] | None = None
     errors: Mapping[str, float] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    alternatives: tuple[ItemParameters, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "item_ids", _unique(self.item_ids, "item ids"))
         n = len(self.item_ids)
-        if len(self.items.difficulty) != n:
-            raise DataError(f"calibration: expected parameters for {n} items, got {len(self.items.difficulty)}")
+        for fit in (self.items, *self.alternatives):
+            if len(fit.difficulty) != n:
+                raise DataError(f"calibration: expected parameters for {n} items, got {len(fit.difficulty)}")
         if self.responses.item_ids != self.item_ids:
             raise DataError("calibration: expected the responses' items to be the calibration's, in the same order")
         if self.item_hashes is not None and len(self.item_hashes) != n:

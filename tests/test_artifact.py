@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from merge3_plugin.artifact import dataset_fingerprint, load_calibration, save_calibration
+from merge3_plugin.artifact import SCHEMA, dataset_fingerprint, load_calibration, save_calibration
 from merge3_plugin.domain import AnchorSet, Calibration, ItemParameters, ResponseMatrix
 from merge3_plugin.errors import DataError
 
@@ -96,7 +96,7 @@ def test_header_can_be_read_without_this_package(saved):
     content = saved.read_bytes()
     size = struct.unpack("<Q", content[:8])[0]
     header = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["merge3_calibration"])
-    assert (header["schema"], header["task"], header["metric"]) == (1, "arc_ja", "acc")
+    assert (header["schema"], header["task"], header["metric"]) == (SCHEMA, "arc_ja", "acc")
     assert header["logit_convention"] == "a.theta - b"
     assert header["anchor_ids"] == ["問3", "問1"]
     assert header["dataset_fingerprint"] == dataset_fingerprint(make())

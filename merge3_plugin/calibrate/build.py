@@ -11,7 +11,7 @@ from numpy.random import default_rng
 
 from merge3_plugin import __version__
 from merge3_plugin.calibrate.crossval import cross_validate, eligible, fit_folds
-from merge3_plugin.domain import Calibration, ItemParameters, ResponseMatrix
+from merge3_plugin.domain import Calibration, ResponseMatrix
 from merge3_plugin.errors import ConfigError, DataError
 from merge3_plugin.estimate.base import CROSS_VALIDATION, FEWEST_MODELS, align_parents
 from merge3_plugin.extract.anchors import select_anchors
@@ -61,9 +61,7 @@ def with_parents(responses: ResponseMatrix, parents: ResponseMatrix | None) -> t
     new = [m for m in aligned.model_ids if m not in responses.model_ids]
     if not new:
         return responses, aligned.model_ids
-    values = np.vstack([responses.values, aligned.models(new).values])
-    joined = ResponseMatrix(values, [*responses.model_ids, *new], responses.item_ids, responses.item_groups)
-    return joined, aligned.model_ids
+    return responses.joined(aligned.models(new)), aligned.model_ids
 
 
 def check_responses(responses: ResponseMatrix, n_anchors: int) -> None:
@@ -114,7 +112,8 @@ def restrict(calibration: Calibration, item_ids: Iterable[str]) -> Calibration:
     return replace(
         calibration,
         item_ids=kept,
-        items=ItemParameters(calibration.items.discrimination[keep], calibration.items.difficulty[keep]),
+        items=calibration.items.take(np.flatnonzero(keep)),
+        alternatives=tuple(fit.take(np.flatnonzero(keep)) for fit in calibration.alternatives),
         responses=calibration.responses.items(kept),
         item_hashes=None if hashes is None else tuple(h for h, stays in zip(hashes, keep, strict=True) if stays),
     )

@@ -31,13 +31,15 @@ class Evidence:
     """A model's answers on some items of a calibration, and its parents' answers on all of them.
 
     ``positions`` (m,) ascend: where the scored items stand in the calibration; ``scores`` (m,) are their scores.
-    ``parents`` has the calibration's items in its order, or is None.
+    ``parents`` has the calibration's items in its order, or is None. ``soft`` (m,) is the probability given to the
+    right option, NaN or None where it is not known.
     """
 
     calibration: Calibration
     positions: NDArray[np.intp]
     scores: FloatArray
     parents: ResponseMatrix | None = None
+    soft: FloatArray | None = None
 
     @property
     def n_items(self) -> int:
@@ -65,10 +67,10 @@ class Evidence:
         return weights
 
     def completed(self, probabilities: FloatArray) -> float:
-        """Mean over all items of the score where it is known, else of ``probabilities`` (N,)."""
+        """Mean over all items, by their weights, of the score where it is known, else of ``probabilities`` (N,)."""
         filled = np.array(probabilities)
         filled[self.positions] = self.scores
-        return float(filled.mean())
+        return float(self.calibration.responses.item_weights @ filled)
 
 
 @runtime_checkable
@@ -88,8 +90,13 @@ class Estimator(Protocol):
         ...
 
 
-def gather(calibration: Calibration, scores: Mapping[str, float], parents: ResponseMatrix | None = None) -> Evidence:
-    """The evidence of ``scores`` (item id -> score), checked.
+def gather(
+    calibration: Calibration,
+    scores: Mapping[str, float],
+    parents: ResponseMatrix | None = None,
+    soft: Mapping[str, float] | None = None,
+) -> Evidence:
+    """The evidence of ``scores`` and ``soft`` (item id -> score), checked.
 
     Raises DataError for unknown items, scores outside [0, 1], no scores, or parents who did not answer the items.
     """
@@ -97,7 +104,11 @@ def gather(calibration: Calibration, scores: Mapping[str, float], parents: Respo
     answers = np.array([checked.get(item, np.nan) for item in calibration.item_ids])
     positions = np.flatnonzero(~np.isnan(answers))
     aligned = None if parents is None else _aligned(calibration, parents)
-    return Evidence(calibration, positions, answers[positions], aligned)
+    graded = None
+    if soft:
+        known = check_scores(soft, calibration.item_ids)
+        graded = np.array([known.get(calibration.item_ids[j], np.nan) for j in positions])
+    return Evidence(calibration, positions, answers[positions], aligned, graded)
 
 
 @lru_cache(maxsize=64)

@@ -91,7 +91,7 @@ def search_calibration(
     if given is not None:
         return restrict(given, search_items)
     own = answer_matrix(merges, search_items) if merges else None
-    everyone = parents if own is None else _stack(parents, own)
+    everyone = parents if own is None else parents.joined(own)
     try:
         built = build_calibration(everyone, config.merge3.anchors, seed=config.merge3.seed, parents=parents)
     except DataError as error:
@@ -102,8 +102,3 @@ def search_calibration(
         item_hashes=tuple(hashes[item] for item in built.item_ids),
         provenance={**provenance, **built.provenance},
     )
-
-
-def _stack(first: ResponseMatrix, second: ResponseMatrix) -> ResponseMatrix:
-    values = np.vstack([first.values, second.values])
-    return ResponseMatrix(values, [*first.model_ids, *second.model_ids], first.item_ids)
