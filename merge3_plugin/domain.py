@@ -123,8 +123,8 @@ class ResponseMatrix:
 
         NaN where it was asked none.
         """
-        asked = ~np.isnan(self.values) @ self.item_weights
-        right = np.nan_to_num(self.values) @ self.item_weights
+        counts = np.ones(self.n_items) if self.balance is None else self.balance
+        asked, right = ~np.isnan(self.values) @ counts, np.nan_to_num(self.values) @ counts
         return np.divide(right, asked, out=np.full(self.n_models, np.nan), where=asked > 0)
 
     def models(self, model_ids: Iterable[str]) -> ResponseMatrix:

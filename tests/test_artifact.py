@@ -168,8 +168,8 @@ def rewrite(path: Path, **changes) -> None:
 
 
 def test_newer_schema_says_upgrade(saved):
-    rewrite(saved, schema=2)
-    assert "expected schema 1 or older, got 2; upgrade" in refused(saved)
+    rewrite(saved, schema=SCHEMA + 1)
+    assert f"expected schema {SCHEMA} or older, got {SCHEMA + 1}; upgrade" in refused(saved)
 
 
 def test_other_logit_convention_is_refused(saved, monkeypatch):
