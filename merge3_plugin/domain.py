@@ -5,7 +5,7 @@ Arrays are copied, made read-only and owned by the instance. Items are always na
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,41 +13,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from merge3_plugin.checks import FloatArray, check_unit, checked_balance, frozen, positions, unique
 from merge3_plugin.errors import DataError
 
-FloatArray = NDArray[np.float64]
+__all__ = [
+    "LOGIT_CONVENTION",
+    "AnchorSet",
+    "Calibration",
+    "Estimate",
+    "FloatArray",
+    "ItemParameters",
+    "ResponseMatrix",
+    "check_scores",
+]
 
 # P(right) = sigmoid(discrimination . ability - difficulty): one number of difficulty an item, whatever the dimension.
 LOGIT_CONVENTION = "a.theta - b"
-
-
-def _frozen(values: ArrayLike, ndim: int, what: str) -> FloatArray:
-    try:
-        array = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"{what}: expected numbers in {ndim} dimension(s), got {type(values).__name__}: {error}"
-        ) from None
-    if array.ndim != ndim:
-        raise DataError(f"{what}: expected {ndim} dimension(s), got shape {array.shape}")
-    array.flags.writeable = False
-    return array
-
-
-def _unique(ids: Iterable[Any], what: str) -> tuple[str, ...]:
-    names = tuple(str(i) for i in ids)
-    if len(set(names)) != len(names):
-        seen: set[str] = set()
-        twice = next(n for n in names if n in seen or seen.add(n))  # type: ignore[func-returns-value]
-        raise DataError(f"{what}: expected distinct ids, got {twice!r} more than once; rename or drop the double")
-    return names
-
-
-def _check_unit(values: FloatArray, what: str) -> None:
-    known = values[~np.isnan(values)]
-    if np.isinf(known).any() or (known < 0).any() or (known > 1).any():
-        bad = known[np.isinf(known) | (known < 0) | (known > 1)][0]
-        raise DataError(f"{what}: expected scores in [0, 1], got {bad:g}; rescale the metric")
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,28 +60,28 @@ class ResponseMatrix:
         soft: ArrayLike | None = None,
         balance: ArrayLike | None = None,
     ) -> None:
-        array = _frozen(values, 2, "response matrix")
-        models, items = _unique(model_ids, "model ids"), _unique(item_ids, "item ids")
+        array = frozen(values, 2, "response matrix")
+        models, items = unique(model_ids, "model ids"), unique(item_ids, "item ids")
         if array.shape != (len(models), len(items)):
             raise DataError(
                 f"response matrix: expected shape (models, items) = ({len(models)}, {len(items)}), got {array.shape}"
             )
-        _check_unit(array, "response matrix")
+        check_unit(array, "response matrix")
         groups = None if item_groups is None else tuple(str(g) for g in item_groups)
         if groups is not None and len(groups) != len(items):
             raise DataError(f"item groups: expected {len(items)}, one for each item, got {len(groups)}")
-        graded = None if soft is None else _frozen(soft, 2, "soft scores")
+        graded = None if soft is None else frozen(soft, 2, "soft scores")
         if graded is not None:
             if graded.shape != array.shape:
                 raise DataError(f"soft scores: expected the shape of the scores, {array.shape}, got {graded.shape}")
-            _check_unit(graded, "soft scores")
+            check_unit(graded, "soft scores")
         for name, value in (
             ("values", array),
             ("model_ids", models),
             ("item_ids", items),
             ("item_groups", groups),
             ("soft", graded),
-            ("balance", None if balance is None else _checked_balance(balance, len(items))),
+            ("balance", None if balance is None else checked_balance(balance, len(items))),
         ):
             object.__setattr__(self, name, value)
 
@@ -129,7 +110,7 @@ class ResponseMatrix:
 
     def models(self, model_ids: Iterable[str]) -> ResponseMatrix:
         """The rows of these models, in this order. Raises DataError for a model that is not here."""
-        rows = _positions(self.model_ids, model_ids, "model")
+        rows = positions(self.model_ids, model_ids, "model")
         return ResponseMatrix(
             self.values[rows],
             [self.model_ids[r] for r in rows],
@@ -141,7 +122,7 @@ class ResponseMatrix:
 
     def items(self, item_ids: Iterable[str]) -> ResponseMatrix:
         """The columns of these items, in this order. Raises DataError for an item that is not here."""
-        columns = _positions(self.item_ids, item_ids, "item")
+        columns = positions(self.item_ids, item_ids, "item")
         return ResponseMatrix(
             self.values[:, columns],
             self.model_ids,
@@ -168,25 +149,6 @@ class ResponseMatrix:
         )
 
 
-def _checked_balance(balance: ArrayLike, n_items: int) -> FloatArray:
-    array = _frozen(balance, 1, "balance")
-    if len(array) != n_items:
-        raise DataError(f"balance: expected {n_items} weights, one for each item, got {len(array)}")
-    if not (np.isfinite(array).all() and (array > 0).all()):
-        raise DataError("balance: expected positive finite weights; leave out items that do not count")
-    return array
-
-
-def _positions(known: Sequence[str], wanted: Iterable[str], what: str) -> list[int]:
-    index = {name: position for position, name in enumerate(known)}
-    try:
-        return [index[name] for name in wanted]
-    except KeyError as error:
-        raise DataError(
-            f"expected a known {what} id, got {error.args[0]!r}, which is not among the {len(known)}"
-        ) from None
-
-
 @dataclass(frozen=True, eq=False)
 class ItemParameters:
     """2PL parameters: ``discrimination`` (n_items, D) and ``difficulty`` (n_items,), in ``LOGIT_CONVENTION``."""
@@ -195,8 +157,8 @@ class ItemParameters:
     difficulty: FloatArray
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "discrimination", _frozen(self.discrimination, 2, "discrimination"))
-        object.__setattr__(self, "difficulty", _frozen(self.difficulty, 1, "difficulty"))
+        object.__setattr__(self, "discrimination", frozen(self.discrimination, 2, "discrimination"))
+        object.__setattr__(self, "difficulty", frozen(self.difficulty, 1, "difficulty"))
         if len(self.discrimination) != len(self.difficulty):
             raise DataError(
                 f"item parameters: expected one difficulty for each of {len(self.discrimination)} items, "
@@ -229,8 +191,8 @@ class AnchorSet:
     inclusion: FloatArray | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "item_ids", _unique(self.item_ids, "anchor ids"))
-        weights = _frozen(self.weights, 1, "anchor weights")
+        object.__setattr__(self, "item_ids", unique(self.item_ids, "anchor ids"))
+        weights = frozen(self.weights, 1, "anchor weights")
         if not self.item_ids:
             raise DataError("anchors: expected at least one item, got none; ask for more anchors")
         if len(weights) != len(self.item_ids):
@@ -239,7 +201,7 @@ class AnchorSet:
             raise DataError(f"anchor weights: expected finite, non-negative, of sum 1; got sum {weights.sum():g}")
         object.__setattr__(self, "weights", weights)
         if self.inclusion is not None:
-            inclusion = _frozen(self.inclusion, 1, "inclusion probabilities")
+            inclusion = frozen(self.inclusion, 1, "inclusion probabilities")
             if len(inclusion) != len(weights) or not ((inclusion > 0) & (inclusion <= 1)).all():
                 raise DataError(f"inclusion probabilities: expected {len(weights)} in (0, 1], got {inclusion}")
             object.__setattr__(self, "inclusion", inclusion)
@@ -271,7 +233,7 @@ class Calibration:
     alternatives: tuple[ItemParameters, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "item_ids", _unique(self.item_ids, "item ids"))
+        object.__setattr__(self, "item_ids", unique(self.item_ids, "item ids"))
         n = len(self.item_ids)
         for fit in (self.items, *self.alternatives):
             if len(fit.difficulty) != n:
@@ -280,7 +242,7 @@ class Calibration:
             raise DataError("calibration: expected the responses' items to be the calibration's, in the same order")
         if self.item_hashes is not None and len(self.item_hashes) != n:
             raise DataError(f"calibration: expected {n} item hashes, got {len(self.item_hashes)}")
-        _positions(self.item_ids, self.anchors.item_ids, "anchor")
+        positions(self.item_ids, self.anchors.item_ids, "anchor")
 
     @property
     def n_items(self) -> int:
@@ -288,7 +250,7 @@ class Calibration:
 
     def anchor_positions(self) -> NDArray[np.intp]:
         """Where the anchors stand among ``item_ids``, shape (n,)."""
-        return np.array(_positions(self.item_ids, self.anchors.item_ids, "anchor"), dtype=np.intp)
+        return np.array(positions(self.item_ids, self.anchors.item_ids, "anchor"), dtype=np.intp)
 
 
 @dataclass(frozen=True)

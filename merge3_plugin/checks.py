@@ -1,0 +1,66 @@
+"""What the value types of `domain` check of the arrays and ids that they are built from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from merge3_plugin.errors import DataError
+
+FloatArray = NDArray[np.float64]
+
+
+def frozen(values: ArrayLike, ndim: int, what: str) -> FloatArray:
+    """A read-only copy; DataError unless it has ``ndim`` dimensions."""
+    try:
+        array = np.array(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{what}: expected numbers in {ndim} dimension(s), got {type(values).__name__}: {error}"
+        ) from None
+    if array.ndim != ndim:
+        raise DataError(f"{what}: expected {ndim} dimension(s), got shape {array.shape}")
+    array.flags.writeable = False
+    return array
+
+
+def unique(ids: Iterable[Any], what: str) -> tuple[str, ...]:
+    """The ids as text; DataError if one comes twice."""
+    names = tuple(str(i) for i in ids)
+    if len(set(names)) != len(names):
+        seen: set[str] = set()
+        twice = next(n for n in names if n in seen or seen.add(n))  # type: ignore[func-returns-value]
+        raise DataError(f"{what}: expected distinct ids, got {twice!r} more than once; rename or drop the double")
+    return names
+
+
+def check_unit(values: FloatArray, what: str) -> None:
+    """DataError unless all that is not NaN lies in [0, 1]."""
+    known = values[~np.isnan(values)]
+    if np.isinf(known).any() or (known < 0).any() or (known > 1).any():
+        bad = known[np.isinf(known) | (known < 0) | (known > 1)][0]
+        raise DataError(f"{what}: expected scores in [0, 1], got {bad:g}; rescale the metric")
+
+
+def checked_balance(balance: ArrayLike, n_items: int) -> FloatArray:
+    """A read-only copy; DataError unless there is a positive number for each item."""
+    array = frozen(balance, 1, "balance")
+    if len(array) != n_items:
+        raise DataError(f"balance: expected {n_items} weights, one for each item, got {len(array)}")
+    if not (np.isfinite(array).all() and (array > 0).all()):
+        raise DataError("balance: expected positive finite weights; leave out items that do not count")
+    return array
+
+
+def positions(known: Sequence[str], wanted: Iterable[str], what: str) -> list[int]:
+    """Where the wanted ids stand among the known ones; DataError for one that does not."""
+    index = {name: position for position, name in enumerate(known)}
+    try:
+        return [index[name] for name in wanted]
+    except KeyError as error:
+        raise DataError(
+            f"expected a known {what} id, got {error.args[0]!r}, which is not among the {len(known)}"
+        ) from None
