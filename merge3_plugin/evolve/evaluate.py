@@ -6,10 +6,13 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from merge3_plugin.domain import Estimate
 from merge3_plugin.evolve.store import COMPLETE, FAILED, Evaluation, RunStore
+
+if TYPE_CHECKING:
+    from merge3_plugin.harness.scoring import Scores
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class LiveModel(Protocol):
 class ItemScorer(Protocol):
     """What scores the live model as it is now."""
 
-    def score(self, task: str, item_ids: Sequence[str]) -> Mapping[str, float]: ...
+    def score(self, task: str, item_ids: Sequence[str]) -> Scores: ...
 
     def score_whole(self, task: str) -> float: ...
 
@@ -104,7 +107,7 @@ class Evaluator:
                 self._live.load_parent(candidate.parent)
             else:
                 self._live.merge(candidate.recipe or {})
-        scored = {task: dict(self._scorer.score(task, ids)) for task, ids in missing.items()}
+        scored = {task: self._scorer.score(task, ids).right for task, ids in missing.items()}
         values = {task: self._scorer.score_whole(task) for task in whole}
         estimates: Mapping[str, Estimate] = {}
         fitness = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from merge3_plugin.errors import DataError, nearest
 from merge3_plugin.harness.benchmark import Benchmark
@@ -14,6 +14,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from merge3_plugin.harness.live_model import TokenRequest
+
+
+class Scores(NamedTuple):
+    """Scores in [0, 1] of single items by id: the metric's, and the probability given to the right option.
+
+    ``soft`` lacks the items that have no options, or no right one.
+    """
+
+    right: dict[str, float]
+    soft: dict[str, float]
 
 
 class Scorer:
@@ -63,11 +73,12 @@ class Scorer:
             "system_instruction": self._prompting["system_instruction"],
         }
 
-    def score(self, task: str, item_ids: Iterable[str]) -> dict[str, float]:
-        """Score in [0, 1] of each of these items, in the benchmark's order."""
+    def score(self, task: str, item_ids: Iterable[str]) -> Scores:
+        """Scores of each of these items, in the benchmark's order."""
         items = self._benchmark(task).items
         responses = self._responses(task, item_ids)
-        return {item: items.score(items.documents[item], of) for item, of in responses.items()}
+        right = {item: items.score(items.documents[item], of) for item, of in responses.items()}
+        return Scores(right, {})
 
     def score_whole(self, task: str) -> float:
         """The metric over all items by the task's own aggregation, for metrics such as perplexity."""

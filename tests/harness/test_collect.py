@@ -109,7 +109,7 @@ def test_a_chat_template_is_named_as_the_scorer_names_it(benchmark_of, tmp_path)
         asking = {"apply_chat_template": template, "fewshot_as_multiturn": template}
         scorer = Scorer({"named": benchmark}, live, tokenizer, batch_size=16, **asking)
         assert scorer.provenance("named")["chat_template"] == read.provenance["chat_template"]
-        assert scorer.score("named", read.matrix.item_ids) == dict(
+        assert scorer.score("named", read.matrix.item_ids).right == dict(
             zip(read.matrix.item_ids, read.matrix.values[0], strict=True)
         )
     twin = shutil.copytree(model, tmp_path / "twin")  # of equal files, yet a model of its own

@@ -63,7 +63,7 @@ def test_scores_are_lm_evals_at_every_state_of_the_weights(tasks_folder, manager
     for seed in (1, 2):
         change_weights(model, seed)
         for task, benchmark in benchmarks.items():
-            scores = scorer.score(task, benchmark.item_ids)
+            scores = scorer.score(task, benchmark.item_ids).right
             expected = lm_eval_scores(model, tokenizer, manager, task, **settings, fewshot_as_multiturn=template)
             assert scores == expected
             assert list(scores) == list(benchmark.item_ids)
@@ -75,10 +75,10 @@ def test_scores_are_lm_evals_at_every_state_of_the_weights(tasks_folder, manager
 def test_a_subset_scores_as_within_the_whole(benchmarks, model_and_tokenizer):
     scorer = Scorer(benchmarks, *model_and_tokenizer, batch_size=4)
     for task, benchmark in benchmarks.items():
-        whole = scorer.score(task, benchmark.item_ids)
+        whole = scorer.score(task, benchmark.item_ids).right
         some = list(benchmark.item_ids[::3])
-        assert scorer.score(task, some[::-1]) == {item: whole[item] for item in some}
-    assert scorer.score("plain_choice", []) == {}
+        assert scorer.score(task, some[::-1]).right == {item: whole[item] for item in some}
+    assert scorer.score("plain_choice", []) == ({}, {})
 
 
 def test_texts_are_tokenized_once(benchmarks, model_and_tokenizer, monkeypatch):
