@@ -78,7 +78,8 @@ class Scorer:
         items = self._benchmark(task).items
         responses = self._responses(task, item_ids)
         right = {item: items.score(items.documents[item], of) for item, of in responses.items()}
-        return Scores(right, {})
+        soft = {item: items.soft(items.documents[item], of) for item, of in responses.items()}
+        return Scores(right, {item: score for item, score in soft.items() if score is not None})
 
     def score_whole(self, task: str) -> float:
         """The metric over all items by the task's own aggregation, for metrics such as perplexity."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, SupportsFloat
 
 from merge3_plugin.errors import ConfigError, DataError, nearest
 from merge3_plugin.extract.items import content_hash, item_ids
+from merge3_plugin.extract.soft import continuation_score, right_options, soft_score
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -48,6 +49,7 @@ class TaskItems:
         self.metric, self.filter = _metric_and_filter(name, leaves, metric)
         self.documents: dict[str, Document] = {}
         self._leaf_of: dict[str, str] = {}
+        self._options: dict[str, tuple[list[str], frozenset[int]] | None] = {}
         for leaf_name, leaf in leaves.items():
             documents = [Document(document) for document in leaf.eval_docs]
             prefix = f"{leaf_name}/" if self.grouped else ""
@@ -162,6 +164,18 @@ class TaskItems:
             )
         return score
 
+    def soft(self, document: Document, responses: Sequence[Any]) -> float | None:
+        """Probability given to the right option of a multiple choice, or to the target of a loglikelihood task.
+
+        None where there are no options, none is right, or the metric does not take the most likely one.
+        """
+        if self.output_type == "loglikelihood":
+            return continuation_score(responses[0][0]) if self.metric == "acc" else None
+        if document.item_id not in self._options:
+            self._options[document.item_id] = _options(self.leaf(document), document)
+        options = self._options[document.item_id]
+        return None if options is None else soft_score(self.metric, [response[0] for response in responses], *options)
+
     def whole(self, responses: Mapping[str, Sequence[Any]]) -> float:
         """The metric over all items by the task's own aggregation; leaves of a group weigh by their number of items."""
         values: dict[str, list[Any]] = {}
@@ -176,6 +190,19 @@ class TaskItems:
         """Pass a setting on to every leaf task, as lm-eval sets it."""
         for leaf in self.leaves.values():
             leaf.set_config(key, dict(value) if isinstance(value, dict) else value, update)
+
+
+def _options(leaf: Task, document: Document) -> tuple[list[str], frozenset[int]] | None:
+    """The texts of the options and the places of the right ones; None unless lm-eval itself scores the choice."""
+    from lm_eval.api.task import ConfigurableTask
+
+    if leaf.OUTPUT_TYPE != "multiple_choice" or not isinstance(leaf, ConfigurableTask):
+        return None
+    if callable(leaf.config.process_results) or type(leaf).process_results is not ConfigurableTask.process_results:
+        return None
+    choices = leaf.doc_to_choice(document)
+    target = leaf.doc_to_text(document) if leaf.multiple_input else leaf.doc_to_target(document)
+    return choices, right_options(target, choices)
 
 
 def _metric_and_filter(name: str, leaves: Mapping[str, Task], metric: str | None) -> tuple[str, str]:
