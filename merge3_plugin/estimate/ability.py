@@ -1,4 +1,4 @@
-"""Abilities of parents and of the models merged from them."""
+"""Abilities of candidates, of their parents, and what each makes of all items."""
 
 from __future__ import annotations
 
@@ -12,15 +12,20 @@ from merge3_plugin.estimate.base import Evidence
 from merge3_plugin.irt import fit_ability, fit_lambda, probabilities
 
 
-def _seen(evidence: Evidence) -> ItemParameters:
-    items = evidence.calibration.items
-    return ItemParameters(items.discrimination[evidence.positions], items.difficulty[evidence.positions])
+def fits(calibration: Calibration) -> dict[int, ItemParameters]:
+    """The calibration's item parameters by number of dimensions, ascending."""
+    found = {fit.n_dimensions: fit for fit in (*calibration.alternatives, calibration.items)}
+    return dict(sorted(found.items()))
 
 
-def own_probabilities(evidence: Evidence) -> FloatArray:
-    """Probability of a right answer to every item, shape (N,), at the ability of the answers themselves (p-IRT)."""
-    ability = fit_ability(_seen(evidence), evidence.scores).mean
-    return probabilities(evidence.calibration.items, ability)
+def own_probabilities(evidence: Evidence, items: ItemParameters | None = None) -> FloatArray:
+    """Probability of a right answer to every item, shape (N,), at the ability of the answers themselves (p-IRT).
+
+    ``items`` is the fit that is used, by default the calibration's own.
+    """
+    items = evidence.calibration.items if items is None else items
+    ability = fit_ability(items.take(evidence.positions), evidence.scores).mean
+    return probabilities(items, ability)
 
 
 def merged_probabilities(evidence: Evidence) -> FloatArray:
@@ -32,14 +37,39 @@ def merged_probabilities(evidence: Evidence) -> FloatArray:
     """
     if evidence.parents is None:
         raise DataError("merged ability: expected the parents' full answers, got none; pass parents=")
-    parents = parent_abilities(evidence.calibration, evidence.parents)
-    mix = fit_lambda(_seen(evidence), evidence.scores, parents, precision=len(parents), bounds=(-np.inf, np.inf)).mean
-    return probabilities(evidence.calibration.items, mix @ parents)
+    items = evidence.calibration.items
+    parents = parent_abilities(items, evidence.parents)
+    seen = items.take(evidence.positions)
+    mix = fit_lambda(seen, evidence.scores, parents, precision=len(parents), bounds=(-np.inf, np.inf)).mean
+    return probabilities(items, mix @ parents)
 
 
 @lru_cache(maxsize=64)
-def parent_abilities(calibration: Calibration, parents: ResponseMatrix) -> FloatArray:
-    """Abilities (n_parents, D) by all that the parents answered; ``parents`` has the calibration's items."""
-    abilities = fit_ability(calibration.items, parents.values).mean
+def parent_abilities(items: ItemParameters, parents: ResponseMatrix) -> FloatArray:
+    """Abilities (n_parents, D) by all that the parents answered; ``parents`` has the items of the fit."""
+    abilities = fit_ability(items, parents.values).mean
     abilities.flags.writeable = False
     return abilities
+
+
+def prior_probabilities(evidence: Evidence) -> FloatArray:
+    """Score to expect on every item, shape (N,), before any answer of the candidate is known.
+
+    The parents' mean score where they are known (their mean probability where none of them was asked), else the
+    probability at the mean ability of the calibration models.
+    """
+    items = evidence.calibration.items
+    if evidence.parents is None:
+        return _average_probabilities(items)
+    return _parents_mean(items, evidence.parents)
+
+
+@lru_cache(maxsize=64)
+def _average_probabilities(items: ItemParameters) -> FloatArray:
+    return probabilities(items, np.zeros(items.n_dimensions))
+
+
+@lru_cache(maxsize=64)
+def _parents_mean(items: ItemParameters, parents: ResponseMatrix) -> FloatArray:
+    expected = probabilities(items, parent_abilities(items, parents))
+    return np.where(np.isnan(parents.values), expected, parents.values).mean(axis=0)

@@ -1,31 +1,34 @@
-"""The estimators that merge3 brings, offered through the same hook as anyone's.
-
-p-IRT and gp-IRT are tinyBenchmarks' (arXiv 2402.14992), mp-IRT and gmp-IRT are MERGE3's (arXiv 2502.10436).
-"""
+"""The estimators that merge3 brings, offered through the same hook as anyone's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from merge3_plugin.domain import Estimate, FloatArray
-from merge3_plugin.estimate.ability import merged_probabilities, own_probabilities
-from merge3_plugin.estimate.base import Evidence, calibrated, misfit
+from merge3_plugin.domain import Estimate
+from merge3_plugin.estimate.ability import fits
+from merge3_plugin.estimate.base import Evidence
 from merge3_plugin.estimate.design import sample_mean
+from merge3_plugin.estimate.difference import Difference, ShrunkenDifference
+from merge3_plugin.estimate.ensemble import Core
+from merge3_plugin.estimate.irt_estimators import GMP_IRT, GMP_IRT_HALF, GP_IRT, MP_IRT, P_IRT, p_irt_in
+from merge3_plugin.estimate.plog import Plog
+from merge3_plugin.estimate.ridge import Ridge
 from merge3_plugin.hookspecs import RegisterEstimator, hookimpl
 
 
 @dataclass(frozen=True)
 class Mean:
-    """Mean of the answers. Unbiased, with an interval that assumes nothing, where the items were drawn at random."""
+    """Mean of the answers, by item weight / inclusion probability where the anchors were drawn (Hajek 1971)."""
 
     name: str = "mean"
     needs_parents: bool = False
 
     def estimate(self, evidence: Evidence) -> Estimate:
-        return sample_mean(evidence.scores, evidence.n_items, method=self.name)
+        by_design = evidence.design_weights
+        weights = evidence.item_weights[evidence.positions] if by_design is None else by_design
+        return sample_mean(evidence.scores, evidence.n_items, weights=weights, method=self.name)
 
 
 @dataclass(frozen=True)
@@ -39,78 +42,41 @@ class Weighted:
         return sample_mean(evidence.scores, evidence.n_items, weights=evidence.weights, method=self.name)
 
 
-@dataclass(frozen=True)
-class Irt:
-    """Answers where they are known, else the model's probability of a right one: p-IRT and mp-IRT.
-
-    ``probabilities`` gives it for all items, at the ability fitted to the answers. Its bias, where the item parameters
-    are wrong, does not shrink with more anchors. Errors and intervals are those of ``error_like`` where its own were
-    not cross-validated.
-    """
-
-    name: str
-    needs_parents: bool
-    probabilities: Callable[[Evidence], FloatArray]
-    error_like: tuple[str, ...] = ()
-
-    def estimate(self, evidence: Evidence) -> Estimate:
-        accuracy = evidence.completed(self.probabilities(evidence))
-        return calibrated(evidence, accuracy, self.name, *self.error_like)
-
-
-@dataclass(frozen=True)
-class Generalised:
-    """c Y_S + (1 - c) F: weighted mean of the answers Y_S and an IRT estimate F: gp-IRT and gmp-IRT.
-
-    c = b^2 / (b^2 + v / 4n) with b the cross-validated misfit of F's item parameters and v the variance of the
-    calibration models' answers (tinyBenchmarks); 1/2, as in MERGE3, where too few models are known to say b.
-    """
-
-    name: str
-    irt: Irt
-    error_like: tuple[str, ...] = ()
-
-    @property
-    def needs_parents(self) -> bool:
-        return self.irt.needs_parents
-
-    def estimate(self, evidence: Evidence) -> Estimate:
-        by_answers = float(evidence.weights @ evidence.scores)
-        by_model = evidence.completed(self.irt.probabilities(evidence))
-        c = self.trust_in_answers(evidence)
-        return calibrated(evidence, c * by_answers + (1 - c) * by_model, self.name, *self.error_like)
-
-    def trust_in_answers(self, evidence: Evidence) -> float:
-        """c, in [0, 1]."""
-        b = misfit(evidence.calibration, self.irt.name, *self.irt.error_like)
-        if b is None:
-            return 0.5
-        accuracy = evidence.calibration.responses.accuracy()
-        variance = float(np.nanmean(accuracy * (1 - accuracy))) / (4 * evidence.n_scored)
-        return b**2 / (b**2 + variance) if b > 0 else 0.0
-
-
-# Where a calibration holds no merges to cross-validate on, a merge-aware estimator is given the error of its plain
-# counterpart: the merge-aware ability is the same fit with less freedom.
-P_IRT = Irt("p-irt", False, own_probabilities)
-MP_IRT = Irt("mp-irt", True, merged_probabilities, ("p-irt",))
-GP_IRT = Generalised("gp-irt", P_IRT)
-GMP_IRT = Generalised("gmp-irt", MP_IRT, ("gp-irt",))
+ESTIMATORS = (
+    Mean(),
+    Weighted(),
+    P_IRT,
+    GP_IRT,
+    MP_IRT,
+    GMP_IRT,
+    GMP_IRT_HALF,
+    Difference(),
+    ShrunkenDifference("gd", P_IRT),
+    Ridge(),
+    Plog(),
+    Core(),
+)
 
 
 def misfits(evidence: Evidence) -> dict[str, float]:
     """Mean probability less mean score over the scored items, by IRT estimator; of mp-IRT only with parents.
 
-    Over all of a model's answers this is what no number of anchors removes: the error of the item parameters.
+    p-IRT's is there once more for every number of dimensions that the calibration holds a fit of. Over all of a model's
+    answers this is what no number of anchors removes: the error of the item parameters.
     """
-    models = (P_IRT,) if evidence.parents is None else (P_IRT, MP_IRT)
+    weights = evidence.item_weights[evidence.positions]
+    models = [P_IRT, *(p_irt_in(n) for n in fits(evidence.calibration))]
+    if evidence.parents is not None:
+        models.append(MP_IRT)
     return {
-        model.name: float((model.probabilities(evidence)[evidence.positions] - evidence.scores).mean())
+        model.name: float(
+            np.average(model.probabilities(evidence)[evidence.positions] - evidence.scores, weights=weights)
+        )
         for model in models
     }
 
 
 @hookimpl
 def merge3_register_estimators(register: RegisterEstimator) -> None:
-    for estimator in (Mean(), Weighted(), P_IRT, GP_IRT, MP_IRT, GMP_IRT):
+    for estimator in ESTIMATORS:
         register(estimator)

@@ -45,11 +45,12 @@ def sample_mean(
 ) -> Estimate:
     """(Weighted) mean of ``scores`` (n,), taken as a random sample of ``n_items``, with its Wilson interval.
 
-    The standard error is the interval's half-width / 1.96, so that it is not 0 where all answers are right.
+    The standard error is the interval's half-width / 1.96, so that it is not 0 where all answers are right. With all
+    items scored nothing is left to estimate, whatever the weights.
     """
-    # With all items scored nothing is left to weigh, or to estimate.
-    if weights is None or len(scores) == n_items:
-        weights = np.ones(len(scores))
-    mean = float(np.clip(np.average(scores, weights=weights), 0.0, 1.0))
-    low, high = wilson_interval(mean, effective_size(weights), n_items)
+    # Relative to the largest, so that equal weights are exactly 1 and give exactly the plain mean.
+    relative = np.ones(len(scores)) if weights is None else weights / weights.max()
+    mean = float(np.clip(np.average(scores, weights=relative), 0.0, 1.0))
+    size = n_items if len(scores) == n_items else effective_size(relative)
+    low, high = wilson_interval(mean, size, n_items)
     return Estimate(mean, (high - low) / (2 * Z), (low, high), method, len(scores), n_items)

@@ -1,0 +1,70 @@
+"""Control variates: what the items' predicted scores miss on the anchors is what they miss on average.
+
+The difference estimator of survey sampling (Särndal, Swensson and Wretman 1992, chapter 6); prediction-powered
+inference (arXiv 2301.09633) is the same for a drawn pool.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from merge3_plugin.domain import Estimate, FloatArray
+from merge3_plugin.estimate.ability import prior_probabilities
+from merge3_plugin.estimate.base import Evidence, calibrated, misfit
+from merge3_plugin.estimate.irt_estimators import Irt
+
+
+def corrected(evidence: Evidence, predicted: FloatArray, weights: FloatArray) -> float:
+    """Mean of ``predicted`` (N,) over all items, plus the weighted sum of score - prediction over the scored ones."""
+    return float(evidence.item_weights @ predicted + weights @ (evidence.scores - predicted[evidence.positions]))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Predictions made before the answers were seen, corrected by what they miss on the anchors.
+
+    They are the parents' mean answers where those are known, else the probabilities at the mean ability. As they do
+    not depend on the answers, the estimate is exactly unbiased over the draws of anchors that have inclusion
+    probabilities, however wrong the predictions are.
+    """
+
+    name: str = "difference"
+    needs_parents: bool = False
+
+    def estimate(self, evidence: Evidence) -> Estimate:
+        weights = evidence.weights if evidence.design_weights is None else evidence.design_weights
+        return calibrated(evidence, corrected(evidence, prior_probabilities(evidence), weights), self.name)
+
+
+@dataclass(frozen=True)
+class ShrunkenDifference:
+    """(1 - c) p-IRT + c difference, both with the probabilities fitted to the answers: gd.
+
+    c = b^2 / (b^2 + s^2 sum w^2), with b the cross-validated misfit of p-IRT, s^2 the mean variance p (1 - p) of an
+    answer and w the anchors' weights: the mix of least expected squared error of a term with the bias b and one with
+    the variance s^2 sum w^2. 1/2 where b is not known.
+    """
+
+    name: str
+    irt: Irt
+    needs_parents: bool = False
+
+    def estimate(self, evidence: Evidence) -> Estimate:
+        return calibrated(evidence, self.accuracy(evidence), self.name)
+
+    def accuracy(self, evidence: Evidence) -> float:
+        """The estimate itself, in [0, 1] but for sampling error."""
+        predicted = self.irt.probabilities(evidence)
+        by_model = evidence.completed(predicted)
+        c = self.trust_in_answers(evidence, predicted)
+        return (1.0 - c) * by_model + c * corrected(evidence, predicted, evidence.weights)
+
+    def trust_in_answers(self, evidence: Evidence, predicted: FloatArray) -> float:
+        """c, in [0, 1]."""
+        b = misfit(evidence.calibration, self.irt.name, *self.irt.error_like)
+        if b is None:
+            return 0.5
+        variance = float(evidence.item_weights @ (predicted * (1.0 - predicted)) * np.sum(evidence.weights**2))
+        return b**2 / (b**2 + variance) if b > 0 else 0.0
