@@ -110,7 +110,7 @@ def held_out(folder: Path, found: Mapping[str, Any], label: str) -> dict[str, di
     store = RunStore.open(folder)
     try:
         items = {task: dict(store.events())[f"items {task}"]["held_out"] for task in found["tasks"]}
-        known = {task: store.known_answers(candidate, task) for task in items}
+        known = {task: store.known_answers(candidate, task).right for task in items}
     finally:
         store.close()
     return {task: {item: known[task][item] for item in ids} for task, ids in items.items()}

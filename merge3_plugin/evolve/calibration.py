@@ -13,11 +13,11 @@ import numpy as np
 from merge3_plugin.artifact import load_calibration
 from merge3_plugin.calibrate import build_calibration, restrict
 from merge3_plugin.config import LogsConfig, RunConfig
-from merge3_plugin.domain import Calibration, ResponseMatrix
+from merge3_plugin.domain import Calibration, FloatArray, ResponseMatrix
 from merge3_plugin.errors import DataError
 from merge3_plugin.harness.benchmark import Benchmark
 from merge3_plugin.harness.calibrations import check_items, check_settings
-from merge3_plugin.harness.scoring import Scorer
+from merge3_plugin.harness.scoring import Scorer, Scores
 
 log = logging.getLogger(__name__)
 
@@ -69,10 +69,19 @@ def _from_logs(source: LogsConfig, benchmark: Benchmark, config: RunConfig) -> C
     return replace(calibration, item_hashes=read.item_hashes, provenance={**read.provenance, **calibration.provenance})
 
 
-def answer_matrix(answers: Mapping[str, Mapping[str, float]], item_ids: Sequence[str]) -> ResponseMatrix:
-    """Answers (model -> item id -> score) as a matrix over these items; NaN where a model was not asked."""
-    values = np.array([[scores.get(item, np.nan) for item in item_ids] for scores in answers.values()])
-    return ResponseMatrix(values, answers, item_ids)
+def answer_matrix(answers: Mapping[str, Scores], item_ids: Sequence[str]) -> ResponseMatrix:
+    """Answers by model as a matrix over these items; NaN where a model was not asked."""
+
+    def table(kind: Sequence[Mapping[str, float]]) -> FloatArray:
+        return np.array([[scores.get(item, np.nan) for item in item_ids] for scores in kind])
+
+    soft = table([scores.soft for scores in answers.values()])
+    return ResponseMatrix(
+        table([scores.right for scores in answers.values()]),
+        answers,
+        item_ids,
+        soft=None if np.isnan(soft).all() else soft,
+    )
 
 
 def search_calibration(
@@ -81,12 +90,12 @@ def search_calibration(
     provenance: Mapping[str, Any],
     search_items: Sequence[str],
     parents: ResponseMatrix,
-    merges: Mapping[str, Mapping[str, float]],
+    merges: Mapping[str, Scores],
     config: RunConfig,
 ) -> Calibration:
     """The calibration of the search items: the given one restricted to them, else one from the run's own models.
 
-    ``parents`` and ``merges`` (candidate -> item id -> score) are answers on the search items, and on them alone.
+    ``parents`` and ``merges`` (by candidate) are answers on the search items, and on them alone.
     """
     if given is not None:
         return restrict(given, search_items)

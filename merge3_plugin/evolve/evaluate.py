@@ -6,13 +6,11 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from merge3_plugin.domain import Estimate
 from merge3_plugin.evolve.store import COMPLETE, FAILED, Evaluation, RunStore
-
-if TYPE_CHECKING:
-    from merge3_plugin.harness.scoring import Scores
+from merge3_plugin.harness.scoring import Scores
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class ItemScorer(Protocol):
 
 
 # Answers by task and item, and whole-benchmark values by task -> estimates by task, and the fitness.
-Assess = Callable[[Mapping[str, Mapping[str, float]], Mapping[str, float]], tuple[Mapping[str, Estimate], float]]
+Assess = Callable[[Mapping[str, Scores], Mapping[str, float]], tuple[Mapping[str, Estimate], float]]
 
 
 class Evaluator:
@@ -86,10 +84,9 @@ class Evaluator:
         self._finished(evaluation)
         return evaluation
 
-    def answers(self, candidate: Candidate, task: str, item_ids: Iterable[str]) -> dict[str, float]:
+    def answers(self, candidate: Candidate, task: str, item_ids: Iterable[str]) -> Scores:
         """The recorded scores of the candidate on these items, in their order; items never asked are absent."""
-        known = self._store.known_answers(candidate.id, task)
-        return {item: known[item] for item in item_ids if item in known}
+        return _on(self._store.known_answers(candidate.id, task), item_ids)
 
     def _evaluation(
         self,
@@ -100,19 +97,40 @@ class Evaluator:
         assess: Assess | None,
     ) -> Evaluation:
         known = {task: self._store.known_answers(candidate.id, task) for task in items}
-        missing = {task: [item for item in ids if item not in known[task]] for task, ids in items.items()}
+        missing = {task: [item for item in ids if item not in known[task].right] for task, ids in items.items()}
         missing = {task: ids for task, ids in missing.items() if ids}
         if missing or whole:
             if candidate.parent is not None:
                 self._live.load_parent(candidate.parent)
             else:
                 self._live.merge(candidate.recipe or {})
-        scored = {task: self._scorer.score(task, ids).right for task, ids in missing.items()}
+        scored = {task: self._scorer.score(task, ids) for task, ids in missing.items()}
         values = {task: self._scorer.score_whole(task) for task in whole}
         estimates: Mapping[str, Estimate] = {}
         fitness = None
         if assess is not None:
-            answers = {task: {**known[task], **scored.get(task, {})} for task in items}
-            asked = {task: {item: answers[task][item] for item in ids} for task, ids in items.items()}
-            estimates, fitness = assess(asked, values)
-        return Evaluation(candidate.id, purpose, COMPLETE, scored, values, estimates, fitness)
+            everything = {task: _joined(known[task], scored.get(task)) for task in items}
+            estimates, fitness = assess({task: _on(everything[task], ids) for task, ids in items.items()}, values)
+        return Evaluation(
+            candidate.id,
+            purpose,
+            COMPLETE,
+            {task: scores.right for task, scores in scored.items()},
+            values,
+            estimates,
+            fitness,
+            soft={task: scores.soft for task, scores in scored.items()},
+        )
+
+
+def _joined(known: Scores, new: Scores | None) -> Scores:
+    return known if new is None else Scores(known.right | new.right, known.soft | new.soft)
+
+
+def _on(scores: Scores, item_ids: Iterable[str]) -> Scores:
+    """The scores of these items, in their order."""
+    ids = list(item_ids)
+    return Scores(
+        {item: scores.right[item] for item in ids if item in scores.right},
+        {item: scores.soft[item] for item in ids if item in scores.soft},
+    )

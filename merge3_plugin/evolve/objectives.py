@@ -10,6 +10,7 @@ from merge3_plugin.domain import Calibration, Estimate, ResponseMatrix
 from merge3_plugin.estimate.auto import resolve
 from merge3_plugin.estimate.base import gather, run_estimator
 from merge3_plugin.evolve.population import Population
+from merge3_plugin.harness.scoring import Scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,10 +31,10 @@ class Objective:
     def anchors(self) -> tuple[str, ...]:
         return self.calibration.anchors.item_ids
 
-    def estimate(self, scores: Mapping[str, float]) -> Estimate:
-        """Estimated accuracy on the search items from ``scores`` (item id -> score)."""
+    def estimate(self, scores: Scores) -> Estimate:
+        """Estimated accuracy on the search items from ``scores`` on some of them."""
         estimator = resolve(self.estimator, self.calibration, parents_known=True)
-        return run_estimator(estimator, gather(self.calibration, scores, self.parents))
+        return run_estimator(estimator, gather(self.calibration, scores.right, self.parents, scores.soft))
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,10 +47,8 @@ class Objectives:
     def anchors(self) -> dict[str, tuple[str, ...]]:
         return {objective.name: objective.anchors for objective in self.items}
 
-    def assess(
-        self, answers: Mapping[str, Mapping[str, float]], whole: Mapping[str, float]
-    ) -> tuple[dict[str, Estimate], float]:
-        """The estimate of each task from answers (task -> item id -> score), and the fitness."""
+    def assess(self, answers: Mapping[str, Scores], whole: Mapping[str, float]) -> tuple[dict[str, Estimate], float]:
+        """The estimate of each task from the answers by task, and the fitness."""
         estimates = {objective.name: objective.estimate(answers[objective.name]) for objective in self.items}
         fitness = sum(objective.weight * estimates[objective.name].accuracy for objective in self.items)
         return estimates, fitness + sum(weight * whole[task] for task, weight in self.whole.items())

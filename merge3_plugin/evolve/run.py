@@ -28,7 +28,7 @@ from merge3_plugin.evolve.search import Scored, Search, SearchResult
 from merge3_plugin.evolve.space import SearchSpace
 from merge3_plugin.evolve.store import FAILED, Evaluation, RunStore, last_line
 from merge3_plugin.harness.benchmark import Benchmark
-from merge3_plugin.harness.scoring import Scorer
+from merge3_plugin.harness.scoring import Scorer, Scores
 
 if TYPE_CHECKING:
     from merge3_plugin.merging.merger import Merger
@@ -224,7 +224,7 @@ class Run:
         states = [self._evaluate(f"random merge {i}", c, CALIBRATION, items).state for i, c in enumerate(drawn, 1)]
         return [c for c, state in zip(drawn, states, strict=True) if state != FAILED]
 
-    def _answers(self, candidates: Sequence[Candidate], task: str, items: Sequence[str]) -> dict[str, dict[str, float]]:
+    def _answers(self, candidates: Sequence[Candidate], task: str, items: Sequence[str]) -> dict[str, Scores]:
         return {c.id: self._evaluator.answers(c, task, items) for c in candidates}
 
     def _search(self, objectives: Objectives) -> SearchResult:
@@ -284,7 +284,7 @@ class Run:
         for label, candidate in field.items():
             if self._evaluate(label, candidate, CONFIRMATION, items).state == FAILED:
                 continue
-            answers = {task: self._evaluator.answers(candidate, task, ids) for task, ids in items.items()}
+            answers = {task: self._evaluator.answers(candidate, task, ids).right for task, ids in items.items()}
             seen[label] = confirmed(label, candidate.id, answers, self._weights)
         judged = [seen[label] for label in finalists if label in seen]
         if not judged:

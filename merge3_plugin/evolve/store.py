@@ -8,33 +8,16 @@ that a resume needs, and a process killed at any moment loses the evaluation in 
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from merge3_plugin.domain import Estimate
 from merge3_plugin.errors import RunError
-
-SCHEMA_VERSION = 1
-FILE_NAME = "run.sqlite"
-
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE candidates (id TEXT PRIMARY KEY, recipe TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE evaluations (
-  number INTEGER PRIMARY KEY, candidate TEXT NOT NULL, purpose TEXT NOT NULL, state TEXT NOT NULL,
-  fitness REAL, estimates TEXT NOT NULL, whole TEXT NOT NULL, n_items INTEGER NOT NULL, error TEXT,
-  started REAL NOT NULL, seconds REAL NOT NULL,
-  UNIQUE (candidate, purpose));
-CREATE TABLE answers (
-  evaluation INTEGER NOT NULL REFERENCES evaluations (number), task TEXT NOT NULL, item TEXT NOT NULL,
-  score REAL NOT NULL, PRIMARY KEY (evaluation, task, item)) WITHOUT ROWID;
-CREATE TABLE events (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, body TEXT NOT NULL, time REAL NOT NULL);
-"""
+from merge3_plugin.evolve.schema import FILE_NAME, connect, transaction
+from merge3_plugin.harness.scoring import Scores
 
 COMPLETE, FAILED = "COMPLETE", "FAILED"
 
@@ -44,8 +27,9 @@ class Evaluation:
     """One scoring of one candidate, merged by ``recipe`` (None: a parent that the search space cannot express).
 
     ``purpose`` is parents, calibration, search or confirmation; ``answers`` maps task -> item id -> score for the
-    items scored here; ``whole`` maps task -> value for metrics that are no per-item score; ``estimates`` (by task) and
-    ``fitness``, their weighted sum, belong to the search; ``error`` is set when ``state`` is FAILED.
+    items scored here, ``soft`` likewise the probability given to the right option, where there are options; ``whole``
+    maps task -> value for metrics that are no per-item score; ``estimates`` (by task) and ``fitness``, their weighted
+    sum, belong to the search; ``error`` is set when ``state`` is FAILED.
     """
 
     candidate: str
@@ -58,6 +42,7 @@ class Evaluation:
     error: str | None = None
     seconds: float = 0.0
     recipe: Mapping[str, Any] | None = None
+    soft: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def n_items(self) -> int:
@@ -84,23 +69,7 @@ class RunStore:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE_NAME
-        try:
-            self._db = sqlite3.connect(self.path, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            # Every commit reaches the disk before the optimiser hears of it, power cuts included.
-            self._db.execute("PRAGMA synchronous=FULL")
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                with self._transaction():
-                    for statement in _SCHEMA.split(";"):
-                        self._db.execute(statement)
-                    self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-        except sqlite3.DatabaseError as error:
-            raise RunError(f"{self.path}: expected a run's record, got: {error}; name another --storage-path") from None
-        if version > SCHEMA_VERSION:
-            raise RunError(
-                f"{self.path}: expected schema {SCHEMA_VERSION} or older, got {version}; upgrade merge3-plugin"
-            )
+        self._db = connect(self.path)
 
     @classmethod
     def open(cls, folder: Path) -> RunStore:
@@ -112,17 +81,6 @@ class RunStore:
     def close(self) -> None:
         self._db.close()
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            if self._db.in_transaction:  # on a full disk SQLite has rolled back by itself
-                self._db.execute("ROLLBACK")
-            raise
-        self._db.execute("COMMIT")
-
     def pin(self, key: str, value: Any) -> Any:
         """Keep ``value`` under ``key`` unless something is there already; returns what is there."""
         self._db.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (key, _dump(value)))
@@ -130,7 +88,7 @@ class RunStore:
 
     def forget_unless_scored(self) -> None:
         """Forget what was pinned and what happened, unless there is an evaluation."""
-        with self._transaction():
+        with transaction(self._db):
             for table in ("meta", "events"):
                 self._db.execute(f"DELETE FROM {table} WHERE NOT EXISTS (SELECT 1 FROM evaluations)")
 
@@ -139,7 +97,7 @@ class RunStore:
 
     def add(self, evaluation: Evaluation) -> None:
         """Write the evaluation, its candidate and all its answers, or nothing."""
-        with self._transaction():
+        with transaction(self._db):
             if evaluation.recipe is not None:
                 self._db.execute(
                     "INSERT OR IGNORE INTO candidates VALUES (?, ?)", (evaluation.candidate, _dump(evaluation.recipe))
@@ -161,9 +119,9 @@ class RunStore:
                 ),
             ).lastrowid
             self._db.executemany(
-                "INSERT INTO answers VALUES (?, ?, ?, ?)",
+                "INSERT INTO answers VALUES (?, ?, ?, ?, ?)",
                 (
-                    (number, task, item, score)
+                    (number, task, item, score, evaluation.soft.get(task, {}).get(item))
                     for task, scores in evaluation.answers.items()
                     for item, score in scores.items()
                 ),
@@ -180,13 +138,22 @@ class RunStore:
             return None
         number, state, fitness, estimates, whole, error, seconds = row
         answers: dict[str, dict[str, float]] = {}
-        for task, item, score in self._db.execute(
-            "SELECT task, item, score FROM answers WHERE evaluation = ? ORDER BY task, item", (number,)
-        ):
+        graded: dict[str, dict[str, float]] = {}
+        for task, item, score, soft in self._answers(number):
             answers.setdefault(task, {})[item] = score
+            if soft is not None:
+                graded.setdefault(task, {})[item] = soft
         known = {task: _estimate(fields) for task, fields in json.loads(estimates).items()}
         recipe = self._recipe(candidate)
-        return Evaluation(candidate, purpose, state, answers, json.loads(whole), known, fitness, error, seconds, recipe)
+        return Evaluation(
+            candidate, purpose, state, answers, json.loads(whole), known, fitness, error, seconds, recipe, graded
+        )
+
+    def _answers(self, evaluation: int) -> list[tuple[str, str, float, float | None]]:
+        """Task, item, score and soft score of what an evaluation scored."""
+        return self._db.execute(
+            "SELECT task, item, score, soft FROM answers WHERE evaluation = ? ORDER BY task, item", (evaluation,)
+        ).fetchall()
 
     def _recipe(self, candidate: str) -> dict[str, Any] | None:
         row = self._db.execute("SELECT recipe FROM candidates WHERE id = ?", (candidate,)).fetchone()
@@ -205,14 +172,15 @@ class RunStore:
         ).fetchone()
         return last_line(row[0]) if row else ""
 
-    def known_answers(self, candidate: str, task: str) -> dict[str, float]:
-        """Every recorded score of the candidate on the task, whatever it was scored for: item id -> score."""
-        return dict(
-            self._db.execute(
-                "SELECT item, score FROM answers JOIN evaluations ON evaluation = number"
-                " WHERE candidate = ? AND task = ? ORDER BY number",
-                (candidate, task),
-            )
+    def known_answers(self, candidate: str, task: str) -> Scores:
+        """Every recorded score of the candidate on the task, whatever it was scored for."""
+        rows = self._db.execute(
+            "SELECT item, score, soft FROM answers JOIN evaluations ON evaluation = number"
+            " WHERE candidate = ? AND task = ? ORDER BY number",
+            (candidate, task),
+        ).fetchall()
+        return Scores(
+            {item: score for item, score, _ in rows}, {item: soft for item, _, soft in rows if soft is not None}
         )
 
     def spent(self) -> dict[str, dict[str, float]]:
@@ -230,7 +198,7 @@ class RunStore:
         that differs from the record means that something outside the config has changed.
         """
         text = _dump(body)
-        with self._transaction():
+        with transaction(self._db):
             row = self._db.execute("SELECT body FROM events WHERE name = ?", (name,)).fetchone()
             if row is None:
                 self._db.execute("INSERT INTO events (name, body, time) VALUES (?, ?, ?)", (name, text, time.time()))
@@ -267,9 +235,6 @@ class RunStore:
             "SELECT number, candidate, purpose, state, fitness, estimates, whole, error FROM evaluations"
             " ORDER BY number"
         ):
-            answers = self._db.execute(
-                "SELECT task, item, score FROM answers WHERE evaluation = ? ORDER BY task, item", (number,)
-            ).fetchall()
             yield _dump(
                 {
                     "evaluation": number,
@@ -280,7 +245,7 @@ class RunStore:
                     "estimates": json.loads(estimates),
                     "whole": json.loads(whole),
                     "error": last_line(error),  # the rest of a traceback names files
-                    "answers": answers,
+                    "answers": self._answers(number),
                 }
             )
         for name, body in self.events():

@@ -9,6 +9,7 @@ from merge3_plugin.evolve.store import COMPLETE, FAILED, Evaluation, RunStore
 
 ESTIMATE = Estimate(0.5, 0.1, (0.3, 1 / 3 + 0.4), "mean", 2, 10)
 ANSWERS = {"t": {"b": 0.1, "a": 1.0}, "u": {"a": 1 / 3}}
+SOFT = {"t": {"a": 2 / 3}}
 
 
 @pytest.fixture
@@ -17,21 +18,22 @@ def store(tmp_path):
 
 
 def test_an_evaluation_comes_back_exactly_also_from_another_process(store, tmp_path):
-    store.add(Evaluation("c", "search", COMPLETE, ANSWERS, {"ppl": 12.5}, {"t": ESTIMATE}, 0.7, seconds=2.0))
+    store.add(Evaluation("c", "search", COMPLETE, ANSWERS, {"ppl": 12.5}, {"t": ESTIMATE}, 0.7, seconds=2.0, soft=SOFT))
     again = RunStore.open(tmp_path).find("c", "search")
     assert again.estimates == {"t": ESTIMATE} and again.fitness == 0.7
     assert again.answers == ANSWERS and again.whole == {"ppl": 12.5} and again.n_items == 3
+    assert again.soft == SOFT
     assert store.find("c", "confirmation") is None
-    assert store.known_answers("c", "t") == ANSWERS["t"]
-    store.add(Evaluation("c", "confirmation", COMPLETE, {"t": {"z": 0.0}}))
-    assert store.known_answers("c", "t") == {**ANSWERS["t"], "z": 0.0}
+    assert store.known_answers("c", "t") == (ANSWERS["t"], SOFT["t"])
+    store.add(Evaluation("c", "confirmation", COMPLETE, {"t": {"z": 0.0}}, soft={"t": {"z": 0.25}}))
+    assert store.known_answers("c", "t") == ({**ANSWERS["t"], "z": 0.0}, {**SOFT["t"], "z": 0.25})
     assert store.spent()["search"] == {"evaluations": 1, "failed": 0, "items": 3, "seconds": 2.0}
 
 
 def test_an_evaluation_is_written_whole_or_not_at_all(store):
     with pytest.raises(sqlite3.IntegrityError):
         store.add(Evaluation("c", "search", COMPLETE, {"t": {"a": 1.0, "b": None}}))
-    assert store.find("c", "search") is None and store.known_answers("c", "t") == {}
+    assert store.find("c", "search") is None and store.known_answers("c", "t") == ({}, {})
     store.add(Evaluation("c", "search", FAILED, error="boom"))
     with pytest.raises(sqlite3.IntegrityError):
         store.add(Evaluation("c", "search", COMPLETE, ANSWERS))
@@ -68,7 +70,7 @@ def test_canonical_leaves_out_clocks_and_paths(tmp_path):
         store.pin("seed", 3)
         store.pin("local.folder", str(tmp_path / name))
         recipe = {"models": [{"model": f"/{name}/m"}], "base_model": f"/{name}/m"}
-        store.add(Evaluation("c", "search", COMPLETE, ANSWERS, seconds=len(texts), recipe=recipe))
+        store.add(Evaluation("c", "search", COMPLETE, ANSWERS, seconds=len(texts), recipe=recipe, soft=SOFT))
         assert store.find("c", "search").recipe == recipe
         store.add(Evaluation("d", "search", FAILED, error=f'File "/{name}/x.py"\nValueError: nan\n'))
         store.event("tell 0", {"costs": [1.0]})
@@ -77,6 +79,43 @@ def test_canonical_leaves_out_clocks_and_paths(tmp_path):
     lines = [json.loads(line) for line in texts[0].splitlines()]
     assert lines[1]["recipe"] == {"models": [{"model": "model[0]"}], "base_model": "model[0]"}
     assert [line["error"] for line in lines if "evaluation" in line] == ["", "ValueError: nan"]
+    assert lines[2]["answers"] == [["t", "a", 1.0, 2 / 3], ["t", "b", 0.1, None], ["u", "a", 1 / 3, None]]
+
+
+# A record as version 0.1 made it, with one evaluation.
+SCHEMA_1 = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE candidates (id TEXT PRIMARY KEY, recipe TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE evaluations (
+  number INTEGER PRIMARY KEY, candidate TEXT NOT NULL, purpose TEXT NOT NULL, state TEXT NOT NULL,
+  fitness REAL, estimates TEXT NOT NULL, whole TEXT NOT NULL, n_items INTEGER NOT NULL, error TEXT,
+  started REAL NOT NULL, seconds REAL NOT NULL,
+  UNIQUE (candidate, purpose));
+CREATE TABLE answers (
+  evaluation INTEGER NOT NULL REFERENCES evaluations (number), task TEXT NOT NULL, item TEXT NOT NULL,
+  score REAL NOT NULL, PRIMARY KEY (evaluation, task, item)) WITHOUT ROWID;
+CREATE TABLE events (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, body TEXT NOT NULL, time REAL NOT NULL);
+INSERT INTO meta VALUES ('seed', '3');
+INSERT INTO evaluations VALUES (1, 'c', 'search', 'COMPLETE', 0.7, '{}', '{}', 2, NULL, 0.0, 1.5);
+INSERT INTO answers VALUES (1, 't', 'a', 1.0), (1, 't', 'b', 0.0);
+PRAGMA user_version=1;
+"""
+
+
+def test_an_older_record_is_migrated_in_place(tmp_path):
+    with sqlite3.connect(tmp_path / "run.sqlite") as db:
+        db.executescript(SCHEMA_1)
+    db.close()
+    for _ in range(2):  # migrated, and opened again
+        store = RunStore.open(tmp_path)
+        assert store.meta() == {"seed": 3}
+        assert store.known_answers("c", "t") == ({"a": 1.0, "b": 0.0}, {})
+        assert store.find("c", "search").fitness == 0.7
+        store.close()
+    store = RunStore.open(tmp_path)
+    store.add(Evaluation("d", "search", COMPLETE, {"t": {"a": 1.0}}, soft={"t": {"a": 0.75}}))
+    assert store.known_answers("d", "t") == ({"a": 1.0}, {"a": 0.75})
+    assert '["t", "a", 1.0, null]' in "\n".join(store.canonical())
 
 
 def test_foreign_and_newer_files_are_refused(tmp_path):

@@ -1,0 +1,71 @@
+"""The tables of a run's record, and how an older record is brought to them."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from merge3_plugin.errors import RunError
+
+FILE_NAME = "run.sqlite"
+
+_TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE candidates (id TEXT PRIMARY KEY, recipe TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE evaluations (
+  number INTEGER PRIMARY KEY, candidate TEXT NOT NULL, purpose TEXT NOT NULL, state TEXT NOT NULL,
+  fitness REAL, estimates TEXT NOT NULL, whole TEXT NOT NULL, n_items INTEGER NOT NULL, error TEXT,
+  started REAL NOT NULL, seconds REAL NOT NULL,
+  UNIQUE (candidate, purpose));
+CREATE TABLE answers (
+  evaluation INTEGER NOT NULL REFERENCES evaluations (number), task TEXT NOT NULL, item TEXT NOT NULL,
+  score REAL NOT NULL, PRIMARY KEY (evaluation, task, item)) WITHOUT ROWID;
+CREATE TABLE events (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, body TEXT NOT NULL, time REAL NOT NULL)
+"""
+
+# What makes schema n + 1 of schema n; a new file goes through all of them.
+_STEPS = (_TABLES, "ALTER TABLE answers ADD COLUMN soft REAL")
+SCHEMA_VERSION = len(_STEPS)
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """The record at ``path``, made if need be; an older one is migrated in place, at one blow.
+
+    Raises RunError for a file that is no record, or of a newer schema.
+    """
+    try:
+        db = sqlite3.connect(path, isolation_level=None)
+        db.execute("PRAGMA journal_mode=WAL")
+        # Every commit reaches the disk before the optimiser hears of it, power cuts included.
+        db.execute("PRAGMA synchronous=FULL")
+        version = _version(db)
+        if version < SCHEMA_VERSION:
+            with transaction(db):
+                for step in _STEPS[_version(db) :]:  # another process may have been faster
+                    for statement in step.split(";"):
+                        db.execute(statement)
+                db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+    except sqlite3.DatabaseError as error:
+        raise RunError(f"{path}: expected a run's record, got: {error}; name another --storage-path") from None
+    if version > SCHEMA_VERSION:
+        raise RunError(f"{path}: expected schema {SCHEMA_VERSION} or older, got {version}; upgrade merge3-plugin")
+    return db
+
+
+def _version(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """All of what is written inside, or nothing."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        if db.in_transaction:  # on a full disk SQLite has rolled back by itself
+            db.execute("ROLLBACK")
+        raise
+    db.execute("COMMIT")
