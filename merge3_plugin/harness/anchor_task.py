@@ -64,7 +64,9 @@ class AnchorTask(Task):
         self.settings = read_settings(name, config)
         self._run = metadata.get("merge3")
         try:
-            leaves = load_leaves(name, base, fields if base else {**fields, "metadata": metadata}, self.settings.data)
+            leaves, group = load_leaves(
+                name, base, fields if base else {**fields, "metadata": metadata}, self.settings.data
+            )
         except DataError:
             # The data may have been named for a task that is misspelt: that is then what to say.
             if known := known_tasks():
@@ -72,7 +74,7 @@ class AnchorTask(Task):
             raise
         if any(isinstance(leaf, AnchorTask) for leaf in leaves.values()):
             raise ConfigError(f"task {name!r}: expected a plain task as its base, got {base!r}, an anchor task")
-        self.items = TaskItems(name, leaves, metric=config.get("metric"), id_field=self.settings.id_field)
+        self.items = TaskItems(name, leaves, group=group, metric=config.get("metric"), id_field=self.settings.id_field)
         first = next(iter(leaves.values()))
         self._config = copy.copy(first.config)
         self._config.task, self._config.metadata = name, metadata
@@ -243,7 +245,8 @@ class AnchorTask(Task):
 
     def _estimate(self, scores: Mapping[str, float]) -> Estimate:
         if self._calibration is None:
-            return sample_mean(np.array(list(scores.values())), len(self.items.documents))
+            balance = self.items.balance_of(scores)
+            return sample_mean(np.array(list(scores.values())), len(self.items.documents), weights=balance)
         estimator = resolve(self.settings.estimator, self._calibration, parents_known=False)
         return run_estimator(estimator, gather(self._calibration, scores))
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from merge3_plugin.domain import FloatArray
 from merge3_plugin.harness.task_items import TaskItems
 
 
@@ -31,6 +32,10 @@ class Benchmark:
     def item_groups(self) -> tuple[str, ...] | None:
         """Leaf task of each item where the benchmark is a group of tasks, else None."""
         return self.items.groups
+
+    def balance_of(self, item_ids: Iterable[str]) -> FloatArray | None:
+        """How much each of these items counts in the benchmark's accuracy, as lm-eval weighs a group; None: alike."""
+        return self.items.balance_of(item_ids)
 
     @property
     def per_item(self) -> bool:

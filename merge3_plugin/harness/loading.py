@@ -13,6 +13,7 @@ from merge3_plugin.harness.local_data import local_task
 from merge3_plugin.harness.registration import remember, running_task_manager, tasks_folder
 
 if TYPE_CHECKING:
+    from lm_eval.api.group import Group
     from lm_eval.api.task import Task
     from lm_eval.tasks import TaskManager
 
@@ -59,8 +60,10 @@ def _is_closed(index: Mapping[str, Any], name: Any) -> bool:
     return all(_is_closed(index, m.get("task", m.get("group")) if isinstance(m, Mapping) else m) for m in members or ())
 
 
-def load_leaves(name: str, base: str | None, fields: Mapping[str, Any], data: str | Path | None) -> dict[str, Task]:
-    """The plain lm-eval tasks behind a task of ours, by name.
+def load_leaves(
+    name: str, base: str | None, fields: Mapping[str, Any], data: str | Path | None
+) -> tuple[dict[str, Task], Group | None]:
+    """The plain lm-eval tasks behind a task of ours, by name, and the group that they are of, if they are of one.
 
     They are those of ``base`` (a task, group or tag of the running TaskManager) with ``fields`` (task settings) over
     their own; without a ``base``, ``fields`` are the whole task. A single task goes by ``name``. ``data`` replaces
@@ -75,7 +78,7 @@ def load_leaves(name: str, base: str | None, fields: Mapping[str, Any], data: st
         if base is not None:
             return _build(name, base, fields, data)
         make = ConfigurableTask if data is None else local_task(data)
-        return {name: make(config={**fields, "task": name})}
+        return {name: make(config={**fields, "task": name})}, None
     except (OSError, DatasetsError) as error:
         raise DataError(
             f"task {name!r}: expected its data ({fields.get('dataset_path') or base}), got {_line(error)}; "
@@ -87,7 +90,9 @@ def load_leaves(name: str, base: str | None, fields: Mapping[str, Any], data: st
         ) from None
 
 
-def _build(name: str, base: str, fields: Mapping[str, Any], data: str | Path | None) -> dict[str, Task]:
+def _build(
+    name: str, base: str, fields: Mapping[str, Any], data: str | Path | None
+) -> tuple[dict[str, Task], Group | None]:
     from lm_eval.api.group import Group
     from lm_eval.tasks._index import Kind
 
@@ -104,10 +109,11 @@ def _build(name: str, base: str, fields: Mapping[str, Any], data: str | Path | N
             raise ConfigError(f"task {name!r}: expected a YAML task for local data, got {base!r}, which is Python")
         overrides["class"] = local_task(data, leaf_of_group=not single)
     built = manager._factory.build(index[base], overrides=overrides or None, registry=index)
-    tasks = built.get_all_tasks() if isinstance(built, Group) else built if isinstance(built, list) else [built]
+    group = built if isinstance(built, Group) else None
+    tasks = group.get_all_tasks() if group is not None else built if isinstance(built, list) else [built]
     if not tasks:
         raise ConfigError(f"task {name!r}: expected tasks in group {base!r}, got none")
-    return {task.task_name: task for task in tasks}
+    return {task.task_name: task for task in tasks}, group
 
 
 def _line(error: BaseException) -> str:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, SupportsFloat
 
+import numpy as np
+
+from merge3_plugin.domain import FloatArray
 from merge3_plugin.errors import ConfigError, DataError, nearest
 from merge3_plugin.extract.items import content_hash, item_ids
 from merge3_plugin.extract.soft import continuation_score, right_options, soft_score
 
 if TYPE_CHECKING:
+    from lm_eval.api.group import Group
     from lm_eval.api.instance import Instance
     from lm_eval.api.task import Task
 
@@ -28,14 +33,21 @@ class TaskItems:
     """The documents of ``leaves`` (one task, or several of one output type) as items with ids.
 
     An item's id is the document's (see ``extract.items``), with ``leaf/`` before it unless the one leaf is ``name``.
-    ``metric`` is ``metric,filter`` as in lm-eval's results; None stands for the only one, else acc,none. Raises
-    ConfigError for a metric that the tasks do not have, and for leaves of several output types or few-shot counts.
+    ``group`` is the group that the leaves are of, if they are of one. ``metric`` is ``metric,filter`` as in lm-eval's
+    results; None stands for the only one, else acc,none. Raises ConfigError for a metric that the tasks do not have,
+    and for leaves of several output types or few-shot counts.
     """
 
     def __init__(
-        self, name: str, leaves: Mapping[str, Task], *, metric: str | None = None, id_field: str | None = None
+        self,
+        name: str,
+        leaves: Mapping[str, Task],
+        *,
+        group: Group | None = None,
+        metric: str | None = None,
+        id_field: str | None = None,
     ) -> None:
-        self.name, self.leaves = name, dict(leaves)
+        self.name, self.leaves, self.group = name, dict(leaves), group
         self.fewshot_seed: int | None = 1234  # lm-eval's default
         self.grouped = list(leaves) != [name]
         for what, of_each in (
@@ -66,6 +78,27 @@ class TaskItems:
     def groups(self) -> tuple[str, ...] | None:
         """Leaf task of each item, or None for a single task."""
         return tuple(self._leaf_of.values()) if self.grouped else None
+
+    @cached_property
+    def balance(self) -> FloatArray | None:
+        """How much each item counts in lm-eval's score of the group, of mean 1; None where all count alike.
+
+        Where sub-tasks count alike whatever their size (``weight_by_size: false``), an item of sub-task i counts
+        N / (n_sub n_i) (tinyBenchmarks' balance weights).
+        """
+        sizes = Counter(self._leaf_of.values())
+        shares = None if self.group is None else leaf_shares(self.group, sizes, f"{self.metric},{self.filter}")
+        if shares is None:
+            return None
+        weights = np.array([len(self.documents) * shares[leaf] / sizes[leaf] for leaf in self._leaf_of.values()])
+        return None if np.allclose(weights, 1.0) else weights
+
+    def balance_of(self, item_ids: Iterable[str]) -> FloatArray | None:
+        """``balance`` of these items, in their order."""
+        if self.balance is None:
+            return None
+        weights = dict(zip(self.documents, self.balance, strict=True))
+        return np.array([weights[item] for item in item_ids])
 
     @cached_property
     def hashes(self) -> tuple[str, ...]:
@@ -177,14 +210,18 @@ class TaskItems:
         return None if options is None else soft_score(self.metric, [response[0] for response in responses], *options)
 
     def whole(self, responses: Mapping[str, Sequence[Any]]) -> float:
-        """The metric over all items by the task's own aggregation; leaves of a group weigh by their number of items."""
+        """The metric over all items by the task's own aggregation, and the group's; where it has none, by size."""
         values: dict[str, list[Any]] = {}
         for item_id, filtered in responses.items():
             document = self.documents[item_id]
             result = self.leaf(document).process_results(document, filtered)
             values.setdefault(self._leaf_of[item_id], []).append(result[self.metric])
-        totals = [len(of) * float(self.leaves[leaf].aggregation()[self.metric](of)) for leaf, of in values.items()]
-        return sum(totals) / sum(map(len, values.values()))
+        sizes = {leaf: len(of) for leaf, of in values.items()}
+        shares = None if self.group is None else leaf_shares(self.group, sizes, f"{self.metric},{self.filter}")
+        shares = shares or {leaf: size / sum(sizes.values()) for leaf, size in sizes.items()}
+        return sum(
+            share * float(self.leaves[leaf].aggregation()[self.metric](values[leaf])) for leaf, share in shares.items()
+        )
 
     def set_config(self, key: str, value: Any, update: bool = False) -> None:
         """Pass a setting on to every leaf task, as lm-eval sets it."""
@@ -203,6 +240,22 @@ def _options(leaf: Task, document: Document) -> tuple[list[str], frozenset[int]]
     choices = leaf.doc_to_choice(document)
     target = leaf.doc_to_text(document) if leaf.multiple_input else leaf.doc_to_target(document)
     return choices, right_options(target, choices)
+
+
+def leaf_shares(group: Group, sizes: Mapping[str, int], metric: str) -> dict[str, float] | None:
+    """Each leaf task's share (of sum 1) of lm-eval's score of ``group`` for ``metric,filter``; None if it has no such.
+
+    lm-eval's score is linear in those of the leaves, so its own aggregation is asked, with one leaf all right and the
+    others all wrong: whatever it does about nested groups is done here. ``sizes`` are the leaves' numbers of items.
+    """
+    shares = {}
+    for leaf in sizes:
+        results = {other: {metric: float(other == leaf), "sample_len": size} for other, size in sizes.items()}
+        share = group.aggregate(results).get(metric)
+        if share is None:
+            return None
+        shares[leaf] = float(share)
+    return shares
 
 
 def _metric_and_filter(name: str, leaves: Mapping[str, Task], metric: str | None) -> tuple[str, str]:
