@@ -2,29 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.random import Generator
 
-from merge3_plugin import irt
 from merge3_plugin.domain import AnchorSet, FloatArray, ItemParameters, ResponseMatrix
 from merge3_plugin.errors import ConfigError, DataError, nearest
+from merge3_plugin.extract import anchor_clusters, anchor_designs
+from merge3_plugin.extract.anchor_designs import Chosen, Pool
 
-Positions = NDArray[np.intp]
-# (responses, items fitted to them, n < n_items, rng) -> positions of the anchors and their weights
-Selection = Callable[[ResponseMatrix, ItemParameters, int, np.random.Generator], tuple[Positions, FloatArray]]
+# (what is known, n < n_items, rng) -> the anchors
+Selection = Callable[[Pool, int, Generator], Chosen]
+
+METHODS: Mapping[str, Selection] = MappingProxyType(
+    {
+        "random": anchor_designs.random,
+        "stratified": anchor_designs.stratified,
+        "kd": anchor_designs.kd,
+        "irt-clusters": anchor_clusters.irt_clusters,
+        "correctness-clusters": anchor_clusters.correctness_clusters,
+        "representation-clusters": anchor_clusters.representation_clusters,
+        "neyman": anchor_designs.neyman,
+        "mixed": anchor_designs.mixed,
+    }
+)
 
 
 def select_anchors(
-    responses: ResponseMatrix, items: ItemParameters, n: int, *, method: str, rng: np.random.Generator
+    responses: ResponseMatrix,
+    items: ItemParameters,
+    n: int,
+    *,
+    method: str,
+    rng: Generator,
+    parents: ResponseMatrix | None = None,
+    embeddings: FloatArray | None = None,
 ) -> AnchorSet:
-    """``n`` of the responses' items in their order, with weights; all of them, equally weighted, where n is too large.
+    """``n`` of the responses' items in their order, with weights; all of them, by their own, where n is too large.
 
-    ``items`` are the parameters fitted to ``responses``; ``method`` is a name in `METHODS`. Every method is a
-    probability sample whose weighted mean is unbiased for the mean over all items. Raises ConfigError for an unknown
-    method and for n below 1, DataError where items and responses differ in number.
+    ``items`` are the parameters fitted to ``responses``; ``method`` is a name in `METHODS`, and the anchors' ``method``
+    is what was done: the clusters fall back to "kd" where their weights are too unequal. ``parents``, who answered
+    these items in any order, serve "neyman"; ``embeddings`` (n_items, d), in the items' order,
+    "representation-clusters". Raises ConfigError for an unknown method, for n below 1, and where a method lacks what it
+    needs; DataError where the parts differ in their items.
     """
     if method not in METHODS:
         raise ConfigError(f"anchors: expected a known method, got {method!r}{nearest(method, METHODS)}")
@@ -35,63 +57,27 @@ def select_anchors(
             f"anchors: expected parameters for the {responses.n_items} items of the responses, "
             f"got {len(items.difficulty)}; fit the items on these responses"
         )
+    if embeddings is not None and (np.ndim(embeddings) != 2 or len(embeddings) != responses.n_items):
+        raise DataError(
+            f"anchors: expected embeddings of shape ({responses.n_items}, d), got {np.shape(embeddings)}; "
+            "embed the items of these responses"
+        )
     if n >= responses.n_items:
-        return AnchorSet(responses.item_ids, np.full(responses.n_items, 1.0 / responses.n_items), method)
-    # Drawn by id: the order of the items in the matrix must not decide which ones are drawn.
+        return AnchorSet(responses.item_ids, responses.item_weights, method, np.ones(responses.n_items))
+    # By id: the order of items and models in the matrix must not decide which ones are drawn.
     by_id = np.array(sorted(range(responses.n_items), key=responses.item_ids.__getitem__))
-    ordered = responses.items(responses.item_ids[place] for place in by_id)
-    drawn, weights = METHODS[method](ordered, items.take(by_id), n, rng)
-    positions = by_id[drawn]
-    order = np.argsort(positions)
-    return AnchorSet(tuple(responses.item_ids[j] for j in positions[order]), weights[order], method)
-
-
-def _random(
-    responses: ResponseMatrix, items: ItemParameters, n: int, rng: np.random.Generator
-) -> tuple[Positions, FloatArray]:
-    """A simple random sample."""
-    return rng.choice(responses.n_items, size=n, replace=False), np.full(n, 1.0 / n)
-
-
-def _stratified(
-    responses: ResponseMatrix, items: ItemParameters, n: int, rng: np.random.Generator
-) -> tuple[Positions, FloatArray]:
-    """n strata of equal size by the models' mean score."""
-    shuffled = rng.permutation(responses.n_items)
-    by_score = shuffled[np.argsort(_mean_scores(responses)[shuffled], kind="stable")]
-    return _one_of_each(np.array_split(by_score, n), rng)
-
-
-def _kd(
-    responses: ResponseMatrix, items: ItemParameters, n: int, rng: np.random.Generator
-) -> tuple[Positions, FloatArray]:
-    """n groups of equal size by the models' fitted probabilities (n_items, n_models): items that behave alike."""
-    probabilities = irt.probabilities(items, irt.fit_ability(items, responses.values).mean).T
-    return _one_of_each(_bisect(probabilities, rng.permutation(responses.n_items), n), rng)
-
-
-METHODS: Mapping[str, Selection] = MappingProxyType({"random": _random, "stratified": _stratified, "kd": _kd})
-
-
-def _mean_scores(responses: ResponseMatrix) -> FloatArray:
-    """Mean score of each item over the models that were asked it; the overall mean where none was."""
-    known = ~np.isnan(responses.values)
-    scores, asked = np.nan_to_num(responses.values).sum(axis=0), known.sum(axis=0)
-    overall = scores.sum() / max(asked.sum(), 1)
-    return np.divide(scores, asked, out=np.full(responses.n_items, overall), where=asked > 0)
-
-
-def _bisect(vectors: FloatArray, members: Positions, n: int) -> list[Positions]:
-    """Split ``members`` into n groups whose sizes differ by at most one, each time across the widest coordinate."""
-    if n == 1:
-        return [members]
-    widest = np.argmax(vectors[members].var(axis=0))
-    ordered = members[np.argsort(vectors[members, widest], kind="stable")]
-    cut = round(len(members) * (n // 2) / n)
-    return _bisect(vectors, ordered[:cut], n // 2) + _bisect(vectors, ordered[cut:], n - n // 2)
-
-
-def _one_of_each(groups: Sequence[Positions], rng: np.random.Generator) -> tuple[Positions, FloatArray]:
-    """One item drawn from each group, weighted by the group's share of all items."""
-    sizes = np.array([len(group) for group in groups])
-    return np.array([rng.choice(group) for group in groups], dtype=np.intp), sizes / sizes.sum()
+    item_ids = [responses.item_ids[place] for place in by_id]
+    pool = Pool(
+        responses.models(sorted(responses.model_ids)).items(item_ids),
+        items.take(by_id),
+        None if parents is None else parents.items(item_ids),
+        None if embeddings is None else embeddings[by_id],
+    )
+    chosen = METHODS[method](pool, n, rng)
+    order = np.argsort(by_id[chosen.positions])
+    return AnchorSet(
+        tuple(item_ids[place] for place in chosen.positions[order]),
+        chosen.weights[order],
+        chosen.method,
+        None if chosen.inclusion is None else chosen.inclusion[order],
+    )
