@@ -12,19 +12,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from lm_eval.api.task import Task
 from lm_eval.config.task import TaskConfig
 
 from merge3_plugin.domain import Calibration, Estimate
 from merge3_plugin.errors import ConfigError, DataError, nearest
-from merge3_plugin.estimate.auto import resolve
-from merge3_plugin.estimate.base import gather, run_estimator
-from merge3_plugin.estimate.design import sample_mean
-from merge3_plugin.harness.calibrations import calibration_path, check_items, check_settings
+from merge3_plugin.harness.anchors import Anchors, Scored
+from merge3_plugin.harness.calibrations import check_settings
 from merge3_plugin.harness.loading import load_leaves
 from merge3_plugin.harness.registration import known_tasks, print_errors_in_one_line
-from merge3_plugin.harness.settings import SETTINGS, check_task_names, random_sample, read_settings, tasks_of_run
+from merge3_plugin.harness.settings import SETTINGS, check_task_names, read_settings, tasks_of_run
 from merge3_plugin.harness.task_items import Document, TaskItems, template_hash
 
 if TYPE_CHECKING:
@@ -39,8 +36,6 @@ _alive: weakref.WeakSet[AnchorTask] = weakref.WeakSet()
 
 # lm_eval's command knows nothing of our errors; this module is imported as soon as it loads a task of ours.
 print_errors_in_one_line()
-
-Scored = tuple[str, float]
 
 
 class AnchorTask(Task):
@@ -88,9 +83,7 @@ class AnchorTask(Task):
         self._instances: list[Instance] | None = None
         self._filters: list[Any] = []
         self.fewshot_rnd: random.Random | None = None
-        self._calibration: Calibration | None = None
-        self._anchors: list[Document] | None = None
-        self._estimated: tuple[tuple[Scored, ...], Estimate] | None = None
+        self._anchors = Anchors(self.items, self.settings)
         _alive.add(self)
 
     def provenance(self) -> dict[str, Any]:
@@ -116,30 +109,12 @@ class AnchorTask(Task):
     @property
     def calibration(self) -> Calibration | None:
         """The calibration in use; None where the task is a random sample."""
-        self._choose_anchors()
-        return self._calibration
+        return self._anchors.calibration
 
     @property
     def eval_docs(self) -> list[Document]:
         """The anchors' documents, in the order of the base task."""
-        return self._choose_anchors()
-
-    def _choose_anchors(self) -> list[Document]:
-        if self._anchors is None:
-            path = calibration_path(self.task_name, self.settings.calibration)
-            if path is None:
-                chosen: Sequence[str] = random_sample(
-                    list(self.items.documents), self.settings.anchors, self.settings.seed
-                )
-            else:
-                from merge3_plugin.artifact import load_calibration
-
-                self._calibration = load_calibration(path)
-                check_items(self._calibration, self.items, path)
-                chosen = self._calibration.anchors.item_ids
-            wanted = set(chosen)
-            self._anchors = [document for item, document in self.items.documents.items() if item in wanted]
-        return self._anchors
+        return self._anchors.documents
 
     # Settings that lm-eval makes on a task
 
@@ -174,10 +149,10 @@ class AnchorTask(Task):
         if self._run is not None:
             check_task_names(tasks_of_run({"metadata": {"merge3": self._run}}), self._names_of_run())
         documents = list(self.doc_iterator(rank=rank, limit=limit, samples=samples, world_size=world_size))
-        if self._calibration is not None:
+        if self.calibration is not None:
             template = template_hash(chat_template) if apply_chat_template and chat_template else None
-            check_settings(self._calibration, {**self.provenance(), "chat_template": template})
-        if rank == 0 and (note := self._note()):
+            check_settings(self.calibration, {**self.provenance(), "chat_template": template})
+        if rank == 0 and (note := self._anchors.note()):
             log.warning(note)
         requests = self.items.requests(
             {document.item_id: number for number, document in documents},
@@ -188,18 +163,6 @@ class AnchorTask(Task):
         )
         self._instances = [instance for _, document in documents for instance in requests[document.item_id]]
 
-    def _note(self) -> str | None:
-        """What a reader of the table must know."""
-        name, n_items, n_anchors = self.task_name, len(self.items.documents), len(self.eval_docs)
-        if self._calibration is None:
-            return (
-                f"{name} is not calibrated: it reports the mean of a random sample of {n_anchors} of its {n_items} "
-                f"items; to calibrate it: merge3 calibrate --task {name} --models A B C --anchors 50 --out FILE"
-            )
-        if (known := self._calibration.n_items) < n_items:
-            return f"{name}: its calibration holds {known} of the {n_items} items, and speaks of those alone"
-        return None
-
     def _names_of_run(self) -> list[str]:
         return [task.task_name for task in _alive if task._run is self._run]
 
@@ -208,14 +171,14 @@ class AnchorTask(Task):
         return self._instances
 
     def process_results(self, doc: Document, results: Sequence[Any]) -> dict[str, Any]:
-        """(item id, score) under every metric: each aggregation needs all pairs, in whatever order ranks give them."""
+        """The item's scores under every metric: each aggregation needs those of all items, in whatever order."""
         if self.items.metric == "bypass":  # lm_eval --predict_only
             return self.items.leaf(doc).process_results(doc, results)
         if self.OUTPUT_TYPE != "generate_until" and not all(math.isfinite(result[0]) for result in results):
             raise DataError(
                 f"task {self.task_name!r}, item {doc.item_id!r}: expected finite log-likelihoods of the model"
             )
-        scored = (doc.item_id, self.items.score(doc, results))
+        scored = Scored(doc.item_id, self.items.score(doc, results), self.items.soft(doc, results))
         return dict.fromkeys(_METRICS, scored)
 
     def aggregation(self) -> dict[str, Callable[[Sequence[Scored]], float]]:
@@ -227,28 +190,7 @@ class AnchorTask(Task):
         return {"merge3_acc": True, "merge3_lo": True, "merge3_hi": True, "merge3_se": False}
 
     def _metric(self, of: Callable[[Estimate], float]) -> Callable[[Sequence[Scored]], float]:
-        return lambda scored: of(self.estimate(scored))
-
-    def estimate(self, scored: Sequence[Scored]) -> Estimate:
-        """The estimate from (item id, score) pairs in any order. DataError for an item that is doubled or no anchor."""
-        key = tuple(scored)
-        if self._estimated is None or self._estimated[0] != key:
-            self._estimated = (key, self._estimate(dict(self._checked(key))))
-        return self._estimated[1]
-
-    def _checked(self, scored: Sequence[Scored]) -> Sequence[Scored]:
-        anchors = {document.item_id for document in self.eval_docs}
-        ids = [item for item, _ in scored]
-        if len(set(ids)) < len(ids) or not anchors.issuperset(ids):
-            raise DataError(f"task {self.task_name!r}: expected each anchor once, got others or one twice")
-        return scored
-
-    def _estimate(self, scores: Mapping[str, float]) -> Estimate:
-        if self._calibration is None:
-            balance = self.items.balance_of(scores)
-            return sample_mean(np.array(list(scores.values())), len(self.items.documents), weights=balance)
-        estimator = resolve(self.settings.estimator, self._calibration, parents_known=False)
-        return run_estimator(estimator, gather(self._calibration, scores))
+        return lambda scored: of(self._anchors.estimate(scored))
 
     # What else the evaluator asks of a task, answered by the document's own task
 

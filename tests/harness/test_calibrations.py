@@ -39,7 +39,7 @@ def test_the_estimate_is_the_apis(make_manager, evaluate, calibration, tmp_path,
     for estimator in ("auto", "gp-irt"):
         manager = make_manager(metadata=run_metadata(path, estimator=estimator))
         results = evaluate(manager, "anchor_choice")
-        scores = dict(sample["merge3_acc"] for sample in results["samples"]["anchor_choice"])
+        scores = dict(sample["merge3_acc"][:2] for sample in results["samples"]["anchor_choice"])
         assert set(scores) == set(calibration.anchors.item_ids)
         expected = estimate(calibration, scores, estimator=estimator)
         row = results["results"]["anchor_choice"]
