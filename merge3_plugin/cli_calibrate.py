@@ -170,6 +170,7 @@ def _evaluate(task: str, models: tuple[str, ...], out: Path, options: Mapping[st
         filter_name=benchmark.items.filter,
         id_field=options["id_field"] or own.get("id_field"),
         base=list(benchmark.items.leaves),
+        balance=benchmark.balance_of,
     )
     return replace(responses, provenance={**benchmark.provenance, **responses.provenance})
 

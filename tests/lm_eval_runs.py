@@ -61,8 +61,8 @@ def choice_documents(n: int, first: int = 0, ids: bool = True) -> list[dict]:
 @pytest.fixture(scope="session")
 def local_tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of tasks: ``named`` (own ids), ``unnamed`` (no ids, three doubled documents), ``gen`` (two filters), the
-    group ``pair`` of ``left`` and ``right`` (equal ids), and anchor tasks of 9 items, ``anchored_unnamed`` and
-    ``anchored_pair``."""
+    groups ``pair`` and ``even`` of ``left`` and ``right`` (equal ids; both count alike in ``even``), and anchor tasks
+    of 9 items, ``anchored_unnamed`` and ``anchored_pair``."""
     folder = tmp_path_factory.mktemp("tasks")
     unnamed = choice_documents(12, first=20, ids=False)
     data = {
@@ -80,6 +80,8 @@ def local_tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"anchored_{name}.yaml").write_text(ANCHORED.format(name=name), encoding="utf-8")
     group = {"group": "pair", "task": ["left", "right"], "aggregate_metric_list": [{"metric": "acc"}]}
     (folder / "pair.yaml").write_text(json.dumps(group), encoding="utf-8")
+    group |= {"group": "even", "aggregate_metric_list": [{"metric": "acc", "weight_by_size": False}]}
+    (folder / "even.yaml").write_text(json.dumps(group), encoding="utf-8")
     return folder
 
 

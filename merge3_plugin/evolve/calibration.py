@@ -62,6 +62,7 @@ def _from_logs(source: LogsConfig, benchmark: Benchmark, config: RunConfig) -> C
         filter_name=items.filter,
         id_field=config.merge3.id_field,
         base=list(items.leaves),
+        balance=benchmark.balance_of,
     )
     for note in read.notes:
         log.warning("merge3.calibration: %s", note)
@@ -69,7 +70,9 @@ def _from_logs(source: LogsConfig, benchmark: Benchmark, config: RunConfig) -> C
     return replace(calibration, item_hashes=read.item_hashes, provenance={**read.provenance, **calibration.provenance})
 
 
-def answer_matrix(answers: Mapping[str, Scores], item_ids: Sequence[str]) -> ResponseMatrix:
+def answer_matrix(
+    answers: Mapping[str, Scores], item_ids: Sequence[str], balance: FloatArray | None = None
+) -> ResponseMatrix:
     """Answers by model as a matrix over these items; NaN where a model was not asked."""
 
     def table(kind: Sequence[Mapping[str, float]]) -> FloatArray:
@@ -81,6 +84,7 @@ def answer_matrix(answers: Mapping[str, Scores], item_ids: Sequence[str]) -> Res
         answers,
         item_ids,
         soft=None if np.isnan(soft).all() else soft,
+        balance=balance,
     )
 
 

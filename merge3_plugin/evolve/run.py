@@ -196,7 +196,8 @@ class Run:
         objectives = []
         for name, benchmark in self._tasks.items():
             items = populations[name].search
-            parents = answer_matrix(self._answers(list(self._parents.values()), name, items), items)
+            known = self._answers(list(self._parents.values()), name, items)
+            parents = answer_matrix(known, items, benchmark.balance_of(items))
             calibration = search_calibration(
                 given.get(name),
                 benchmark,

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from merge3_plugin.domain import ResponseMatrix
+from merge3_plugin.domain import FloatArray, ResponseMatrix
 from merge3_plugin.errors import DataError, nearest
+from merge3_plugin.extract.group_scores import balance as group_balance
+from merge3_plugin.extract.group_scores import count_alike
 from merge3_plugin.extract.logs import Answer, Pair, SampleLog, Samples, find_logs
 
 DEFAULT_METRIC: Pair = ("acc", "none")  # mergekit-evolve's default too
@@ -43,6 +45,7 @@ def read_responses(
     filter_name: str | None = None,
     id_field: str | None = None,
     base: Sequence[str] = (),
+    balance: Callable[[Sequence[str]], FloatArray | None] | None = None,
 ) -> Responses:
     """Answers of every model in ``sources`` on a task or group.
 
@@ -51,6 +54,8 @@ def read_responses(
     sorted by id, so the order of the logs does not matter; for a group an id is ``leaf/id`` and the leaf is the item's
     group. ``base`` names the tasks or groups that ``task`` asks, if it is an anchor task: their logs come first. An
     item that a model was not asked (``--limit``) is NaN. Of several runs of a task by one model the newest is read.
+    ``balance`` gives, for items, how much each counts; without it the sub-tasks of a group count as in lm-eval's own
+    score of the group.
 
     Raises DataError when logs do not fit together: few-shot counts, templates, task versions, prompts or documents that
     differ between models, a task, metric or filter that is not there, non-finite or out-of-range scores.
@@ -61,7 +66,7 @@ def read_responses(
             raise DataError(f"responses: expected one .npz or lm-eval's logs, got {len(paths)} sources; name one .npz")
         return read_npz(paths[0], task)
     logs = find_logs(paths)
-    leaves, is_group = _leaves(logs, task, base)
+    leaves, group = _leaves(logs, task, base)
     chosen, notes = _newest([log for log in logs if log.task in leaves])
     for leaf in leaves:
         if leaf not in _tasks(chosen):
@@ -75,9 +80,10 @@ def read_responses(
         pair = pair or choose_pair(samples, metric, filter_name)
         choose_pair(samples, *pair)  # the same one must be in every log
         for item, answer in samples.answers(*pair, id_field).items():
-            table.add(log.model, f"{log.task}/{item}" if is_group else item, log.task, answer)
+            table.add(log.model, f"{log.task}/{item}" if group is not None else item, log.task, answer)
         files.append({"name": f"{log.path.parent.name}/{log.path.name}", "sha256": samples.sha256})
-    matrix, hashes = table.build(is_group)
+    alike = group is not None and pair is not None and count_alike(chosen, group, leaves, pair)
+    matrix, hashes = table.build(group is not None, balance, alike)
     provenance = _provenance(chosen, task, pair) | {"models": list(matrix.model_ids), "files": files}
     return Responses(matrix, hashes, provenance, (*notes, *_missing(matrix, provenance["n_documents"])))
 
@@ -162,10 +168,14 @@ class _Table:
         self._groups[item] = group
         self._scores.setdefault(model, {})[item] = answer.score
 
-    def build(self, grouped: bool) -> tuple[ResponseMatrix, tuple[str, ...]]:
+    def build(
+        self, grouped: bool, balance: Callable[[Sequence[str]], FloatArray | None] | None, alike: bool
+    ) -> tuple[ResponseMatrix, tuple[str, ...]]:
         items, models = sorted(self._first), sorted(self._scores)
         values = np.array([[self._scores[model].get(item, np.nan) for item in items] for model in models])
-        matrix = ResponseMatrix(values, models, items, [self._groups[item] for item in items] if grouped else None)
+        groups = [self._groups[item] for item in items]
+        weights = balance(items) if balance is not None else group_balance(groups) if alike else None
+        matrix = ResponseMatrix(values, models, items, groups if grouped else None, balance=weights)
         return matrix, tuple(self._first[item][1].item_hash for item in items)
 
 
@@ -173,8 +183,8 @@ def _tasks(logs: Iterable[SampleLog]) -> set[str]:
     return {log.task for log in logs}
 
 
-def _leaves(logs: Sequence[SampleLog], task: str, base: Sequence[str]) -> tuple[list[str], bool]:
-    """Leaf tasks behind ``base`` or, where the logs lack that, ``task``, and whether it is a group; the logs say so."""
+def _leaves(logs: Sequence[SampleLog], task: str, base: Sequence[str]) -> tuple[list[str], str | None]:
+    """Leaf tasks behind ``base`` or, where the logs lack that, ``task``, and the group's name if it is one."""
     groups: dict[str, list[str]] = {}
     for log in logs:
         # Releases of lm-eval before 0.4.10 list every task there, one that is no group with no subtasks.
@@ -183,7 +193,7 @@ def _leaves(logs: Sequence[SampleLog], task: str, base: Sequence[str]) -> tuple[
     names = list(base) if base and known.issuperset(base) else [task]
     if not known.issuperset(names):
         raise DataError(f"logs: expected samples of task {task!r}, got none{nearest(task, known)}")
-    is_group = len(names) > 1 or task in groups or names[0] in groups
+    group = names[0] if names[0] in groups else task if len(names) > 1 or task in groups else None
     leaves: dict[str, None] = {}
     while names:
         name = names.pop(0)
@@ -191,7 +201,7 @@ def _leaves(logs: Sequence[SampleLog], task: str, base: Sequence[str]) -> tuple[
             names += groups[name]
         else:
             leaves[name] = None
-    return list(leaves), is_group
+    return list(leaves), group
 
 
 def _newest(logs: Iterable[SampleLog]) -> tuple[list[SampleLog], list[str]]:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from merge3_plugin.domain import Calibration
 from merge3_plugin.errors import DataError
 from merge3_plugin.harness.task_items import TaskItems
@@ -25,7 +27,7 @@ def calibration_path(task: str, chosen: str | Path | None) -> Path | None:
 
 
 def check_items(calibration: Calibration, items: TaskItems, path: Path) -> None:
-    """Raise DataError unless all items of the calibration are among the task's, with equal documents."""
+    """Raise DataError unless all items of the calibration are among the task's, with equal documents and weights."""
     known = dict(zip(items.documents, items.hashes, strict=True))
     hashes = calibration.item_hashes or [None] * calibration.n_items
     for item, content in zip(calibration.item_ids, hashes, strict=True):
@@ -33,6 +35,15 @@ def check_items(calibration: Calibration, items: TaskItems, path: Path) -> None:
             raise DataError(
                 f"{path}: expected a calibration of task {items.name!r}, got one whose item {item!r} "
                 f"{'has another text' if item in known else 'is not in the data'}; calibrate this task on this data"
+            )
+    # A calibration of some items only, by --limit, speaks of those alone and weighs them as lm-eval did there.
+    if calibration.n_items == len(known):
+        theirs, ours = calibration.responses.balance, items.balance_of(calibration.item_ids)
+        if not np.allclose(*(np.ones(len(known)) if w is None else w / w.mean() for w in (theirs, ours))):
+            alike = "items" if ours is None else "sub-tasks"
+            raise DataError(
+                f"{path}: expected a calibration in which the {alike} of {items.name!r} count as in lm-eval's score of "
+                "the group, got other weights; calibrate this task again"
             )
 
 
