@@ -248,6 +248,14 @@ class Calibration:
     def n_items(self) -> int:
         return len(self.item_ids)
 
+    @property
+    def ability_precision(self) -> float:
+        """Precision of the normal prior of abilities, of mean 0: 1, as our fits scale them, unless provenance says else.
+
+        Parameters that were made elsewhere have another scale.
+        """
+        return float(self.provenance.get("ability_precision", 1.0))
+
     def anchor_positions(self) -> NDArray[np.intp]:
         """Where the anchors stand among ``item_ids``, shape (n,)."""
         return np.array(positions(self.item_ids, self.anchors.item_ids, "anchor"), dtype=np.intp)

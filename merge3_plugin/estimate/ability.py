@@ -24,7 +24,8 @@ def own_probabilities(evidence: Evidence, items: ItemParameters | None = None) -
     ``items`` is the fit that is used, by default the calibration's own.
     """
     items = evidence.calibration.items if items is None else items
-    ability = fit_ability(items.take(evidence.positions), evidence.scores).mean
+    precision = evidence.calibration.ability_precision
+    ability = fit_ability(items.take(evidence.positions), evidence.scores, precision=precision).mean
     return probabilities(items, ability)
 
 

@@ -40,7 +40,8 @@ class Generalised:
     """c Y_S + (1 - c) F: weighted mean of the answers Y_S and an IRT estimate F: gp-IRT and gmp-IRT.
 
     c is ``fixed_trust`` where given, else `gp_irt_trust` of the cross-validated misfit of F's item parameters and the
-    calibration models' accuracies; 1/2, as in MERGE3, where too few models are known to say b.
+    calibration models' accuracies; 1/2, as in MERGE3, where too few models are known to say b. With imported parameters
+    it is the weight that was published for all anchors; its odds grow with the number of answers, as those of b do.
     """
 
     name: str
@@ -62,6 +63,10 @@ class Generalised:
         """c, in [0, 1]."""
         if self.fixed_trust is not None:
             return self.fixed_trust
+        published = evidence.calibration.provenance.get("gp_irt_weight")
+        if published is not None:
+            share = evidence.n_scored / len(evidence.calibration.anchors)
+            return share * published / (share * published + 1.0 - published)
         b = misfit(evidence.calibration, self.irt.name, *self.irt.error_like)
         if b is None:
             return 0.5
