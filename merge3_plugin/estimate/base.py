@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from merge3_plugin.domain import Calibration, Estimate, FloatArray, ResponseMatrix, check_scores
+from merge3_plugin.domain import AnchorSet, Calibration, Estimate, FloatArray, ResponseMatrix, check_scores, positions
 from merge3_plugin.errors import ConfigError, DataError, nearest
-from merge3_plugin.estimate.design import Z, sample_mean
+from merge3_plugin.estimate.design import effective_size, sample_mean
+from merge3_plugin.estimate.interval import Moderated, error_unit, moderated, score_interval, standard_error
 from merge3_plugin.plugins import plugin_host
 
 # With fewer cross-validated models their error is too poorly known to carry an interval.
 FEWEST_MODELS = 5
 
-# Where a calibration's provenance keeps what is behind its errors: {"models": M, "misfit": {name: b}}. The misfit of
-# an IRT estimator is the root mean squared error of its mean probability at the ability fitted to all answers.
+# Where a calibration's provenance keeps what its cross-validation found. By estimator: "misfit", of IRT estimators the
+# root mean squared error that all answers leave; "ratios", the mean over "models" models of squared error over the
+# variance of a random sample; "floors", its share that does not vary with the anchors; "differences", ratios of pairs.
 CROSS_VALIDATION = "cross_validation"
 
 # Share of the items that a model must have answered for its accuracy to count as known.
@@ -54,23 +56,62 @@ class Evidence:
         """Weight of each scored item, shape (m,), of sum 1.
 
         The scored anchors share the weight of the items that were not scored one by one in the ratio of their anchor
-        weights; an item scored beside the anchors stands for itself.
+        weights; an item scored beside the anchors stands for itself, and so does every item once all are scored.
         """
-        anchor_weight = np.zeros(self.n_items)
-        anchor_weight[self.calibration.anchor_positions()] = self.calibration.anchors.weights
-        weights = anchor_weight[self.positions]
-        if weights.sum() == 0:
-            return np.full(self.n_scored, 1.0 / self.n_scored)
-        beside = weights == 0
-        weights *= (1.0 - beside.sum() / self.n_items) / weights.sum()
-        weights[beside] = 1.0 / self.n_items
-        return weights
+        own = self.item_weights[self.positions]
+        anchor_weight = _by_item(self.calibration.responses, self.calibration.anchors).weights[self.positions]
+        total = anchor_weight.sum()
+        if self.n_scored == self.n_items or total == 0:
+            return own / own.sum()
+        beside = anchor_weight == 0
+        return np.where(beside, own, anchor_weight * (1.0 - own[beside].sum()) / total)
+
+    @cached_property
+    def design_weights(self) -> FloatArray | None:
+        """Item weight / inclusion probability of each scored item, shape (m,) (Horvitz and Thompson 1952).
+
+        Their sum with any scores is unbiased over the draws of the anchors; None where no such claim can be made: the
+        anchors were chosen rather than drawn, or some were not scored, or other items were.
+        """
+        inclusion = _by_item(self.calibration.responses, self.calibration.anchors).inclusion[self.positions]
+        if self.n_scored == self.n_items:
+            return self.item_weights
+        if self.n_scored != len(self.calibration.anchors) or np.isnan(inclusion).any():
+            return None
+        return self.item_weights[self.positions] / inclusion
+
+    def has_soft(self, *, of_parents: bool) -> bool:
+        """Whether soft scores of some answers are known and, if asked ``of_parents``, those of the parents too."""
+        of_own = self.soft is not None and not np.isnan(self.soft).all()
+        parents = None if self.parents is None else self.parents.soft
+        return of_own and (not of_parents or (parents is not None and not np.isnan(parents).all(axis=1).any()))
+
+    @property
+    def item_weights(self) -> FloatArray:
+        """Share of every item of the benchmark in its accuracy, shape (N,), of sum 1."""
+        return self.calibration.responses.item_weights
 
     def completed(self, probabilities: FloatArray) -> float:
         """Mean over all items, by their weights, of the score where it is known, else of ``probabilities`` (N,)."""
         filled = np.array(probabilities)
         filled[self.positions] = self.scores
-        return float(self.calibration.responses.item_weights @ filled)
+        return float(self.item_weights @ filled)
+
+
+class _ByItem(NamedTuple):
+    """Anchors' weights, 0 for other items, and inclusion probabilities, NaN where there is none; both (N,)."""
+
+    weights: FloatArray
+    inclusion: FloatArray
+
+
+@lru_cache(maxsize=64)
+def _by_item(responses: ResponseMatrix, anchors: AnchorSet) -> _ByItem:
+    places = positions(responses.item_ids, anchors.item_ids, "anchor")
+    weights, inclusion = np.zeros(responses.n_items), np.full(responses.n_items, np.nan)
+    weights[places] = anchors.weights
+    inclusion[places] = np.nan if anchors.inclusion is None else anchors.inclusion
+    return _ByItem(weights, inclusion)
 
 
 @runtime_checkable
@@ -79,7 +120,8 @@ class Estimator(Protocol):
 
     ``name`` selects it in configs. One that sets ``needs_parents`` only sees evidence whose ``parents`` are known. It
     is not asked where all items are scored: the mean is then exact. Calibrations cross-validate every registered
-    estimator, so that `calibrated` can give it an interval.
+    estimator, so that `calibrated` can give it an interval. One that reads soft scores says so by a further attribute,
+    ``needs_soft = True``: it then only sees evidence with ``soft``, the parents' too if it needs parents.
     """
 
     name: str
@@ -102,13 +144,13 @@ def gather(
     """
     checked = check_scores(scores, calibration.item_ids)
     answers = np.array([checked.get(item, np.nan) for item in calibration.item_ids])
-    positions = np.flatnonzero(~np.isnan(answers))
+    scored = np.flatnonzero(~np.isnan(answers))
     aligned = None if parents is None else _aligned(calibration, parents)
     graded = None
     if soft:
         known = check_scores(soft, calibration.item_ids)
-        graded = np.array([known.get(calibration.item_ids[j], np.nan) for j in positions])
-    return Evidence(calibration, positions, answers[positions], aligned, graded)
+        graded = np.array([known.get(calibration.item_ids[j], np.nan) for j in scored])
+    return Evidence(calibration, scored, answers[scored], aligned, graded)
 
 
 @lru_cache(maxsize=64)
@@ -138,14 +180,27 @@ def align_parents(parents: ResponseMatrix, item_ids: tuple[str, ...]) -> Respons
 
 
 def run_estimator(estimator: Estimator, evidence: Evidence) -> Estimate:
-    """The estimator's answer, or the exact mean where every item is scored. DataError if it lacks the parents."""
+    """The estimator's answer, or the exact mean where every item is scored.
+
+    DataError if it lacks the parents or the soft scores that it needs.
+    """
     if estimator.needs_parents and evidence.parents is None:
         raise DataError(
             f"estimator {estimator.name!r}: expected the parents' full answers, got none; pass parents or use 'gp-irt'"
         )
+    if needs_soft(estimator) and not evidence.has_soft(of_parents=estimator.needs_parents):
+        raise DataError(
+            f"estimator {estimator.name!r}: expected the probabilities given to the right options, got none; pass soft "
+            "scores (of the parents too), or use 'auto'"
+        )
     if evidence.n_scored == evidence.n_items:
-        return sample_mean(evidence.scores, evidence.n_items, method=estimator.name)
+        return sample_mean(evidence.scores, evidence.n_items, weights=evidence.weights, method=estimator.name)
     return estimator.estimate(evidence)
+
+
+def needs_soft(estimator: Estimator) -> bool:
+    """Whether it only sees evidence with soft scores; False for estimators that do not say."""
+    return bool(getattr(estimator, "needs_soft", False))
 
 
 def find_estimator(name: str) -> Estimator:
@@ -177,26 +232,41 @@ def _first(figures: Mapping[str, float], names: Iterable[str]) -> float | None:
 
 
 def calibrated(evidence: Evidence, accuracy: float, *names: str) -> Estimate:
-    """``accuracy`` with the interval that the calibration's cross-validation supports.
+    """``accuracy`` with the 95 % interval that the calibration's cross-validation supports.
 
-    The half-width is t_{M-1} e sqrt(1 + 1/M): e the root mean squared error of the first of the estimators ``names``
-    that was cross-validated, M the number of models behind it. Where more or fewer items than the anchors were scored,
-    e changes as the error of a random sample does. With fewer than ``FEWEST_MODELS`` models the interval is the
-    design-based one, widened to hold ``accuracy``. The estimate is named by the first of ``names``.
+    The error is that of the first of the estimators ``names`` that was cross-validated, as a moderated ratio to the
+    variance of a random sample (see `merge3_plugin.estimate.interval`): all A with |A - accuracy| at most t standard
+    deviations at A. Without cross-validation it is the prior: a sample with the anchors' weights, and few degrees of
+    freedom. The standard error is half the interval's width over 1.96. The estimate is named by the first of ``names``.
     """
     accuracy = float(np.clip(accuracy, 0.0, 1.0))
-    error = _first(trusted_errors(evidence.calibration), names)
-    n_anchors, n_items = len(evidence.calibration.anchors), evidence.n_items
-    if error is None or n_anchors == n_items:
-        design = sample_mean(evidence.scores, n_items, weights=evidence.weights)
-        low, high = min(accuracy, design.interval[0]), max(accuracy, design.interval[1])
-        standard_error = (high - low) / (2 * Z)
-    else:
-        from scipy.special import stdtrit
+    calibration = evidence.calibration
+    learned = moderated_ratio(calibration, *names, prior=evidence.n_scored / effective_size(evidence.weights))
+    floor = _first(_cross_validation(calibration).get("floors", {}), names) or 0.0
+    unit = error_unit(evidence.n_scored, len(calibration.anchors), evidence.n_items, floor)
+    interval = score_interval(accuracy, learned.ratio * unit, learned.quantile)
+    return Estimate(accuracy, standard_error(interval), interval, names[0], evidence.n_scored, evidence.n_items)
 
-        models = _cross_validation(evidence.calibration)["models"]
-        scale = (1 / evidence.n_scored - 1 / n_items) / (1 / n_anchors - 1 / n_items)
-        standard_error = float(error * np.sqrt(scale * (1 + 1 / models)))
-        half = float(stdtrit(models - 1, 0.975)) * standard_error
-        low, high = max(0.0, accuracy - half), min(1.0, accuracy + half)
-    return Estimate(accuracy, standard_error, (low, high), names[0], evidence.n_scored, n_items)
+
+def moderated_ratio(calibration: Calibration, *names: str, prior: float = 1.0) -> Moderated:
+    """Squared error of the first of these estimators that was cross-validated, over the variance of a random sample.
+
+    It is the ``prior`` where none was.
+    """
+    return _moderated(_cross_validation(calibration), names, prior)
+
+
+def moderated_difference(calibration: Calibration, *names: str) -> Moderated:
+    """The same of the difference of two models' estimates on shared anchors.
+
+    Here the random sample's variance is that of the mean of the differences of their scores. Where calibration models
+    were not left out in pairs, it is the ratio of single estimates, or the prior 1.
+    """
+    record = _cross_validation(calibration)
+    of_pairs = record.get("differences", {})
+    return _moderated(of_pairs if _first(of_pairs.get("ratios", {}), names) is not None else record, names, 1.0)
+
+
+def _moderated(record: Mapping[str, Any], names: Iterable[str], prior: float) -> Moderated:
+    ratio = _first(record.get("ratios", {}), names)
+    return moderated(prior, 0, prior) if ratio is None else moderated(ratio, record["models"], prior)
