@@ -214,6 +214,8 @@ def _parameters(value: Any, where: str) -> FloatArray:
     if not (isinstance(value, np.ndarray) and value.ndim == 3 and len(value) == 1 and value.dtype.kind in "fiu"):
         got = f"shape {value.shape}" if isinstance(value, np.ndarray) else "something else"
         raise DataError(f"{where}: expected an array of numbers of shape (1, dimensions, items), got {got}")
+    if not np.isfinite(value).all():
+        raise DataError(f"{where}: expected finite numbers, got NaN or infinity; fetch the file again")
     return value[0].astype(np.float64)
 
 
