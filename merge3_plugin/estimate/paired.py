@@ -9,6 +9,7 @@ from statistics import NormalDist
 import numpy as np
 
 from merge3_plugin.errors import DataError
+from merge3_plugin.estimate.design import effective_size
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,13 @@ def paired_difference(
     second: Mapping[str, Mapping[str, float]],
     *,
     weights: Mapping[str, float],
+    balance: Mapping[str, Mapping[str, float]] | None = None,
     confidence: float = 0.95,
 ) -> PairedDifference:
     """Compare answers (task -> item id -> score in [0, 1]) on shared items; tasks count by their share of ``weights``.
+
+    ``balance`` (task -> item id) says how much an item counts within its task, where they do not all count alike: they
+    then know as much as Kish's effective number of items.
 
     Within a task it is the adjusted Wald interval of Agresti and Min (Statistics in Medicine 24, 2005) for paired
     proportions: half an item is added to each of the four outcomes, so that it is not of zero width for models that
@@ -45,11 +50,14 @@ def paired_difference(
         if not scores or scores.keys() != second[task].keys():
             raise DataError(f"task {task!r}: expected two models' answers on the same items; score both on all of them")
         deltas = np.array([score - second[task][item] for item, score in scores.items()])
-        share, size = weights[task] / total, len(deltas) + 2
-        adjusted = deltas.sum() / size
-        difference += share * float(deltas.mean())
-        centre += share * float(adjusted)
-        variance += share**2 * float(((deltas**2).sum() + 1) / size - adjusted**2) / size
+        counts = np.array([(balance or {}).get(task, {}).get(item, 1.0) for item in scores])
+        known, mean = effective_size(counts), float(np.average(deltas, weights=counts))
+        share, size = weights[task] / total, known + 2
+        adjusted = known * mean / size
+        difference += share * mean
+        centre += share * adjusted
+        squares = known * float(np.average(deltas**2, weights=counts))
+        variance += share**2 * ((squares + 1) / size - adjusted**2) / size
         n_items += len(deltas)
     standard_error = float(np.sqrt(variance))
     half = NormalDist().inv_cdf(0.5 + confidence / 2) * standard_error

@@ -11,6 +11,10 @@ import numpy as np
 from merge3_plugin.domain import Estimate
 from merge3_plugin.estimate.design import sample_mean
 from merge3_plugin.estimate.paired import PairedDifference, paired_difference
+from merge3_plugin.harness.benchmark import Benchmark
+
+# Task -> item id -> how much the item counts in its task; tasks whose items all count alike are absent.
+Balance = Mapping[str, Mapping[str, float]]
 
 BETTER, WORSE = "better than the best parent", "worse than the best parent"
 NOT_SHOWN = "not shown to be better than the best parent"
@@ -38,15 +42,28 @@ class Verdict:
     text: str
 
 
+def balance_of(benchmarks: Mapping[str, Benchmark], items: Mapping[str, Sequence[str]]) -> Balance:
+    """How much each of ``items`` (task -> ids) counts."""
+    counts = {task: benchmarks[task].balance_of(ids) for task, ids in items.items()}
+    return {task: dict(zip(items[task], of, strict=True)) for task, of in counts.items() if of is not None}
+
+
 def confirmed(
-    label: str, candidate: str, answers: Mapping[str, Mapping[str, float]], weights: Mapping[str, float]
+    label: str,
+    candidate: str,
+    answers: Mapping[str, Mapping[str, float]],
+    weights: Mapping[str, float],
+    balance: Balance | None = None,
 ) -> Confirmed:
     """``answers`` (task -> held-out item id -> score) as accuracies; ``overall`` is their mean by ``weights``."""
-    accuracies = {
+
+    def accuracy(task: str, scores: Mapping[str, float]) -> Estimate:
+        counts = (balance or {}).get(task)
+        of_items = None if counts is None else np.array([counts[item] for item in scores])
         # Of a population without end: what is asked is how the model does on further items of this kind.
-        task: sample_mean(np.array(list(scores.values())), sys.maxsize, method="held-out mean")
-        for task, scores in answers.items()
-    }
+        return sample_mean(np.array(list(scores.values())), sys.maxsize, weights=of_items, method="held-out mean")
+
+    accuracies = {task: accuracy(task, scores) for task, scores in answers.items()}
     total = sum(abs(weights[task]) for task in answers)
     overall = sum(weights[task] * accuracies[task].accuracy for task in answers) / total
     return Confirmed(label, candidate, answers, accuracies, overall)
@@ -57,6 +74,7 @@ def judge(
     parents: Sequence[Confirmed],
     uniform: Confirmed | None,
     weights: Mapping[str, float],
+    balance: Balance | None = None,
 ) -> Verdict:
     """The finalist that does best on the held-out items, and whether it beats the best parent.
 
@@ -68,7 +86,7 @@ def judge(
     confidence = 1 - 0.05 / len(finalists)
 
     def against(other: Confirmed) -> PairedDifference:
-        return paired_difference(winner.answers, other.answers, weights=weights, confidence=confidence)
+        return paired_difference(winner.answers, other.answers, weights=weights, balance=balance, confidence=confidence)
 
     difference = against(best)
     low, high = difference.interval

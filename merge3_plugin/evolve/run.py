@@ -18,7 +18,7 @@ from merge3_plugin.config import RunConfig
 from merge3_plugin.domain import Calibration, FloatArray
 from merge3_plugin.errors import ModelError, RunError
 from merge3_plugin.evolve.calibration import answer_matrix, given_calibrations, search_calibration
-from merge3_plugin.evolve.confirm import Confirmed, Verdict, confirmed, judge
+from merge3_plugin.evolve.confirm import Confirmed, Verdict, balance_of, confirmed, judge
 from merge3_plugin.evolve.evaluate import Candidate, Evaluator
 from merge3_plugin.evolve.objectives import Objective, Objectives
 from merge3_plugin.evolve.optimizers import make_optimizer
@@ -281,17 +281,19 @@ class Run:
             # No candidate of the search: it gets an estimate, to stand beside its confirmed figure.
             whole = list(objectives.whole)
             self._evaluate("mean", finalists["mean"], MEAN, objectives.anchors(), whole, objectives.assess)
+        balance = balance_of(self._tasks, items)
         seen: dict[str, Confirmed] = {}
         for label, candidate in field.items():
             if self._evaluate(label, candidate, CONFIRMATION, items).state == FAILED:
                 continue
             answers = {task: self._evaluator.answers(candidate, task, ids).right for task, ids in items.items()}
-            seen[label] = confirmed(label, candidate.id, answers, self._weights)
+            seen[label] = confirmed(label, candidate.id, answers, self._weights, balance)
         judged = [seen[label] for label in finalists if label in seen]
         if not judged:
             last = self._store.last_error(CONFIRMATION)
             raise ModelError(
                 f"confirmation: expected a finalist that can be scored, got failures only, the last: {last}"
             )
-        verdict = judge(judged, [seen[label] for label in self._parents], seen.get("uniform"), self._weights)
+        parents = [seen[label] for label in self._parents]
+        verdict = judge(judged, parents, seen.get("uniform"), self._weights, balance)
         return list(seen.values()), verdict

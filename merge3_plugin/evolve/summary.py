@@ -74,8 +74,10 @@ def _exact(setting: Setting, outcome: Outcome, parent: Confirmed) -> dict[str, E
     """A parent's accuracy on the search items: it was scored on all of them."""
     exact = {}
     for objective in outcome.objectives.items:
-        row = objective.parents.models([parent.candidate]).values[0]
-        exact[objective.name] = sample_mean(row, len(row), method="all search items")
+        own = objective.parents.models([parent.candidate])
+        exact[objective.name] = sample_mean(
+            own.values[0], own.n_items, weights=own.item_weights, method="all search items"
+        )
     return exact
 
 

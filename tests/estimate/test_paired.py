@@ -41,6 +41,35 @@ def test_tasks_count_by_their_weights():
     assert found.difference == pytest.approx(0.5) and found.n_items == 6
 
 
+def test_items_count_by_their_balance():
+    rng = np.random.default_rng(7)
+    first, second = (answers(rng.random(60) < share) for share in (0.7, 0.4))
+    plain = paired_difference(first, second, weights={"t": 1.0})
+    alike = paired_difference(first, second, weights={"t": 1.0}, balance={"t": {f"i{n}": 3.0 for n in range(60)}})
+    assert alike.difference == pytest.approx(plain.difference) and alike.interval == pytest.approx(plain.interval)
+    counts = {f"i{n}": 1.0 + 4 * (n < 12) for n in range(60)}
+    found = paired_difference(first, second, weights={"t": 1.0}, balance={"t": counts})
+    deltas = {item: first["t"][item] - second["t"][item] for item in counts}
+    expected = sum(counts[item] * deltas[item] for item in counts) / sum(counts.values())
+    assert found.difference == pytest.approx(expected) and expected != pytest.approx(plain.difference)
+    assert found.standard_error > plain.standard_error, "a few items that count much know less than as many alike"
+
+
+def test_the_interval_of_items_that_do_not_count_alike_covers():
+    rng, hits, repeats = np.random.default_rng(6), 0, 2000
+    chances = np.array([0.2, -0.1])  # of being right for the first only, less for the second only, by sub-task
+    counts = np.repeat([3.0, 1.0], [60, 180])
+    balance = {"t": {f"i{n}": w for n, w in enumerate(counts)}}
+    truth = chances.mean()  # 60 items that count 3 each and 180 that count 1: the sub-tasks count alike
+    for _ in range(repeats):
+        draws = rng.random(240)
+        first = np.where(counts == 3.0, draws < 0.3, draws < 0.1)
+        second = np.where(counts == 3.0, draws > 0.9, draws > 0.8)
+        low, high = paired_difference(answers(first), answers(second), weights={"t": 1.0}, balance=balance).interval
+        hits += low <= truth <= high
+    assert 0.935 <= hits / repeats <= 0.985
+
+
 def test_equal_answers_do_not_make_certainty():
     same = answers([1, 0] * 20)
     found = paired_difference(same, same, weights={"t": 1.0})

@@ -21,6 +21,15 @@ def test_a_confirmed_model_has_its_weighted_accuracy_and_intervals_of_a_sample()
     assert (low, high) == pytest.approx((0.5513, 0.6468), abs=2e-4)
 
 
+def test_items_of_a_group_count_as_in_its_score():
+    few, many = {f"few/{k}": 1.0 for k in range(50)}, {f"many/{k}": 0.0 for k in range(350)}
+    balance = {"a": {**dict.fromkeys(few, 4.0), **dict.fromkeys(many, 4 / 7)}}
+    entry = confirmed("m", "m", {"a": {**few, **many}}, {"a": 1.0}, balance)
+    assert entry.overall == entry.accuracies["a"].accuracy == pytest.approx(0.5)
+    other = confirmed("p", "p", {"a": {**dict.fromkeys(few, 0.0), **dict.fromkeys(many, 0.0)}}, {"a": 1.0}, balance)
+    assert judge([entry], [other], None, {"a": 1.0}, balance).against_parent.difference == pytest.approx(0.5)
+
+
 @pytest.mark.parametrize(("accuracy", "verdict"), [(0.9, BETTER), (0.605, NOT_SHOWN), (0.3, WORSE)])
 def test_the_verdict_is_against_the_best_parent(accuracy, verdict):
     parents = [model("weak", 0.1, 0.1), model("strong", 0.6, 0.6)]
