@@ -7,6 +7,7 @@ Gaussian prior, so one solver (`fit_logistic`) serves them all, many fits at a t
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -127,7 +128,7 @@ def fit_logistic(
         raise DataError(f"scores: expected one for each of {n} items in the last dimension, got shape {answers.shape}")
     if ((answers < 0) | (answers > 1)).any():
         raise DataError("scores: expected numbers in [0, 1]; rescale the metric")
-    rows = answers.reshape(-1, n)
+    rows = answers.reshape(math.prod(answers.shape[:-1]), n)  # -1 is not known of 0 items
     problem = _Logistic(design, _vector(offset, n), _vector(weights, n), _vector(mean, p), _matrix(precision, p))
     low, high = bounds
     beta = np.tile(problem.mean, (len(rows), 1)) if start is None else np.array(start, dtype=np.float64).reshape(-1, p)

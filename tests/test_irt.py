@@ -167,3 +167,11 @@ def test_misuse_is_one_line(rng, call, message):
     with pytest.raises(DataError, match=message) as caught:
         call(make_items(rng))
     assert "\n" not in str(caught.value)
+
+
+def test_without_items_the_ability_is_the_priors():
+    none = ItemParameters(np.zeros((0, 2)), np.zeros(0))
+    posterior = irt.fit_ability(none, np.zeros(0), mean=[0.3, -0.2], precision=4.0)
+    np.testing.assert_allclose(posterior.mean, [0.3, -0.2])
+    np.testing.assert_allclose(posterior.covariance, np.eye(2) / 4)
+    assert irt.fit_ability(none, np.zeros((5, 0))).mean.shape == (5, 2)
