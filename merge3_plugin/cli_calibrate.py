@@ -1,4 +1,4 @@
-"""``merge3 calibrate`` and ``merge3 anchors show``: make a calibration file, and look into one."""
+"""``merge3 calibrate``: make a calibration file."""
 
 from __future__ import annotations
 
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from merge3_plugin.extract.responses import Responses
 
 log = logging.getLogger(__name__)
-
-# The ids of more anchors than this are listed only when asked for.
-SHORT = 100
 
 
 class ManyValues(click.Command):
@@ -188,30 +185,3 @@ def _metadata(text: str | None, task: str) -> tuple[Mapping[str, Any], Mapping[s
     tasks = tasks_of_run({"metadata": metadata})
     check_task_names(tasks, [task])
     return metadata, tasks.get(task, {})
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-def anchors() -> None:
-    """Look into a calibration file: merge3 anchors show FILE."""
-
-
-@anchors.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--items", is_flag=True, help=f"List all anchors.  [only if there are at most {SHORT}]")
-@click.option("as_json", "--json", is_flag=True, help="Everything but the answers, as JSON.")
-def show(file: Path, items: bool, as_json: bool) -> None:
-    """What a calibration holds, from what it was made, and which items it chose.
-
-    \b
-    merge3 anchors show arc_ja.safetensors
-    """
-    from merge3_plugin.artifact import load_calibration
-    from merge3_plugin.report.calibration import as_dict, describe, describe_anchors, describe_origin
-
-    calibration = load_calibration(file)
-    if as_json:
-        click.echo(json.dumps(as_dict(calibration), indent=2, ensure_ascii=False))
-        return
-    click.echo(describe(calibration))
-    click.echo(describe_origin(calibration))
-    click.echo(describe_anchors(calibration, len(calibration.anchors) if items else SHORT))

@@ -15,15 +15,32 @@ def describe(calibration: Calibration) -> str:
     how = [str(origin[key]) for key in ("metric", "filter") if origin.get(key)]
     how += [f"{origin['num_fewshot']}-shot"] if origin.get("num_fewshot") is not None else []
     how += ["chat template"] if origin.get("chat_template") else []
-    method = f"{calibration.anchors.method}, seed {origin.get('seed', 'unknown')}"
+    weights = calibration.responses.balance
+    counted = "" if weights is None else f", {_groups(calibration)} sub-tasks counted by their weights"
+    models = (
+        "none" if not len(accuracy) else f"{len(accuracy)}, of accuracy {accuracy.min():.3f} to {accuracy.max():.3f}"
+    )
     return "\n".join(
         [
             f"task     {origin.get('task', 'unknown')} ({', '.join(how) or 'metric unknown'})",
-            f"items    {calibration.n_items:,}",
-            f"models   {calibration.responses.n_models}, of accuracy {accuracy.min():.3f} to {accuracy.max():.3f}",
-            f"anchors  {len(calibration.anchors)}, chosen by {method}",
+            f"items    {calibration.n_items:,}{counted}",
+            f"models   {models}",
+            f"anchors  {len(calibration.anchors)}, {_selection(calibration)}",
         ]
     )
+
+
+def _groups(calibration: Calibration) -> int:
+    return len(set(calibration.responses.item_groups or ()))
+
+
+def _selection(calibration: Calibration) -> str:
+    """How the anchors came about, and what may be claimed of them."""
+    anchors, seed = calibration.anchors, calibration.provenance.get("seed")
+    by = anchors.method if seed is None else f"{anchors.method}, seed {seed}"
+    if anchors.inclusion is None:
+        return f"chosen by {by}: no estimator is unbiased by design"
+    return f"drawn by {by}: weighted means are unbiased"
 
 
 def describe_origin(calibration: Calibration) -> str:
@@ -34,6 +51,9 @@ def describe_origin(calibration: Calibration) -> str:
     lines = [f"data     {' '.join(data) or 'unknown'}{split}"]
     lines += [f"answers  {model}" for model in calibration.responses.model_ids]
     lines += [f"file     {file['name']} (sha256 {file['sha256'][:12]})" for file in origin.get("files", ())]
+    if "gp_irt_weight" in origin:
+        logits = f"{origin['convention']['file']} in the file, {origin['convention']['here']} here"
+        lines.append(f"logits   {logits}; gp-irt: published weight {origin['gp_irt_weight']:.3g} of the answers")
     if calibration.errors:
         errors = ", ".join(f"{name} {100 * error:.2f}" for name, error in sorted(calibration.errors.items()))
         lines.append(f"errors   {errors} (points, root mean square, on models left out)")
