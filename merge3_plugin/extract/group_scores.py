@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -18,11 +19,10 @@ def count_alike(logs: Sequence[SampleLog], group: str, leaves: Sequence[str], pa
     file holds a score of the group, and where sub-tasks of equal size or equal score leave nothing to tell.
     """
     key = ",".join(pair)
-    for results in {id(log.results): log.results for log in logs}.values():
-        scores, sizes = results.get("results", {}), results.get("n-samples", {})
-        score = scores.get(group, {}).get(key)
-        values = [scores.get(leaf, {}).get(key) for leaf in leaves]
-        counts = [sizes.get(leaf, {}).get("effective") for leaf in leaves]
+    for run in {id(log.results): log.results for log in logs if log.results is not None}.values():
+        score: Any = run.results.get(group, {}).get(key)
+        values: list[Any] = [run.results.get(leaf, {}).get(key) for leaf in leaves]
+        counts: list[Any] = [run.n_samples[leaf].effective if leaf in run.n_samples else None for leaf in leaves]
         if not all(isinstance(number, int | float) for number in (score, *values, *counts)):
             continue
         alike = float(np.mean(values))

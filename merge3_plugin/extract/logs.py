@@ -13,16 +13,18 @@ from typing import Any
 
 from merge3_plugin.errors import DataError, nearest
 from merge3_plugin.extract.items import content_hash, item_ids
+from merge3_plugin.extract.logged_choice import logged_choice, logged_soft_scores
+from merge3_plugin.extract.results import RunResults, SampleCount, TaskSettings, read_results
 
 Pair = tuple[str, str]  # (metric, filter)
 
-# Our own anchor tasks log the pair (item id, score) under each of their metrics; this one stands for all.
+# Our own anchor tasks log (item id, score, soft score) under each of their metrics; this one stands for all.
 ANCHOR_METRIC = "merge3_acc"
 
 
 @dataclass(frozen=True)
 class SampleLog:
-    """One ``samples_<task>_<date>.jsonl`` and the ``results_<date>.json`` of the same run (empty where it is missing).
+    """One ``samples_<task>_<date>.jsonl`` and the ``results_<date>.json`` of the same run (None where it is missing).
 
     ``model`` is the name under which lm-eval ran the model, with its revision, else the folder's name.
     """
@@ -31,43 +33,54 @@ class SampleLog:
     task: str
     date: str
     model: str
-    results: Mapping[str, Any]
+    results: RunResults | None
 
     @property
     def settings(self) -> dict[str, Any]:
         """What must agree between logs before their answers may be compared; empty without a results file."""
-        if not self.results:
+        results = self.results
+        if results is None:
             return {}
-        config = self.config
-        shots = self.results.get("n-shot", {}).get(self.task)
-        template = self.results.get("chat_template_sha")
+        shots, template = results.n_shot.get(self.task), results.chat_template_sha
         return {
             "few-shot count": shots,
             "chat template": template,
-            "system instruction": self.results.get("system_instruction_sha"),
-            "fewshot_as_multiturn": bool(self.results.get("fewshot_as_multiturn")) if shots and template else None,
-            "task version": self.results.get("versions", {}).get(self.task),
-            "generation_kwargs": config.get("generation_kwargs"),
+            "system instruction": results.system_instruction_sha,
+            "fewshot_as_multiturn": bool(results.fewshot_as_multiturn) if shots and template else None,
+            "task version": results.versions.get(self.task),
+            "generation_kwargs": self.config.generation_kwargs,
         }
 
     @property
-    def config(self) -> Mapping[str, Any]:
-        """The task's configuration as lm-eval ran it; empty without a results file."""
-        return self.results.get("configs", {}).get(self.task, {})
+    def config(self) -> TaskSettings:
+        """The task's configuration as lm-eval ran it; lm-eval's defaults without a results file."""
+        return TaskSettings() if self.results is None else self.results.configs.get(self.task, TaskSettings())
 
     @property
     def n_documents(self) -> int | None:
         """Documents of the task before ``--limit``, where the results file tells."""
-        return self.results.get("n-samples", {}).get(self.task, {}).get("original")
+        return None if self.results is None else self.results.n_samples.get(self.task, SampleCount()).original
+
+    @property
+    def target_delimiter(self) -> str:
+        """What lm-eval wrote before every option: with a chat template nothing, unless the answer has begun."""
+        config = self.config
+        begun = config.gen_prefix and not config.gen_prefix[-1].isspace()
+        templated = self.results is not None and self.results.chat_template_sha is not None
+        return "" if templated and not begun else config.target_delimiter
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One model's score on one item (NaN: not scored by this metric), and hashes of the document and its prompt."""
+    """One model's score on one item (NaN: not scored by this metric), and hashes of the document and its prompt.
+
+    ``soft`` is the probability given to the right option, NaN where the log does not tell it.
+    """
 
     score: float
     item_hash: str
     prompt_hash: str | None
+    soft: float
 
 
 class Samples:
@@ -109,19 +122,31 @@ class Samples:
             ids = self._ids(lines, metric, id_field)
         except DataError as error:
             raise DataError(f"{self.log.path.name}: {error}") from None
-        answers = {}
-        for item, line in zip(ids, lines, strict=True):
-            what = f"model {self.log.model!r}, task {self.log.task!r}, item {item!r}"
-            if not line["finite"]:
-                raise DataError(f"{what}: expected finite log-likelihoods, got NaN or infinity; leave this model out")
-            score = _score(metric, line["values"][metric]) if metric in line["values"] else math.nan
-            if score is None or (metric in line["values"] and not 0 <= score <= 1):
-                raise DataError(
-                    f"{what}: expected a score in [0, 1] from {metric!r}, got {line['values'][metric]!r}; "
-                    "choose a metric that scores single items"
-                )
-            answers[item] = Answer(score, content_hash(line["doc"]), line["prompt_hash"])
-        return answers
+        scores = [self._score(item, line, metric) for item, line in zip(ids, lines, strict=True)]
+        soft = self._soft(lines, scores, metric)
+        return {
+            item: Answer(score, content_hash(line["doc"]), line["prompt_hash"], graded)
+            for item, line, score, graded in zip(ids, lines, scores, soft, strict=True)
+        }
+
+    def _score(self, item: str, line: Mapping[str, Any], metric: str) -> float:
+        what = f"model {self.log.model!r}, task {self.log.task!r}, item {item!r}"
+        if not line["finite"]:
+            raise DataError(f"{what}: expected finite log-likelihoods, got NaN or infinity; leave this model out")
+        if metric not in line["values"]:
+            return math.nan
+        score = _score(metric, line["values"][metric])
+        if score is None or not 0 <= score <= 1:
+            raise DataError(
+                f"{what}: expected a score in [0, 1] from {metric!r}, got {line['values'][metric]!r}; "
+                "choose a metric that scores single items"
+            )
+        return score
+
+    def _soft(self, lines: Sequence[Mapping[str, Any]], scores: Sequence[float], metric: str) -> list[float]:
+        if metric == ANCHOR_METRIC:
+            return [_anchor_soft(line["values"][metric]) for line in lines]
+        return logged_soft_scores(metric, [line["choice"] for line in lines], scores, self.log.target_delimiter)
 
     @staticmethod
     def _ids(lines: Sequence[Mapping[str, Any]], metric: str, id_field: str | None) -> list[str]:
@@ -143,8 +168,9 @@ def _parse(line: bytes, where: str) -> dict[str, Any]:
             "prompt_hash": sample.get("prompt_hash"),
             "values": {metric: sample[metric] for metric in sample["metrics"]},
             "finite": _finite(sample.get("filtered_resps", ())),
+            "choice": logged_choice(sample),
         }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{where}: expected a sample of lm_eval >= 0.4.8 --log_samples, got {type(error).__name__}: {error}; "
             "the file is damaged or of another tool: run that model again"
@@ -153,9 +179,15 @@ def _parse(line: bytes, where: str) -> dict[str, Any]:
 
 def _score(metric: str, value: Any) -> float | None:
     """A metric's value for one sample as a number; None for the tuples and lists of metrics over the whole set."""
-    if metric == ANCHOR_METRIC and isinstance(value, list) and len(value) == 2:
+    if metric == ANCHOR_METRIC and isinstance(value, list) and len(value) in (2, 3):
         value = value[1]
     return float(value) if isinstance(value, int | float) else None
+
+
+def _anchor_soft(value: Sequence[Any]) -> float:
+    """The soft score that our own anchor task logged; NaN for none, and for logs of before there were any."""
+    soft = value[2] if len(value) == 3 else None
+    return float(soft) if isinstance(soft, int | float) and 0 <= soft <= 1 else math.nan
 
 
 def _finite(responses: Iterable[Any]) -> bool:
@@ -177,7 +209,7 @@ def find_logs(sources: Iterable[str | Path]) -> list[SampleLog]:
         else:
             raise DataError(f"{source}: expected a folder or file of logs, got nothing there{_sibling(source)}")
         paths.update(dict.fromkeys(path.resolve() for path in found))
-    load = cache(_results)  # one results file serves every task of its run
+    load = cache(read_results)  # one results file serves every task of its run
     return [_log(path, load) for path in sorted(paths)]
 
 
@@ -185,28 +217,14 @@ def _sibling(path: Path) -> str:
     return nearest(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
 
 
-def _log(path: Path, load: Callable[[Path], Mapping[str, Any]]) -> SampleLog:
+def _log(path: Path, load: Callable[[Path], RunResults]) -> SampleLog:
     stem, _, date = path.stem.rpartition("_")
     if path.suffix != ".jsonl" or not stem.startswith("samples_"):
         raise DataError(f"{path}: expected a file named samples_<task>_<date>.jsonl, or an .npz of responses")
     # `--output_path out` writes results_<date>.json, `--output_path name.json` writes name_<date>.json.
-    results = next((load(p) for p in sorted(path.parent.glob(f"*_{date}.json"))), {})
-    model = str(results.get("model_name") or path.parent.name)
-    revision = results.get("config", {}).get("model_revision")
+    results = next((load(p) for p in sorted(path.parent.glob(f"*_{date}.json"))), None)
+    model = (None if results is None else results.model_name) or path.parent.name
+    revision = None if results is None else results.config.model_revision
     if revision not in (None, "", "main"):
         model = f"{model}@{revision}"
     return SampleLog(path, stem.removeprefix("samples_"), date, model, results)
-
-
-def _results(path: Path) -> Mapping[str, Any]:
-    try:
-        loaded = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: expected lm_eval's results, got: {error}; move the file away to go without") from None
-    sections = loaded if isinstance(loaded, Mapping) else {"results": loaded}
-    for name in ("config", "configs", "group_subtasks", "n-samples", "n-shot", "results", "versions"):
-        if not isinstance(sections.get(name, {}), Mapping):
-            raise DataError(
-                f"{path}: expected lm_eval's results, got no mapping in {name!r}; move the file away to go without"
-            )
-    return sections

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,12 @@ from merge3_plugin.errors import DataError, nearest
 from merge3_plugin.extract.group_scores import balance as group_balance
 from merge3_plugin.extract.group_scores import count_alike
 from merge3_plugin.extract.logs import Answer, Pair, SampleLog, Samples, find_logs
+
+# What numpy and zipfile raise on damaged bytes, such as a compression or a size that there is not.
+_DAMAGED = (
+    OSError, EOFError, ValueError, AttributeError, TypeError, KeyError, RuntimeError, MemoryError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 
 DEFAULT_METRIC: Pair = ("acc", "none")  # mergekit-evolve's default too
 
@@ -89,8 +96,9 @@ def read_responses(
 
 
 def read_npz(path: str | Path, task: str) -> Responses:
-    """Responses from an ``.npz`` of ``values`` (n_models, n_items), ``model_ids`` and, optionally, ``item_ids`` and
-    ``item_groups``. Without ``item_ids`` an item is called by its column. Raises DataError for anything else."""
+    """Responses from an ``.npz`` of ``values`` (n_models, n_items), ``model_ids`` and, optionally, ``item_ids``,
+    ``item_groups``, ``soft`` and ``balance``, as in `ResponseMatrix`. Without ``item_ids`` an item is called by its
+    column. Raises DataError for anything else."""
     path = Path(path)
     try:
         with np.load(path, allow_pickle=False) as loaded:
@@ -98,7 +106,7 @@ def read_npz(path: str | Path, task: str) -> Responses:
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     except FileNotFoundError:
         raise DataError(f"{path}: expected an .npz of responses, got no such file") from None
-    except (OSError, EOFError, ValueError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         raise DataError(f"{path}: expected an .npz of plain arrays, got: {' '.join(str(error).split())}") from None
     for name in ("values", "model_ids"):
         if name not in arrays:
@@ -110,7 +118,9 @@ def read_npz(path: str | Path, task: str) -> Responses:
         if array is not None and array.ndim != 1:
             raise DataError(f"{path}: expected {name} in one dimension, got shape {array.shape}")
     try:
-        matrix = ResponseMatrix(values, models, item_ids, groups)
+        matrix = ResponseMatrix(
+            values, models, item_ids, groups, soft=arrays.get("soft"), balance=arrays.get("balance")
+        )
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     provenance = {
@@ -150,7 +160,7 @@ class _Table:
 
     def __init__(self, where: str) -> None:
         self._where = where
-        self._scores: dict[str, dict[str, float]] = {}
+        self._answers: dict[str, dict[str, Answer]] = {}
         self._first: dict[str, tuple[str, Answer]] = {}
         self._groups: dict[str, str] = {}
 
@@ -166,16 +176,25 @@ class _Table:
                     f"the logs of {other!r} and {model!r}; run both on one data set, template and few-shot count"
                 )
         self._groups[item] = group
-        self._scores.setdefault(model, {})[item] = answer.score
+        self._answers.setdefault(model, {})[item] = answer
 
     def build(
         self, grouped: bool, balance: Callable[[Sequence[str]], FloatArray | None] | None, alike: bool
     ) -> tuple[ResponseMatrix, tuple[str, ...]]:
-        items, models = sorted(self._first), sorted(self._scores)
-        values = np.array([[self._scores[model].get(item, np.nan) for item in items] for model in models])
+        items, models = sorted(self._first), sorted(self._answers)
+        found = [[self._answers[model].get(item) for item in items] for model in models]
+        values = np.array([[np.nan if answer is None else answer.score for answer in row] for row in found])
+        soft = np.array([[np.nan if answer is None else answer.soft for answer in row] for row in found])
         groups = [self._groups[item] for item in items]
         weights = balance(items) if balance is not None else group_balance(groups) if alike else None
-        matrix = ResponseMatrix(values, models, items, groups if grouped else None, balance=weights)
+        matrix = ResponseMatrix(
+            values,
+            models,
+            items,
+            groups if grouped else None,
+            soft=None if np.isnan(soft).all() else soft,
+            balance=weights,
+        )
         return matrix, tuple(self._first[item][1].item_hash for item in items)
 
 
@@ -188,19 +207,22 @@ def _leaves(logs: Sequence[SampleLog], task: str, base: Sequence[str]) -> tuple[
     groups: dict[str, list[str]] = {}
     for log in logs:
         # Releases of lm-eval before 0.4.10 list every task there, one that is no group with no subtasks.
-        groups |= {name: below for name, below in log.results.get("group_subtasks", {}).items() if below}
+        subtasks = {} if log.results is None else log.results.group_subtasks
+        groups |= {name: below for name, below in subtasks.items() if below}
     known = _tasks(logs) | groups.keys()
     names = list(base) if base and known.issuperset(base) else [task]
     if not known.issuperset(names):
         raise DataError(f"logs: expected samples of task {task!r}, got none{nearest(task, known)}")
     group = names[0] if names[0] in groups else task if len(names) > 1 or task in groups else None
     leaves: dict[str, None] = {}
+    opened: set[str] = set()
     while names:
         name = names.pop(0)
-        if name in groups:
-            names += groups[name]
-        else:
+        if name not in groups:
             leaves[name] = None
+        elif name not in opened:  # a damaged file may put a group into itself
+            opened.add(name)
+            names += groups[name]
     return list(leaves), group
 
 
@@ -231,16 +253,15 @@ def _check_settings(logs: Sequence[SampleLog]) -> None:
 def _provenance(logs: Sequence[SampleLog], task: str, pair: Pair | None) -> dict[str, Any]:
     by_leaf: dict[str, dict[str, Any]] = {}
     for log in logs:
-        if log.task in by_leaf or not log.results:
+        if log.task in by_leaf or log.results is None:
             continue
-        arguments = log.config.get("dataset_kwargs") or {}
         by_leaf[log.task] = {
             "num_fewshot": log.settings["few-shot count"],
             "chat_template": log.settings["chat template"],
-            "dataset_path": log.config.get("dataset_path"),
-            "dataset_name": log.config.get("dataset_name"),
-            "revision": arguments.get("revision"),
-            "split": log.config.get("test_split") or log.config.get("validation_split"),
+            "dataset_path": log.config.dataset_path,
+            "dataset_name": log.config.dataset_name,
+            "revision": (log.config.dataset_kwargs or {}).get("revision"),
+            "split": log.config.test_split or log.config.validation_split,
         }
     names = next(iter(by_leaf.values()), {})
     common = {name: _common({leaf: found[name] for leaf, found in by_leaf.items()}) for name in names}

@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +166,7 @@ def test_logs_of_our_own_anchor_tasks(tiny_models, run_lm_eval, logs, tmp_path):
         assert anchored.matrix.values.shape == (2, 9) and not np.isnan(anchored.matrix.values).any()
         same = full.matrix.models(anchored.matrix.model_ids).items(anchored.matrix.item_ids)
         np.testing.assert_array_equal(anchored.matrix.values, same.values)
+        np.testing.assert_allclose(anchored.matrix.soft, same.soft, rtol=1e-5)
         hashes = dict(zip(full.matrix.item_ids, full.item_hashes, strict=True))
         assert anchored.item_hashes == tuple(hashes[i] for i in anchored.matrix.item_ids)
         assert anchored.provenance["metric"] == "merge3_acc"
@@ -232,8 +234,77 @@ def test_bad_samples_are_one_line_errors(copied, change, message):
 @pytest.mark.parametrize("section", ["config", "configs", "group_subtasks", "n-samples", "n-shot", "versions"])
 def test_results_of_another_shape_are_one_line_errors(copied, section):
     edit_results(next(copied.iterdir()), lambda r: r.update({section: None}))
-    with pytest.raises(DataError, match=f"expected lm_eval's results, got no mapping in '{section}'"):
+    with pytest.raises(DataError, match=f"expected lm_eval's results, got in '{section}': .*, it is NoneType"):
         read_responses([copied], "named")
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        (lambda r: r["config"].update(model_revision=["a"]), "config.model_revision"),
+        (lambda r: r.update(model_name=7), "model_name"),
+        (lambda r: r["configs"].update(named=[1]), "configs.named"),
+        (lambda r: r["configs"]["named"].update(dataset_kwargs="a"), "configs.named.dataset_kwargs"),
+        (lambda r: r["configs"]["named"].update(target_delimiter=None), "configs.named.target_delimiter"),
+        (lambda r: r["group_subtasks"].update(pair="left"), "group_subtasks.pair"),
+        (lambda r: r["group_subtasks"].update(pair=["left", 1]), "group_subtasks.pair.1"),
+        (lambda r: r["n-samples"].update(named=20), "n-samples.named"),
+        (lambda r: r["n-samples"].update(named={"original": "many"}), "n-samples.named.original"),
+        (lambda r: r["results"].update(named=None), "results.named"),
+    ],
+)
+def test_deeper_damage_of_results_is_one_line(copied, change, where):
+    edit_results(next(copied.iterdir()), change)
+    for task in ("named", "pair"):
+        with pytest.raises(
+            DataError, match=f"expected lm_eval's results, got in '{where}': .*; move the file"
+        ) as caught:
+            read_responses([copied], task)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "null", "[]", "7", '{"n-shot": ', "\x00"])
+def test_results_that_are_no_results_are_one_line(copied, text):
+    next(next(copied.iterdir()).glob("results_*.json")).write_text(text)
+    with pytest.raises(DataError, match="expected lm_eval's results, got .*; move the file") as caught:
+        read_responses([copied], "named")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_group_within_itself_is_opened_once(logs, copied):
+    for folder in copied.iterdir():
+        edit_results(folder, lambda r: r["group_subtasks"].update(pair=["left", "pair", "right"]))
+    assert read_responses([copied], "pair").matrix.item_ids == read_responses([logs], "pair").matrix.item_ids
+
+
+def test_soft_scores_are_the_shares_of_the_right_options(logs):
+    from scipy.special import softmax
+
+    for metric in ("acc", "acc_norm"):
+        matrix = read_responses([logs], "named", metric=metric).matrix
+        for file in sample_files(logs, "named"):
+            model = json.loads(next(file.parent.glob("results_*.json")).read_text())["model_name"]
+            row = dict(zip(matrix.item_ids, matrix.models([model]).soft[0], strict=True))
+            for line in file.read_text(encoding="utf-8").splitlines():
+                sample = json.loads(line)
+                of_options = np.array([float(pair[0]) for pair in sample["filtered_resps"]])
+                lengths = [len(choice) for choice in sample["doc"]["choices"]] if metric == "acc_norm" else 1
+                expected = softmax(of_options / lengths)[sample["doc"]["label"]]
+                assert row[sample["doc"]["id"]] == pytest.approx(expected)
+    assert read_responses([logs], "gen", filter_name="digit").matrix.soft is None
+
+
+def test_soft_scores_that_some_logs_do_not_tell_are_nan(logs, copied):
+    file = sample_files(copied, "named")[1]
+    rewrite(file, lambda ss: [{k: v for k, v in s.items() if k != "arguments"} for s in ss])
+    full, part = read_responses([logs], "named").matrix, read_responses([copied], "named").matrix
+    np.testing.assert_array_equal(part.values, full.values)
+    unknown = np.isnan(part.soft).all(axis=1)
+    assert unknown.sum() == 1
+    np.testing.assert_array_equal(part.soft[~unknown], full.soft[~unknown])
+    short = sample_files(copied, "named")[0]
+    rewrite(short, lambda ss: ss[:7])
+    assert (~np.isnan(read_responses([short], "named").matrix.soft)).sum() == 7
 
 
 def test_a_torn_log_names_the_line(copied):
@@ -260,6 +331,12 @@ def test_npz_round_trip(tmp_path):
     matrix = read_responses([tmp_path / "r.npz"], "t").matrix
     np.testing.assert_array_equal(matrix.values, values)
     assert (matrix.model_ids, matrix.item_ids, matrix.item_groups) == (("a", "b"), ("x", "y", "z"), ("g", "g", "h"))
+    assert matrix.soft is None and matrix.balance is None
+    soft, balance = [[0.4, 0.6, np.nan], [0.5, 0.9, 0.1]], [2, 2, 1]
+    np.savez(tmp_path / "s.npz", values=values, model_ids=["a", "b"], soft=np.array(soft, np.float16), balance=balance)
+    graded = read_npz(tmp_path / "s.npz", "t").matrix
+    np.testing.assert_allclose(graded.soft, soft, atol=1e-3)
+    np.testing.assert_array_equal(graded.item_weights, [0.4, 0.4, 0.2])
     np.savez(tmp_path / "plain.npz", values=values, model_ids=["a", "b"])
     assert read_npz(tmp_path / "plain.npz", "t").matrix.item_ids == ("0", "1", "2")
     np.savez(tmp_path / "bytes.npz", values=values, model_ids=np.array([b"a", "é".encode()]))
@@ -276,6 +353,12 @@ def test_bad_npz_files_are_one_line_errors(tmp_path, logs):
         (good | {"values": np.array([[object()]])}, "expected an .npz of plain arrays, got: Object arrays"),
         (good | {"item_ids": ["x", "x", "y"]}, "got 'x' more than once"),
         (good | {"item_ids": [["x", "x", "y"]]}, "expected item_ids in one dimension"),
+        (good | {"soft": np.zeros((2, 2))}, r"soft scores: expected the shape of the scores, \(2, 3\), got \(2, 2\)"),
+        (good | {"soft": np.full((2, 3), -0.1)}, r"soft scores: expected scores in \[0, 1\]"),
+        (good | {"soft": np.full((2, 3), "a")}, "soft scores: expected"),
+        (good | {"balance": [1, 1]}, "balance: expected"),
+        (good | {"balance": [1, 0, 1]}, "balance: expected"),
+        (good | {"item_groups": ["g"]}, "item groups: expected 3"),
     ]:
         np.savez(path, **arrays)
         with pytest.raises(DataError, match=message) as caught:
@@ -286,6 +369,12 @@ def test_bad_npz_files_are_one_line_errors(tmp_path, logs):
     for damaged in (whole[: len(whole) // 2], b"", b"text", whole[:-40]):
         path.write_bytes(damaged)
         with pytest.raises(DataError, match="plain arrays"):
+            read_npz(path, "t")
+    np.savez_compressed(path, **good | {"values": np.random.default_rng(0).integers(0, 2, (2, 3000))})
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 7):  # in the compressed bytes, in the headers and in the directory
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        with suppress(DataError):  # some bytes, such as a date, tell nothing
             read_npz(path, "t")
     with pytest.raises(DataError, match="no such file"):
         read_npz(tmp_path / "none.npz", "t")
