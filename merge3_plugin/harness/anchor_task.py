@@ -69,7 +69,14 @@ class AnchorTask(Task):
             raise
         if any(isinstance(leaf, AnchorTask) for leaf in leaves.values()):
             raise ConfigError(f"task {name!r}: expected a plain task as its base, got {base!r}, an anchor task")
-        self.items = TaskItems(name, leaves, group=group, metric=config.get("metric"), id_field=self.settings.id_field)
+        self.items = TaskItems(
+            name,
+            leaves,
+            group=group,
+            metric=config.get("metric"),
+            id_field=self.settings.id_field,
+            language=self.settings.language,
+        )
         first = next(iter(leaves.values()))
         self._config = copy.copy(first.config)
         self._config.task, self._config.metadata = name, metadata
@@ -102,6 +109,7 @@ class AnchorTask(Task):
             "split": metadata.get("split") or leaf.test_split or leaf.validation_split,
             "source_benchmark": metadata.get("source_benchmark"),
             "licence": metadata.get("licence"),
+            "language": self.settings.language,
         }
 
     # Which documents
@@ -226,13 +234,16 @@ _METRICS: dict[str, Callable[[Estimate], float]] = {
 
 
 def anchor_task(
-    manager: TaskManager, name: str, *, metric: str | None, data: str | Path | None, id_field: str | None
+    manager: TaskManager, name: str, *, metric: str | None, data: str | Path | None, id_field: str | None, **more: Any
 ) -> AnchorTask:
-    """The task ``name`` as an anchor task: itself if it is one, else wrapped. ``merge3_acc,none`` is its own metric."""
+    """The task ``name`` as an anchor task: itself if it is one, else wrapped. ``merge3_acc,none`` is its own metric.
+
+    ``more`` are settings over those of its YAML, None included.
+    """
     entry = manager.task_index[name]
     config = manager._factory._load_full_config(entry)
     given = {"data": data, "id_field": id_field, "metric": None if metric == "merge3_acc,none" else metric}
-    given = {key: value for key, value in given.items() if value is not None}
+    given = {key: value for key, value in given.items() if value is not None} | more
     if isinstance(config.get("class"), type) and issubclass(config["class"], AnchorTask):
         return config["class"](config={**config, **given})
     return AnchorTask({"task": name, "base": name, **given})

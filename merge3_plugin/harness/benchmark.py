@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from merge3_plugin.domain import FloatArray
-from merge3_plugin.harness.task_items import TaskItems
+from merge3_plugin.harness.task_items import TaskItems, check_labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,13 +50,15 @@ def load_benchmarks(
     num_fewshot: int | None = None,
     data: Mapping[str, str | Path] | None = None,
     id_field: str | None = None,
+    language: Mapping[str, str | None] | None = None,
     fewshot_seed: int = 1234,
     metadata: Mapping[str, Any] | None = None,
 ) -> dict[str, Benchmark]:
     """Every task of ``metrics`` (name -> ``metric,filter``, or None for its own) with all of its items.
 
     A name is any task, group or tag of lm-eval, or an anchor task (ours or the user's, then its base is meant, and
-    ``merge3_acc,none`` its metric). ``data`` names local files in place of a task's own documents. As in lm-eval,
+    ``merge3_acc,none`` its metric). ``data`` names local files in place of a task's own documents; ``language`` the
+    language in which a generated answer must be to count (None: any), where that is not the task's own. As in lm-eval,
     ``num_fewshot`` does not override a task that sets 0; ``fewshot_seed`` defaults to lm-eval's; ``metadata``
     is its ``--metadata``. Raises ConfigError or DataError.
     """
@@ -66,7 +68,9 @@ def load_benchmarks(
     manager = find_task_manager(metrics, include_paths, metadata)
     benchmarks = {}
     for name, metric in metrics.items():
-        task = anchor_task(manager, name, metric=metric, data=(data or {}).get(name), id_field=id_field)
+        given = {"language": language[name]} if language and name in language else {}
+        task = anchor_task(manager, name, metric=metric, data=(data or {}).get(name), id_field=id_field, **given)
+        check_labels(task.items, task.items.documents.values())
         if num_fewshot is not None and task.get_config("num_fewshot") != 0:
             task.set_config("num_fewshot", num_fewshot)
         elif task.get_config("num_fewshot") is None:

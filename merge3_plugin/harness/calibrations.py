@@ -48,13 +48,13 @@ def check_items(calibration: Calibration, items: TaskItems, path: Path) -> None:
 
 
 def check_settings(calibration: Calibration, now: Mapping[str, Any]) -> None:
-    """Raise DataError where the calibration was made under another metric, filter, few-shot count or chat template.
+    """Raise DataError where the calibration was made under another metric, language, few-shot count or chat template.
 
     ``now`` is the task's provenance, whose ``chat_template`` is a hash (`template_hash`), None without a template. A
     calibration that does not say its few-shot count (made from an .npz) says nothing of its template either.
     """
     then = calibration.provenance
-    keys = ["metric", "filter"] if then.get("metric") is not None else []
+    keys = ["metric", "filter", "language"] if then.get("metric") is not None else []
     if then.get("num_fewshot") is not None:
         keys += ["num_fewshot", "chat_template"]
     for key in keys:

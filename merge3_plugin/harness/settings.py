@@ -13,7 +13,10 @@ from merge3_plugin.extract.items import drawn_order
 
 @dataclass(frozen=True)
 class AnchorSettings:
-    """How one anchor task runs. ``anchors`` and ``seed`` say which items are asked where there is no calibration."""
+    """How one anchor task runs. ``anchors`` and ``seed`` say which items are asked where there is no calibration.
+
+    ``language`` (ISO 639 code) is that in which a generated answer must be to count.
+    """
 
     data: str | Path | None = None
     id_field: str | None = None
@@ -21,6 +24,7 @@ class AnchorSettings:
     estimator: str = "auto"
     anchors: int = 100
     seed: int = 0
+    language: str | None = None
 
 
 SETTINGS = tuple(field.name for field in fields(AnchorSettings))

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, SupportsFloat
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from merge3_plugin.domain import FloatArray
-from merge3_plugin.errors import ConfigError, DataError, nearest
+from merge3_plugin.errors import ConfigError, DataError
 from merge3_plugin.extract.items import content_hash, item_ids
+from merge3_plugin.extract.language import check_language, speaks
 from merge3_plugin.extract.soft import continuation_score, right_options, soft_score
+from merge3_plugin.harness.metrics import higher_is_better, is_mean, leaf_shares, metric_and_filter, unit_score
 
 if TYPE_CHECKING:
     from lm_eval.api.group import Group
@@ -20,7 +23,8 @@ if TYPE_CHECKING:
     from lm_eval.api.task import Task
 
 
-DEFAULT_METRIC = "acc,none"  # mergekit-evolve's too
+# What stands in lm-eval's log for a generated answer in another language than the asked one: it scores nothing.
+OTHER_LANGUAGE = "[other language]"
 
 
 class Document(dict[str, Any]):
@@ -34,8 +38,9 @@ class TaskItems:
 
     An item's id is the document's (see ``extract.items``), with ``leaf/`` before it unless the one leaf is ``name``.
     ``group`` is the group that the leaves are of, if they are of one. ``metric`` is ``metric,filter`` as in lm-eval's
-    results; None stands for the only one, else acc,none. Raises ConfigError for a metric that the tasks do not have,
-    and for leaves of several output types or few-shot counts.
+    results; None stands for the only one, else acc,none. An answer in another ``language`` (ISO 639 code) than this
+    scores nothing. Raises ConfigError for a metric that the tasks do not have, for leaves of several output types or
+    few-shot counts, and for a language that is not known, or of a task that generates nothing.
     """
 
     def __init__(
@@ -46,8 +51,9 @@ class TaskItems:
         group: Group | None = None,
         metric: str | None = None,
         id_field: str | None = None,
+        language: str | None = None,
     ) -> None:
-        self.name, self.leaves, self.group = name, dict(leaves), group
+        self.name, self.leaves, self.group, self.language = name, dict(leaves), group, language
         self.fewshot_seed: int | None = 1234  # lm-eval's default
         self.grouped = list(leaves) != [name]
         for what, of_each in (
@@ -58,7 +64,14 @@ class TaskItems:
                 got = ", ".join(sorted(map(str, set(of_each))))
                 raise ConfigError(f"task {name!r}: expected one {what} in all leaf tasks, got {got}; name the leaves")
         self.output_type = next(iter(leaves.values())).OUTPUT_TYPE
-        self.metric, self.filter = _metric_and_filter(name, leaves, metric)
+        if language is not None:
+            if self.output_type != "generate_until":
+                raise ConfigError(
+                    f"task {name!r}: expected a language only for a task that generates answers, got {language!r} for "
+                    f"{self.output_type}; leave it out"
+                )
+            check_language(name, language)
+        self.metric, self.filter = metric_and_filter(name, leaves, metric)
         self.documents: dict[str, Document] = {}
         self._leaf_of: dict[str, str] = {}
         self._options: dict[str, tuple[list[str], frozenset[int]] | None] = {}
@@ -69,6 +82,14 @@ class TaskItems:
                 document.item_id = prefix + own_id
                 self.documents[document.item_id] = document
                 self._leaf_of[document.item_id] = leaf_name
+
+    def with_metric(self, metric: str) -> TaskItems:
+        """The same items, asked in the same way, under another metric."""
+        other = copy.copy(self)
+        other.metric, other.filter = metric_and_filter(self.name, self.leaves, metric)
+        for cached in ("balance", "per_item"):
+            other.__dict__.pop(cached, None)
+        return other
 
     def leaf(self, document: Document) -> Task:
         """The task that a document belongs to."""
@@ -105,6 +126,11 @@ class TaskItems:
         """Content hash of each item's document."""
         return tuple(content_hash(document) for document in self.documents.values())
 
+    @property
+    def higher_is_better(self) -> bool | None:
+        """Which way the metric points; None where the tasks do not say."""
+        return higher_is_better(self.leaves.values(), self.metric)
+
     @cached_property
     def per_item(self) -> bool:
         """Whether the metric is a mean of scores in [0, 1] of single items, and so can be estimated from some of them.
@@ -113,7 +139,7 @@ class TaskItems:
         ever smaller likelihood.
         """
         leaf = next(iter(self.leaves.values()))
-        if not all(_is_mean(leaf.aggregation()[self.metric]) for leaf in self.leaves.values()):
+        if not all(is_mean(leaf.aggregation()[self.metric]) for leaf in self.leaves.values()):
             return False
         if getattr(leaf, "UNSAFE_CODE", False):
             return True
@@ -128,7 +154,7 @@ class TaskItems:
             values = leaf.process_results(document, [request.filtered_resps["none"] for request in requests])
         except (TypeError, ValueError, LookupError, AttributeError):  # a task's own scoring that expects other answers
             return True
-        return _score(values.get(self.metric)) is not None
+        return unit_score(values.get(self.metric)) is not None
 
     def requests(
         self,
@@ -184,12 +210,18 @@ class TaskItems:
             ensembles = {ensemble.name: ensemble for ensemble in self.leaves[leaf_name]._filters}
             ensembles[self.filter].apply(asked)
             for instance in asked:
-                instance.filtered_resps = {"none": instance.filtered_resps[self.filter]}
+                kept = OTHER_LANGUAGE if self._is_foreign(instance) else instance.filtered_resps[self.filter]
+                instance.filtered_resps = {"none": kept}
+
+    def _is_foreign(self, instance: Instance) -> bool:
+        return self.language is not None and speaks("\n".join(instance.resps), self.language) is False
 
     def score(self, document: Document, responses: Sequence[Any]) -> float:
         """The metric of one item from its filtered responses. DataError if it is not a number in [0, 1]."""
+        if self.language is not None and OTHER_LANGUAGE in responses:
+            return 0.0
         values = self.leaf(document).process_results(document, responses)
-        score = _score(values.get(self.metric))
+        score = unit_score(values.get(self.metric))
         if score is None:
             raise DataError(
                 f"task {self.name!r}, item {document.item_id!r}: expected a score in [0, 1] from metric "
@@ -229,6 +261,22 @@ class TaskItems:
             leaf.set_config(key, dict(value) if isinstance(value, dict) else value, update)
 
 
+def check_labels(items: TaskItems, documents: Iterable[Document]) -> None:
+    """Raise DataError, naming the document, where the right option of a multiple choice is none of its options.
+
+    lm-eval would score such a document as wrong for every model.
+    """
+    for document in documents:
+        leaf = items.leaf(document)
+        options = _options(leaf, document)
+        if options is not None and not options[1]:
+            target = leaf.doc_to_text(document) if leaf.multiple_input else leaf.doc_to_target(document)
+            raise DataError(
+                f"task {items.name!r}, item {document.item_id!r}: expected one of its {len(options[0])} choices as the "
+                f"label (from 0, or as text), got {target!r}; mend or drop this document"
+            )
+
+
 def _options(leaf: Task, document: Document) -> tuple[list[str], frozenset[int]] | None:
     """The texts of the options and the places of the right ones; None unless lm-eval itself scores the choice."""
     from lm_eval.api.task import ConfigurableTask
@@ -240,48 +288,6 @@ def _options(leaf: Task, document: Document) -> tuple[list[str], frozenset[int]]
     choices = leaf.doc_to_choice(document)
     target = leaf.doc_to_text(document) if leaf.multiple_input else leaf.doc_to_target(document)
     return choices, right_options(target, choices)
-
-
-def leaf_shares(group: Group, sizes: Mapping[str, int], metric: str) -> dict[str, float] | None:
-    """Each leaf task's share (of sum 1) of lm-eval's score of ``group`` for ``metric,filter``; None if it has no such.
-
-    lm-eval's score is linear in those of the leaves, so its own aggregation is asked, with one leaf all right and the
-    others all wrong: whatever it does about nested groups is done here. ``sizes`` are the leaves' numbers of items.
-    """
-    shares = {}
-    for leaf in sizes:
-        results = {other: {metric: float(other == leaf), "sample_len": size} for other, size in sizes.items()}
-        share = group.aggregate(results).get(metric)
-        if share is None:
-            return None
-        shares[leaf] = float(share)
-    return shares
-
-
-def _metric_and_filter(name: str, leaves: Mapping[str, Task], metric: str | None) -> tuple[str, str]:
-    known: list[tuple[str, str]] = []
-    for number, leaf in enumerate(leaves.values()):
-        pairs = [(m, ensemble.name) for m in leaf.aggregation() for ensemble in leaf._filters]
-        known = [pair for pair in known if pair in pairs] if number else pairs
-    names = [f"{m},{f}" for m, f in known]
-    if metric is None:
-        metric = names[0] if len(names) == 1 else DEFAULT_METRIC if DEFAULT_METRIC in names else None
-    if metric not in names:
-        got = "none" if metric is None else repr(metric)
-        hint = nearest(metric or "", names)
-        raise ConfigError(f"task {name!r}: expected its metric as metric,filter, got {got}{hint}")
-    return known[names.index(metric)]
-
-
-def _score(value: Any) -> float | None:
-    """``value`` as a score, None where it is no number in [0, 1]."""
-    return float(value) if isinstance(value, SupportsFloat) and 0.0 <= float(value) <= 1.0 else None
-
-
-def _is_mean(aggregation: Callable[[Iterable[float]], float]) -> bool:
-    from lm_eval.api.metrics import mean, nanmean
-
-    return aggregation in (mean, nanmean)
 
 
 def template_hash(apply_chat_template: Callable[..., str]) -> str | None:
