@@ -10,7 +10,7 @@ import pytest
 from merge3_plugin import irt
 from merge3_plugin.domain import ItemParameters, ResponseMatrix
 from merge3_plugin.errors import ConfigError, DataError
-from merge3_plugin.extract.fit import Answers, _collapse, fit_items, maximise_evidence
+from merge3_plugin.extract.fit import _collapse, fit_items
 
 CHEMBENCH = Path(__file__).parents[2].parent / "shared" / "data" / "responses_chembench.npz"
 
@@ -75,30 +75,12 @@ def test_few_models_beat_the_mean_of_their_answers():
         assert world.error(fitted) < 0.85 * world.error(np.tile(world.answers.mean(axis=0), (11, 1)))
 
 
-@pytest.mark.parametrize("kind", ["binary", "graded", "missing"])
-@pytest.mark.parametrize("dimensions", [1, 2, 4])
-def test_the_evidence_never_falls(kind, dimensions):
-    rng = np.random.default_rng(4)
-    values = World(4, 9, 120, 2).answers
-    if kind == "graded":
-        values = rng.random(values.shape)
-    if kind == "missing":
-        values = np.where(rng.random(values.shape) < 0.4, np.nan, values)
-    _, bounds = maximise_evidence(_collapse(values)[0], rng.normal(size=(9, dimensions)))
-    assert len(bounds) > 5
-    assert (np.diff(bounds) >= -1e-9 * np.abs(bounds[:-1])).all()
-
-
-def test_equal_items_are_fitted_once_and_exactly():
+def test_equal_items_are_fitted_once():
     values = World(5, 6, 200, 1).answers
+    values[2, :50] = np.nan
     answers, pattern_of = _collapse(values)
-    assert len(answers.counts) < 64 < 200 == answers.counts.sum()
-    assert (answers.patterns[pattern_of] == values.T).all()
-    one_by_one = Answers(values.T, np.ones(200))
-    start = np.linspace(-1, 1, 6)[:, None]
-    collapsed, expanded = maximise_evidence(answers, start)[0], maximise_evidence(one_by_one, start)[0]
-    assert collapsed.abilities == pytest.approx(expanded.abilities, abs=1e-9)
-    assert collapsed.items[pattern_of] == pytest.approx(expanded.items, abs=1e-9)
+    assert len(answers.counts) < 128 < 200 == answers.counts.sum()
+    assert np.array_equal(answers.patterns[pattern_of], values.T, equal_nan=True)
 
 
 @pytest.mark.parametrize("dimensions", [1, 2])
