@@ -73,7 +73,8 @@ def test_an_answer_in_another_language_does_not(asked, spoken):
 @pytest.mark.parametrize(
     "text",
     ["", "18", "-3.5", "$18", "18 km", "x = 5", "16 - 3 - 4 = 9", "#### 18", r"\boxed{18}", r"$\frac{36}{2} = 18$",
-     "(B)", "NaCl", "Janet", "Emma 4, Liam 6", "答え：18", "OK", "```python\nprint(6 * 3)  # the answer to the question\n```",
+     "(B)", "NaCl", "Janet", "Emma 4, Liam 6", "答え：18", "OK",
+     "```python\nprint(6 * 3)  # the answer to the question\n```",
      "https://example.org/the-answer-to-the-question"],
 )  # fmt: skip
 @pytest.mark.parametrize("language", ["ja", "de", "en"])
