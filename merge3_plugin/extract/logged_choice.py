@@ -35,7 +35,7 @@ def logged_choice(sample: Mapping[str, Any]) -> LoggedChoice | None:
     try:
         pairs = [(request["arg_0"], request["arg_1"]) for request in asked]
         numbers = [(float(value), {"True": True, "False": False}[greedy]) for value, greedy in responses]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
     if not pairs or not all(isinstance(text, str) for pair in pairs for text in pair):
         return None

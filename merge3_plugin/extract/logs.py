@@ -181,7 +181,8 @@ def _score(metric: str, value: Any) -> float | None:
     """A metric's value for one sample as a number; None for the tuples and lists of metrics over the whole set."""
     if metric == ANCHOR_METRIC and isinstance(value, list) and len(value) in (2, 3):
         value = value[1]
-    return float(value) if isinstance(value, int | float) else None
+    # JSON knows whole numbers that no float holds.
+    return float(value) if isinstance(value, float) or value in (0, 1) else None
 
 
 def _anchor_soft(value: Sequence[Any]) -> float:

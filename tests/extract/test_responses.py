@@ -213,6 +213,7 @@ def test_another_document_under_the_same_id_is_refused(copied):
     [
         (edited("acc", float("nan")), "expected a score in .0, 1. from 'acc', got nan"),
         (edited("acc", 1.5), "got 1.5; choose a metric"),
+        (edited("acc", 10**400), "got 1000.*; choose a metric"),
         (edited("acc", [0, 1]), r"got \[0, 1\]; choose a metric"),
         (edited("filtered_resps", [["nan", "False"], ["-1.0", "True"]]), "item 'q0': expected finite log-likelihoods"),
         (edited("doc", "text"), "line 1: expected a sample of lm_eval .* unexpected 'doc'"),

@@ -141,6 +141,7 @@ def test_of_two_options_in_the_prompts_the_score_tells_the_right_one():
         {"filtered_resps": "0.5"},
         {"filtered_resps": [["-1.0", ["True"]], ["-2.0", "False"]]},
         {"filtered_resps": [["tensor(-1.0)", "True"], ["-2.0", "False"]]},
+        {"filtered_resps": [[10**400, "True"], ["-2.0", "False"]]},
         {"filtered_resps": []},
         {"target": 0},
     ],
