@@ -23,10 +23,16 @@ def own_probabilities(evidence: Evidence, items: ItemParameters | None = None) -
 
     ``items`` is the fit that is used, by default the calibration's own.
     """
-    items = evidence.calibration.items if items is None else items
+    return _own_probabilities(evidence, evidence.calibration.items if items is None else items)
+
+
+@lru_cache(maxsize=16)  # Several estimators ask the same of one piece of evidence.
+def _own_probabilities(evidence: Evidence, items: ItemParameters) -> FloatArray:
     precision = evidence.calibration.ability_precision
     ability = fit_ability(items.take(evidence.positions), evidence.scores, precision=precision).mean
-    return probabilities(items, ability)
+    expected = probabilities(items, ability)
+    expected.flags.writeable = False
+    return expected
 
 
 def merged_probabilities(evidence: Evidence) -> FloatArray:
