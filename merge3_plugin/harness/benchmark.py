@@ -13,11 +13,20 @@ from merge3_plugin.harness.task_items import TaskItems, check_labels
 
 @dataclass(frozen=True, eq=False)
 class Benchmark:
-    """All items of one task. ``provenance`` is plain JSON: task, metric, filter, few-shot count, data set, licence."""
+    """All items of one task, under one of its metrics.
+
+    ``provenance`` is plain JSON: task, metric, filter, language, few-shot count, data set, licence. Benchmarks of one
+    task under several metrics share its documents.
+    """
 
     name: str
     items: TaskItems
     provenance: Mapping[str, Any]
+
+    @property
+    def task(self) -> str:
+        """The task as lm-eval knows it; ``name`` may tell its metrics apart."""
+        return self.items.name
 
     @property
     def item_ids(self) -> tuple[str, ...]:
@@ -46,6 +55,7 @@ class Benchmark:
 def load_benchmarks(
     metrics: Mapping[str, str | None],
     *,
+    tasks: Mapping[str, str] | None = None,
     include_paths: Sequence[str | Path] = (),
     num_fewshot: int | None = None,
     data: Mapping[str, str | Path] | None = None,
@@ -57,19 +67,28 @@ def load_benchmarks(
     """Every task of ``metrics`` (name -> ``metric,filter``, or None for its own) with all of its items.
 
     A name is any task, group or tag of lm-eval, or an anchor task (ours or the user's, then its base is meant, and
-    ``merge3_acc,none`` its metric). ``data`` names local files in place of a task's own documents; ``language`` the
-    language in which a generated answer must be to count (None: any), where that is not the task's own. As in lm-eval,
-    ``num_fewshot`` does not override a task that sets 0; ``fewshot_seed`` defaults to lm-eval's; ``metadata``
-    is its ``--metadata``. Raises ConfigError or DataError.
+    ``merge3_acc,none`` its metric); a name in ``tasks`` stands for the task there, so that one task can have several
+    metrics. By task, ``data`` names local files in place of its own documents, and ``language`` the language in which
+    a generated answer must be to count (None: any), where that is not the task's own. As in lm-eval, ``num_fewshot``
+    does not override a task that sets 0; ``fewshot_seed`` defaults to lm-eval's; ``metadata`` is its ``--metadata``.
+    Raises ConfigError or DataError.
     """
     from merge3_plugin.harness.anchor_task import anchor_task
     from merge3_plugin.harness.loading import find_task_manager
 
-    manager = find_task_manager(metrics, include_paths, metadata)
-    benchmarks = {}
+    task_of = {name: (tasks or {}).get(name, name) for name in metrics}
+    manager = find_task_manager(task_of.values(), include_paths, metadata)
+    benchmarks: dict[str, Benchmark] = {}
     for name, metric in metrics.items():
-        given = {"language": language[name]} if language and name in language else {}
-        task = anchor_task(manager, name, metric=metric, data=(data or {}).get(name), id_field=id_field, **given)
+        source = task_of[name]
+        known = next((benchmark for benchmark in benchmarks.values() if benchmark.task == source), None)
+        if known is not None:
+            items = known.items.with_metric(metric)
+            changed = {"metric": items.metric, "filter": items.filter}
+            benchmarks[name] = Benchmark(name, items, {**known.provenance, **changed})
+            continue
+        given = {"language": language[source]} if language and source in language else {}
+        task = anchor_task(manager, source, metric=metric, data=(data or {}).get(source), id_field=id_field, **given)
         check_labels(task.items, task.items.documents.values())
         if num_fewshot is not None and task.get_config("num_fewshot") != 0:
             task.set_config("num_fewshot", num_fewshot)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from merge3_plugin.errors import DataError, nearest
@@ -60,7 +60,7 @@ class Scorer:
         for benchmark in self._benchmarks.values():
             if gen_kwargs and benchmark.items.output_type == "generate_until":
                 benchmark.items.set_config("generation_kwargs", dict(gen_kwargs), update=True)
-        self._requests: dict[str, dict[str, list[Instance]]] = {}
+        self._requests: dict[int, dict[str, list[Instance]]] = {}  # by the id() of the documents they ask
         self._tokens: dict[int, TokenRequest] = {}  # by the id() of a request in _requests
 
     def provenance(self, task: str) -> dict[str, Any]:
@@ -75,39 +75,64 @@ class Scorer:
 
     def score(self, task: str, item_ids: Iterable[str]) -> Scores:
         """Scores of each of these items, in the benchmark's order."""
-        items = self._benchmark(task).items
-        responses = self._responses(task, item_ids)
-        right = {item: items.score(items.documents[item], of) for item, of in responses.items()}
-        soft = {item: items.soft(items.documents[item], of) for item, of in responses.items()}
-        return Scores(right, {item: score for item, score in soft.items() if score is not None})
+        return self.evaluate({task: item_ids})[0][task]
 
     def score_whole(self, task: str) -> float:
         """The metric over all items by the task's own aggregation, for metrics such as perplexity."""
-        benchmark = self._benchmark(task)
-        return benchmark.items.whole(self._responses(task, benchmark.item_ids))
+        return self.evaluate({}, [task])[1][task]
+
+    def evaluate(
+        self, items: Mapping[str, Iterable[str]], whole: Iterable[str] = ()
+    ) -> tuple[dict[str, Scores], dict[str, float]]:
+        """Scores of the ``items`` (task -> ids), and the metrics of the ``whole`` tasks over all of theirs, by task.
+
+        The weights must stay as they are meanwhile: the metrics of one lm-eval task share its requests and responses.
+        """
+        asked = {task: frozenset(ids) for task, ids in items.items()}
+        entire = {task: frozenset(self._benchmark(task).item_ids) for task in whole}
+        together: dict[int, tuple[str, set[str]]] = {}
+        for task, ids in (*asked.items(), *entire.items()):
+            documents = self._benchmark(task).items.documents
+            if unknown := ids - documents.keys():
+                raise DataError(f"task {task!r}: expected its items, got {min(unknown)!r}, which is not one of them")
+            together.setdefault(id(documents), (task, set()))[1].update(ids)
+        for task, wanted in together.values():
+            self._respond(task, wanted)
+        values = {task: self._benchmark(task).items.whole(self._filtered(task, ids)) for task, ids in entire.items()}
+        return {task: self._scores(task, ids) for task, ids in asked.items()}, values
+
+    def _scores(self, task: str, item_ids: Collection[str]) -> Scores:
+        items = self._benchmark(task).items
+        responses = self._filtered(task, item_ids)
+        right = {item: items.score(items.documents[item], of) for item, of in responses.items()}
+        soft = {item: items.soft(items.documents[item], of) for item, of in responses.items()}
+        return Scores(right, {item: score for item, score in soft.items() if score is not None})
 
     def _benchmark(self, task: str) -> Benchmark:
         if task not in self._benchmarks:
             raise DataError(f"scorer: expected one of its tasks, got {task!r}{nearest(task, self._benchmarks)}")
         return self._benchmarks[task]
 
-    def _responses(self, task: str, item_ids: Iterable[str]) -> dict[str, list[Any]]:
-        """Filtered responses to the requests of each item."""
-        items, requests = self._benchmark(task).items, self._built(task)
-        asked = set(item_ids)
-        if unknown := asked - requests.keys():
-            raise DataError(f"task {task!r}: expected its items, got {min(unknown)!r}, which is not one of them")
-        chosen = {item: requests[item] for item in requests if item in asked}
-        instances = [instance for of in chosen.values() for instance in of]
-        if not instances:
-            return {}
+    def _respond(self, task: str, item_ids: Collection[str]) -> None:
+        """Ask the model these items; the requests keep its responses."""
+        instances = [instance for of in self._chosen(task, item_ids).values() for instance in of]
         for instance in instances:
-            instance.resps, instance.filtered_resps = [], {}
+            instance.resps = []
         repeated = [instance for instance in instances for _ in range(instance.repeats or 1)]
-        for instance, response in zip(repeated, self._ask(repeated), strict=True):
+        for instance, response in zip(repeated, self._ask(repeated) if repeated else [], strict=True):
             instance.resps.append(response)
-        items.apply_filter(instances)
+
+    def _filtered(self, task: str, item_ids: Collection[str]) -> dict[str, list[Any]]:
+        """What the task's filter makes of the kept responses to each item."""
+        chosen = self._chosen(task, item_ids)
+        instances = [instance for of in chosen.values() for instance in of]
+        for instance in instances:
+            instance.filtered_resps = {}
+        self._benchmark(task).items.apply_filter(instances)
         return {item: [i.filtered_resps["none"] for i in of] for item, of in chosen.items()}
+
+    def _chosen(self, task: str, item_ids: Collection[str]) -> dict[str, list[Instance]]:
+        return {item: of for item, of in self._built(task).items() if item in item_ids}
 
     def _ask(self, instances: list[Instance]) -> list[Any]:
         kind = instances[0].request_type
@@ -117,8 +142,9 @@ class Scorer:
 
     def _built(self, task: str) -> dict[str, list[Instance]]:
         """All requests of the task by item, each item's in the order of its choices; built at first use."""
-        if task not in self._requests:
-            items = self._benchmark(task).items
+        items = self._benchmark(task).items
+        key = id(items.documents)
+        if key not in self._requests:
             numbers = {item: number for number, item in enumerate(items.documents)}
             built = items.requests(numbers, **self._prompting)
             for instances in built.values():
@@ -126,5 +152,5 @@ class Scorer:
             if items.output_type in ("multiple_choice", "loglikelihood"):
                 instances = [instance for of in built.values() for instance in of]
                 self._tokens.update(zip(map(id, instances), self._model.encode(instances), strict=True))
-            self._requests[task] = built
-        return self._requests[task]
+            self._requests[key] = built
+        return self._requests[key]

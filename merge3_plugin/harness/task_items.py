@@ -83,7 +83,7 @@ class TaskItems:
                 self.documents[document.item_id] = document
                 self._leaf_of[document.item_id] = leaf_name
 
-    def with_metric(self, metric: str) -> TaskItems:
+    def with_metric(self, metric: str | None) -> TaskItems:
         """The same items, asked in the same way, under another metric."""
         other = copy.copy(self)
         other.metric, other.filter = metric_and_filter(self.name, self.leaves, metric)
