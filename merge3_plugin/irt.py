@@ -11,7 +11,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from merge3_plugin.domain import FloatArray, ItemParameters
 from merge3_plugin.errors import DataError
@@ -129,73 +129,84 @@ def fit_logistic(
     if ((answers < 0) | (answers > 1)).any():
         raise DataError("scores: expected numbers in [0, 1]; rescale the metric")
     rows = answers.reshape(math.prod(answers.shape[:-1]), n)  # -1 is not known of 0 items
-    problem = _Logistic(design, _vector(offset, n), _vector(weights, n), _vector(mean, p), _matrix(precision, p))
+    known = ~np.isnan(rows)
+    problem = _Logistic(
+        design,
+        _vector(offset, n),
+        np.where(known, rows, 0.0),
+        np.where(known, _vector(weights, n), 0.0),
+        _vector(mean, p),
+        _matrix(precision, p),
+    )
     low, high = bounds
     beta = np.tile(problem.mean, (len(rows), 1)) if start is None else np.array(start, dtype=np.float64).reshape(-1, p)
     beta = np.clip(beta, low, high)
-    value = problem.log_posterior(beta, rows)
+    value, chance = problem.evaluate(beta)
+    slope, curvature = problem.derivatives(beta, chance)
     open_rows = np.arange(len(rows))
     for _ in range(max_steps):
         if not len(open_rows):
             break
-        open_beta, open_scores = beta[open_rows], rows[open_rows]
-        slope, curvature = problem.derivatives(open_beta, open_scores)
-        step = _newton_step(open_beta, slope, curvature, low, high)
-        moved, moved_value = problem.backtrack(open_beta, value[open_rows], slope, step, open_scores, low, high)
-        beta[open_rows], value[open_rows] = moved, moved_value
-        open_rows = open_rows[np.abs(moved - open_beta).max(axis=1) > 1e-7 * (1.0 + np.abs(moved).max(axis=1))]
-    curvature = problem.derivatives(beta, rows)[1]
+        part, before = problem.rows(open_rows), beta[open_rows]
+        step = _newton_step(before, slope[open_rows], curvature[open_rows], low, high)
+        moved, value[open_rows], chance = part.backtrack(before, value[open_rows], slope[open_rows], step, low, high)
+        beta[open_rows] = moved
+        slope[open_rows], curvature[open_rows] = part.derivatives(moved, chance)
+        # Newton's error after a step is of the order of its square.
+        open_rows = open_rows[np.abs(moved - before).max(axis=1) > 1e-6 * (1.0 + np.abs(moved).max(axis=1))]
     shape = answers.shape[:-1]
     covariance = np.asarray(np.linalg.inv(curvature), dtype=np.float64)
     return Posterior(beta.reshape(*shape, p), covariance.reshape(*shape, p, p))
 
 
 class _Logistic(NamedTuple):
-    """Logistic regressions under one Gaussian prior; beta is (rows, p), scores (rows, n)."""
+    """Logistic regressions under one Gaussian prior; scores and weights (rows, n), beta and mean (rows, p) and (p,)."""
 
     design: FloatArray
     offset: FloatArray
+    scores: FloatArray
     weights: FloatArray
     mean: FloatArray
     precision: FloatArray
 
-    def log_posterior(self, beta: FloatArray, scores: FloatArray) -> FloatArray:
-        gap = beta - self.mean
-        penalty = 0.5 * np.einsum("kp,pq,kq->k", gap, self.precision, gap)
-        return _log_likelihood(beta @ self.design.T + self.offset, scores, self.weights) - penalty
+    def rows(self, rows: NDArray[np.intp]) -> _Logistic:
+        """The problems of these rows."""
+        return self._replace(scores=self.scores[rows], weights=self.weights[rows])
 
-    def derivatives(self, beta: FloatArray, scores: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Gradient (rows, p) and negative Hessian (rows, p, p) of the log posterior."""
-        chance = sigmoid(beta @ self.design.T + self.offset)
-        weights = np.where(np.isnan(scores), 0.0, self.weights)
-        residuals = np.nan_to_num(scores - chance, nan=0.0)
-        slope = (weights * residuals) @ self.design - (beta - self.mean) @ self.precision
-        return slope, _weighted_gram(self.design, weights * chance * (1.0 - chance)) + self.precision
+    def evaluate(self, beta: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Log posterior (rows,) up to a constant, and the probability of a right answer (rows, n)."""
+        logit = beta @ self.design.T + self.offset
+        decay = np.exp(-np.abs(logit))
+        softplus = np.maximum(logit, 0.0) + np.log1p(decay)
+        gap = beta - self.mean
+        value = (self.weights * (self.scores * logit - softplus)).sum(axis=1)
+        value -= 0.5 * ((gap @ self.precision) * gap).sum(axis=1)
+        return value, np.where(logit < 0.0, decay, 1.0) / (1.0 + decay)
+
+    def derivatives(self, beta: FloatArray, chance: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Gradient (rows, p) and negative Hessian (rows, p, p) of the log posterior where ``chance`` was evaluated."""
+        slope = (self.weights * (self.scores - chance)) @ self.design - (beta - self.mean) @ self.precision
+        return slope, _weighted_gram(self.design, self.weights * chance * (1.0 - chance)) + self.precision
 
     def backtrack(
-        self,
-        beta: FloatArray,
-        value: FloatArray,
-        slope: FloatArray,
-        step: FloatArray,
-        scores: FloatArray,
-        low: float,
-        high: float,
-    ) -> tuple[FloatArray, FloatArray]:
-        """The longest of the steps 1, 1/2, 1/4 ... that gains enough (Armijo), row by row; a row without one stays."""
-        moved, moved_value = beta.copy(), value.copy()
-        pending = np.arange(len(beta))
-        for halvings in range(30):
-            trial = np.clip(beta[pending] + 0.5**halvings * step[pending], low, high)
-            trial_value = self.log_posterior(trial, scores[pending])
-            promised = 1e-4 * ((trial - beta[pending]) * slope[pending]).sum(axis=1)
-            rounding = 1e-13 * (1.0 + np.abs(value[pending]))
-            good = trial_value >= value[pending] + np.maximum(promised, 0.0) - rounding
-            moved[pending[good]], moved_value[pending[good]] = trial[good], trial_value[good]
-            pending = pending[~good]
-            if not len(pending):
+        self, beta: FloatArray, value: FloatArray, slope: FloatArray, step: FloatArray, low: float, high: float
+    ) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """The longest of the steps 1, 1/2, 1/4 ... that gains enough (Armijo), row by row; a row without one stays.
+
+        Returns where that leads, and what `evaluate` says there.
+        """
+        moved = np.clip(beta + step, low, high)
+        moved_value, chance = self.evaluate(moved)
+        for halvings in range(1, 31):
+            promised = 1e-4 * ((moved - beta) * slope).sum(axis=1)
+            rounding = 1e-13 * (1.0 + np.abs(value))
+            short = np.flatnonzero(~(moved_value >= value + np.maximum(promised, 0.0) - rounding))
+            if not len(short):
                 break
-        return moved, moved_value
+            length = 0.5**halvings if halvings < 30 else 0.0
+            moved[short] = np.clip(beta[short] + length * step[short], low, high)
+            moved_value[short], chance[short] = self.rows(short).evaluate(moved[short])
+        return moved, moved_value, chance
 
 
 def _vector(values: ArrayLike, size: int) -> FloatArray:
@@ -203,22 +214,23 @@ def _vector(values: ArrayLike, size: int) -> FloatArray:
 
 
 def _matrix(precision: ArrayLike, p: int) -> FloatArray:
-    matrix = np.asarray(precision, dtype=np.float64)
-    if matrix.ndim < 2:
-        matrix = np.eye(p) * matrix
-    if matrix.shape != (p, p) or not np.isfinite(matrix).all() or np.linalg.eigvalsh(matrix).min() <= 0:
+    given = np.asarray(precision, dtype=np.float64)
+    matrix = given if given.ndim > 1 else np.diag(np.broadcast_to(given, (p,)))
+    positive = matrix.shape == (p, p) and np.isfinite(matrix).all()
+    if not positive or (given if given.ndim < 2 else np.linalg.eigvalsh(matrix)).min() <= 0:
         raise DataError(f"prior precision: expected positive and definite, for {p} dimension(s), got {precision!r}")
     return matrix
 
 
 def _newton_step(beta: FloatArray, slope: FloatArray, curvature: FloatArray, low: float, high: float) -> FloatArray:
-    # A coefficient pressed against its bound is decoupled from the others: clipping it would otherwise bend their
-    # joint step away from an ascent direction.
-    margin = 1e-3 * min(high - low, 1.0)
-    pressed = ((beta <= low + margin) & (slope < 0)) | ((beta >= high - margin) & (slope > 0))
-    coupled = ~(pressed[:, :, None] | pressed[:, None, :]) | np.eye(beta.shape[1], dtype=bool)
-    step = np.linalg.solve(np.where(coupled, curvature, 0.0), slope[:, :, None])
-    return np.asarray(step[:, :, 0], dtype=np.float64)
+    if np.isfinite(low) or np.isfinite(high):
+        # A coefficient pressed against its bound is decoupled from the others: clipping it would otherwise bend their
+        # joint step away from an ascent direction.
+        margin = 1e-3 * min(high - low, 1.0)
+        pressed = ((beta <= low + margin) & (slope < 0)) | ((beta >= high - margin) & (slope > 0))
+        coupled = ~(pressed[:, :, None] | pressed[:, None, :]) | np.eye(beta.shape[1], dtype=bool)
+        curvature = np.where(coupled, curvature, 0.0)
+    return np.asarray(np.linalg.solve(curvature, slope[:, :, None])[:, :, 0], dtype=np.float64)
 
 
 def _weighted_gram(design: FloatArray, weights: FloatArray) -> FloatArray:

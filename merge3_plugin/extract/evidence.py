@@ -142,7 +142,7 @@ def _update_items(answers: Answers, state: State) -> State:
     for block in answers.blocks():
         xi = _touching(of_items[block], of_models)
         precision[block] = (_curvature(xi, np.exp(-xi)) * answers.known[block]) @ of_models
-    covariance = np.linalg.inv(precision.reshape(state.item_covariance.shape) + prior_precision)
+    covariance = _inverse(precision.reshape(state.item_covariance.shape) + prior_precision)
     pull = answers.centred @ design(state.abilities) + prior_precision @ state.prior_mean
     return state._replace(items=_apply(covariance, pull), item_covariance=covariance)
 
@@ -160,7 +160,7 @@ def _update_abilities(answers: Answers, state: State) -> tuple[State, float]:
         log_terms[block] = 0.5 * (xi * known).sum(axis=1) + _sum_log1p(decay * known)
         sums += (_curvature(xi, decay) * known).T @ (of_items[block] * answers.counts[block, None])
     moments = sums.reshape(n_models, n_dimensions + 1, n_dimensions + 1)
-    covariance = np.linalg.inv(moments[:, :-1, :-1] + np.eye(n_dimensions))
+    covariance = _inverse(moments[:, :-1, :-1] + np.eye(n_dimensions))
     pull = answers.centred.T @ (state.items[:, :-1] * answers.counts[:, None]) + moments[:, :-1, -1]
     linear = (state.items * (answers.centred @ design(state.abilities))).sum(axis=1)
     of_prior = _divergence(state.items, state.item_covariance, state.prior_mean, state.prior_covariance)
@@ -210,7 +210,7 @@ def _divergence(mean: FloatArray, covariance: FloatArray, prior_mean: FloatArray
     precision, gap = np.linalg.inv(prior), mean - prior_mean
     quadratic = ((gap @ precision) * gap).sum(axis=1) + _flat(covariance) @ precision.ravel()
     log_volumes = np.linalg.slogdet(prior)[1] - np.linalg.slogdet(covariance)[1]
-    return 0.5 * (quadratic - len(prior_mean) + log_volumes)
+    return np.asarray(0.5 * (quadratic - len(prior_mean) + log_volumes), dtype=np.float64)
 
 
 def accuracy_logits(answers: Answers) -> FloatArray:
@@ -227,7 +227,7 @@ def design(abilities: FloatArray) -> FloatArray:
 
 def _log_cholesky(covariance: FloatArray) -> FloatArray:
     """Its Cholesky factor with the diagonal's logarithm, flat: any such vector is a covariance again."""
-    root = np.linalg.cholesky(covariance)
+    root = np.asarray(np.linalg.cholesky(covariance), dtype=np.float64)
     root[np.diag_indices_from(root)] = np.log(np.diagonal(root))
     return root.ravel()
 
@@ -237,6 +237,10 @@ def _from_log_cholesky(vector: FloatArray) -> FloatArray:
     root = vector.reshape(size, size).copy()
     root[np.diag_indices(size)] = np.exp(np.diagonal(root))
     return root @ root.T
+
+
+def _inverse(matrices: FloatArray) -> FloatArray:
+    return np.asarray(np.linalg.inv(matrices), dtype=np.float64)
 
 
 def _outer(rows: FloatArray) -> FloatArray:
