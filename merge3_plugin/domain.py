@@ -6,6 +6,7 @@ Arrays are copied, made read-only and owned by the instance. Items are always na
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -284,7 +285,7 @@ class Estimate:
 
 def check_scores(scores: Mapping[str, float], known: Iterable[str]) -> dict[str, float]:
     """``scores`` (item id -> score) as floats, checked: at least one, ids among ``known``, values in [0, 1], no NaN."""
-    allowed = set(known)
+    allowed = known if isinstance(known, AbstractSet) else set(known)
     checked: dict[str, float] = {}
     for item, score in scores.items():
         if str(item) not in allowed:

@@ -142,15 +142,21 @@ def gather(
 
     Raises DataError for unknown items, scores outside [0, 1], no scores, or parents who did not answer the items.
     """
-    checked = check_scores(scores, calibration.item_ids)
-    answers = np.array([checked.get(item, np.nan) for item in calibration.item_ids])
-    scored = np.flatnonzero(~np.isnan(answers))
+    place_of = _places(calibration.responses)
+    checked = check_scores(scores, place_of.keys())
+    order = sorted(checked, key=place_of.__getitem__)
     aligned = None if parents is None else _aligned(calibration, parents)
     graded = None
     if soft:
-        known = check_scores(soft, calibration.item_ids)
-        graded = np.array([known.get(calibration.item_ids[j], np.nan) for j in scored])
-    return Evidence(calibration, scored, answers[scored], aligned, graded)
+        known = check_scores(soft, place_of.keys())
+        graded = np.array([known.get(item, np.nan) for item in order])
+    scored = np.array([place_of[item] for item in order], dtype=np.intp)
+    return Evidence(calibration, scored, np.array([checked[item] for item in order]), aligned, graded)
+
+
+@lru_cache(maxsize=64)
+def _places(responses: ResponseMatrix) -> dict[str, int]:
+    return {item: place for place, item in enumerate(responses.item_ids)}
 
 
 @lru_cache(maxsize=64)

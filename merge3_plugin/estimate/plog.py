@@ -1,48 +1,104 @@
-"""Logistic regression of a merge's answers on those of its parents: plog."""
+"""Logistic regression of a merge's answers on what its parents answered: plog."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
 from merge3_plugin.domain import Estimate, FloatArray, ItemParameters, ResponseMatrix
 from merge3_plugin.errors import DataError
-from merge3_plugin.estimate.ability import merged_probabilities, parent_abilities
+from merge3_plugin.estimate.ability import parent_abilities
 from merge3_plugin.estimate.base import Evidence, calibrated
-from merge3_plugin.irt import fit_logistic, probabilities
+from merge3_plugin.irt import fit_logistic, probabilities, sigmoid
+
+# Prior standard deviations of a merge about its parents, in logits at scale 1: of its ability in any direction, of the
+# factor by which it scales the parents' mean ability, and of the level that no ability explains.
+ABILITY_SPREAD, FACTOR_SPREAD, LEVEL_SPREAD = 0.2, 0.25, 0.1
+# The parents' surpluses together enter with about this coefficient, the single ones with shares of it.
+SURPLUS, SURPLUS_SPREAD, SHARE_SPREAD = 1.5, 1.0, 0.5
+# How much nearer or further than scale 1 a merge may be, and how probable that is before its answers are known: a
+# normal prior of one scale would be too tight for the odd merge or too wide for the usual one.
+SCALES, CHANCES = (0.5, 1.0, 2.0, 4.0), (0.25, 0.35, 0.2, 0.2)
 
 
 @dataclass(frozen=True)
 class Plog:
-    """A logistic regression on the logit of mp-IRT's probability and on what each parent knows beyond its ability."""
+    """Answers where they are known, else the probability by a logistic regression on the parents.
+
+    The logit is that of the item response model, a . theta - b, plus a level, plus for each parent a multiple of its
+    surplus, score - probability: what the parent knows, or fails to know, beyond its ability. Ability, level and
+    multiples are fitted to the answers, about those of a mean of the parents.
+    """
 
     name: str = "plog"
     needs_parents: bool = True
 
     def estimate(self, evidence: Evidence) -> Estimate:
-        return calibrated(evidence, evidence.completed(parent_logistic(evidence)), self.name, "gmp-irt", "gp-irt")
+        return calibrated(evidence, self.accuracy(evidence), self.name, "gmp-irt", "gp-irt")
+
+    def accuracy(self, evidence: Evidence) -> float:
+        """The estimate itself, in [0, 1]: the mean over scales of the prior, by their posterior probability."""
+        if evidence.parents is None:
+            raise DataError("plog: expected the parents' full answers, got none; pass parents=")
+        items = evidence.calibration.items
+        model = _model(items, evidence.parents)
+        seen, offset = model.design[evidence.positions], -items.difficulty[evidence.positions]
+        found, log_chance, start = [], [], model.mean
+        for scale, chance in zip(SCALES, CHANCES, strict=True):
+            precision = model.precision(scale)
+            fit = fit_logistic(seen, offset, evidence.scores, mean=model.mean, precision=precision, start=start)
+            start, gap = fit.mean, fit.mean - model.mean
+            logit = model.design @ fit.mean - items.difficulty
+            found.append(evidence.completed(sigmoid(logit)))
+            reached = logit[evidence.positions]
+            likelihood = evidence.scores @ reached - np.logaddexp(0.0, reached).sum()
+            volume = np.linalg.slogdet(fit.covariance @ precision)[1]
+            log_chance.append(np.log(chance) + likelihood - 0.5 * gap @ precision @ gap + 0.5 * volume)
+        weights = np.exp(np.array(log_chance) - max(log_chance))
+        return float(weights @ found / weights.sum())
 
 
-def parent_logistic(evidence: Evidence) -> FloatArray:
-    """Probability of a right answer to every item, shape (N,)."""
-    if evidence.parents is None:
-        raise DataError("plog: expected the parents' full answers, got none; pass parents=")
-    surplus = _parents_surplus(evidence.calibration.items, evidence.parents)
-    chance = np.clip(merged_probabilities(evidence), 1e-6, 1 - 1e-6)
-    logit = np.log(chance / (1.0 - chance))
-    design = np.column_stack([np.ones(len(logit)), surplus])
-    n_parents = surplus.shape[1]
-    mean = np.r_[0.0, np.full(n_parents, 1.5 / n_parents)]
-    precision = np.r_[25.0, np.full(n_parents, 1.0)]
-    seen = evidence.positions
-    beta = fit_logistic(design[seen], logit[seen], evidence.scores, mean=mean, precision=np.diag(precision)).mean
-    return 1.0 / (1.0 + np.exp(-(design @ beta + logit)))
+class Model(NamedTuple):
+    """Regressors of every item, ``design`` (N, D + 1 + P): discrimination, 1, surpluses; and the coefficients' prior.
+
+    ``spread`` is the prior covariance at scale 1 of the first D + 1 coefficients, ``of_surplus`` that of the others.
+    """
+
+    design: FloatArray
+    mean: FloatArray
+    spread: FloatArray
+    of_surplus: FloatArray
+
+    def precision(self, scale: float) -> FloatArray:
+        """Prior precision of all coefficients, where the merge is ``scale`` times as far from its parents."""
+        first = len(self.spread)
+        covariance = np.zeros((len(self.mean), len(self.mean)))
+        covariance[:first, :first] = scale**2 * self.spread
+        covariance[first:, first:] = self.of_surplus
+        return np.asarray(np.linalg.inv(covariance), dtype=np.float64)
 
 
 @lru_cache(maxsize=64)
-def _parents_surplus(items: ItemParameters, parents: ResponseMatrix) -> FloatArray:
-    """Each parent's score less its probability, shape (N, P); 0 where it was not asked."""
-    expected = probabilities(items, parent_abilities(items, parents))
-    return np.nan_to_num(parents.values - expected, nan=0.0).T
+def _model(items: ItemParameters, parents: ResponseMatrix) -> Model:
+    abilities = parent_abilities(items, parents)
+    n_parents, n_dimensions = abilities.shape
+    # A parent that was not asked an item tells nothing of it beyond its ability.
+    surplus = np.nan_to_num(parents.values - probabilities(items, abilities), nan=0.0).T
+    centre = abilities.mean(axis=0)
+    apart = abilities - centre
+    spread = np.zeros((n_dimensions + 1, n_dimensions + 1))
+    # The first term is the covariance of mixes whose shares are uniform, for two parents.
+    spread[:-1, :-1] = apart.T @ apart / (3 * n_parents)
+    spread[:-1, :-1] += ABILITY_SPREAD**2 * np.eye(n_dimensions) + FACTOR_SPREAD**2 * np.outer(centre, centre)
+    spread[-1, -1] = LEVEL_SPREAD**2
+    together = np.full((n_parents, n_parents), 1.0 / n_parents)
+    of_surplus = SURPLUS_SPREAD**2 / n_parents * together + SHARE_SPREAD**2 * (np.eye(n_parents) - together)
+    return Model(
+        np.column_stack([items.discrimination, np.ones(len(surplus)), surplus]),
+        np.concatenate([centre, [0.0], np.full(n_parents, SURPLUS / n_parents)]),
+        spread,
+        of_surplus,
+    )
