@@ -12,8 +12,10 @@ from numpy.random import Generator
 from merge3_plugin.domain import FloatArray
 from merge3_plugin.errors import ConfigError, DataError
 from merge3_plugin.extract.anchor_designs import Chosen, Pool, Positions, allocate, fitted_probabilities, kd
+from merge3_plugin.extract.patterns import distinct_rows
 
-# Below this share of n the effective number of anchors, 1 / sum w^2, costs more than clusters save.
+# Below this share of n effective anchors, 1 / sum w^2, a mean has 1.3 times the error of equal weights at equal spread,
+# and items of one cluster were never seen to spread a quarter less than those of one equal group.
 EFFECTIVE_SHARE = 0.6
 
 
@@ -63,14 +65,17 @@ def _nearest_to_centres(
     Where fewer than n vectors differ, a cluster is one of them, and gives as many anchors as its weight asks for.
     """
     from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
 
     shuffled = rng.permutation(len(vectors))  # Of items that are equally close, any one may be taken.
-    distinct, kind = np.unique(vectors[shuffled], axis=0, return_inverse=True)
+    distinct, kind, _ = distinct_rows(vectors[shuffled])
     mass = np.bincount(kind, weights=item_weights[shuffled])
     means = KMeans(min(n, len(distinct)), n_init=1, random_state=int(rng.integers(2**31)))
-    clusters = means.fit_predict(distinct, sample_weight=mass)[kind]
-    distances = ((vectors[shuffled] - means.cluster_centers_[clusters]) ** 2).sum(axis=1)
-    shares = np.bincount(clusters, weights=item_weights[shuffled])
+    with threadpool_limits(1):  # Several threads add up in any order, and the last bits can decide.
+        labels = means.fit_predict(distinct, sample_weight=mass)[kind]
+    distances = ((vectors[shuffled] - means.cluster_centers_[labels]) ** 2).sum(axis=1)
+    clusters = np.unique(labels, return_inverse=True)[1]
+    shares = np.asarray(np.bincount(clusters, weights=item_weights[shuffled]), dtype=np.float64)
     given = allocate(shares, np.bincount(clusters), n)
     closest = np.lexsort([distances, clusters])
     starts = np.searchsorted(clusters[closest], np.arange(len(shares)))

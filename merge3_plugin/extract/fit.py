@@ -14,6 +14,7 @@ from merge3_plugin import irt
 from merge3_plugin.domain import FloatArray, ItemParameters, ResponseMatrix
 from merge3_plugin.errors import ConfigError, DataError
 from merge3_plugin.extract.evidence import Answers, State, accuracy_logits, design, maximise_evidence
+from merge3_plugin.extract.patterns import distinct_rows
 
 MAX_DIMENSIONS = 5
 
@@ -60,10 +61,7 @@ def _check(responses: ResponseMatrix, n_dimensions: int) -> None:
 
 def _collapse(values: FloatArray) -> tuple[Answers, NDArray[np.intp]]:
     """The distinct columns, and which of them each column is. Items of one pattern have one fit, so this is exact."""
-    columns = np.ascontiguousarray(np.nan_to_num(values.T, nan=-1.0)) + 0.0  # + 0: there is one zero only
-    as_bytes = columns.view(f"S{columns.itemsize * columns.shape[1]}")[:, 0]  # sorted at once, not number by number
-    _, first, pattern_of, counts = np.unique(as_bytes, return_index=True, return_inverse=True, return_counts=True)
-    patterns = np.where(columns[first] < 0, np.nan, columns[first])
+    patterns, pattern_of, counts = distinct_rows(values.T)
     return Answers(patterns, counts.astype(np.float64)), pattern_of
 
 
