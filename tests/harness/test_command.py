@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
-from merge3_plugin.api import ResponseMatrix, calibrate
+from merge3_plugin.api import ResponseMatrix, calibrate, estimate
 from merge3_plugin.artifact import save_calibration
 from merge3_plugin.harness.registration import tasks_folder
 
@@ -37,8 +38,10 @@ def write_arc(path: Path, n: int, seed: int) -> None:
 def test_the_table_holds_the_estimate_and_its_error(model_folder, tmp_path):
     for language in ("ja", "en"):
         write_arc(tmp_path / f"{language}.jsonl", 40, 0)
-    answers = np.random.default_rng(1).integers(0, 2, (6, 40)).astype(float)
-    made = calibrate(ResponseMatrix(answers, range(6), [f"q{i}" for i in range(40)]), 10, seed=0)
+    rng = np.random.default_rng(1)
+    soft = rng.random((6, 40))
+    answers = (rng.random((6, 40)) < soft).astype(float)
+    made = calibrate(ResponseMatrix(answers, range(6), [f"q{i}" for i in range(40)], soft=soft), 10, seed=0)
     (tmp_path / "calibrations").mkdir()
     save_calibration(made, tmp_path / "calibrations" / "merge3_arc_ja.safetensors")
     data = {f"merge3_arc_{language}": {"data": f"{language}.jsonl"} for language in ("ja", "en")}
@@ -57,8 +60,16 @@ def test_the_table_holds_the_estimate_and_its_error(model_folder, tmp_path):
     of = json.loads(results.read_text())["results"]["merge3_arc_ja"]
     assert of["merge3_lo,none"] <= of["merge3_acc,none"] <= of["merge3_hi,none"] and of["merge3_se,none"] > 0
     (samples,) = (tmp_path / "out").glob("*/samples_merge3_arc_ja_*.jsonl")
-    asked = [json.loads(line)["doc"]["_id"] for line in samples.read_text().splitlines()]
+    logged = [json.loads(line) for line in samples.read_text().splitlines()]
+    asked = [sample["doc"]["_id"] for sample in logged]
     assert set(asked) == set(made.anchors.item_ids) and len(asked) == 10
+    scored = [sample["merge3_acc"] for sample in logged]
+    expected = estimate(made, {i: score for i, score, _ in scored}, soft={i: graded for i, _, graded in scored})
+    assert (of["merge3_acc,none"], of["merge3_se,none"]) == (expected.accuracy, expected.standard_error)
+    for sample, (_, score, graded) in zip(logged, scored, strict=True):
+        of_options = np.exp([float(response[0]) for response in sample["filtered_resps"]])
+        assert graded == pytest.approx(of_options[sample["doc"]["label"]] / of_options.sum())
+        assert score == float(of_options.argmax() == sample["doc"]["label"])
 
 
 def test_a_mistake_is_one_line_and_exit_status_2(model_folder, tmp_path):

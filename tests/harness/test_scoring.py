@@ -75,9 +75,12 @@ def test_scores_are_lm_evals_at_every_state_of_the_weights(tasks_folder, manager
 def test_a_subset_scores_as_within_the_whole(benchmarks, model_and_tokenizer):
     scorer = Scorer(benchmarks, *model_and_tokenizer, batch_size=4)
     for task, benchmark in benchmarks.items():
-        whole = scorer.score(task, benchmark.item_ids).right
+        whole = scorer.score(task, benchmark.item_ids)
         some = list(benchmark.item_ids[::3])
-        assert scorer.score(task, some[::-1]).right == {item: whole[item] for item in some}
+        part = scorer.score(task, some[::-1])
+        assert part.right == {item: whole.right[item] for item in some}
+        assert part.soft == pytest.approx({item: whole.soft[item] for item in some if item in whole.soft}, rel=1e-5)
+        assert list(whole.soft) == ([] if task == "plain_number" else list(benchmark.item_ids))
     assert scorer.score("plain_choice", []) == ({}, {})
 
 
