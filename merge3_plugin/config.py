@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -116,6 +117,9 @@ class Merge3Config(_Strict):
     data: dict[str, str] = Field(default_factory=dict, description="task -> local data file")
     id_field: str | None = Field(None, description="field of a document that names the item")
     split: dict[str, str] = Field(default_factory=dict, description="task -> split its items come from")
+    language: dict[str, str | None] = Field(
+        default_factory=dict, description="task -> language (ISO 639 code) that a generated answer must be in to count"
+    )
     bounds: dict[str, tuple[FiniteFloat, FiniteFloat]] = Field(
         default_factory=dict, description="method parameter -> range"
     )
@@ -140,20 +144,41 @@ class RunConfig(_Strict):
     @model_validator(mode="after")
     def _names(self) -> RunConfig:
         names = [task.name for task in self.tasks]
-        if len(set(names)) != len(names):
-            raise ValueError(f"tasks: expected each task once, got {names}")
+        asked = [(task.name, task.metric) for task in self.tasks]
+        if len(set(asked)) != len(asked):
+            raise ValueError(f"tasks: expected each task once under each metric, got {[', '.join(a) for a in asked]}")
         if not any(task.weight for task in self.tasks):
             raise ValueError("tasks: expected a weight other than 0, got none")
-        blocks: list[tuple[str, Mapping[str, Any]]] = [("data", self.merge3.data), ("split", self.merge3.split)]
-        if isinstance(self.merge3.calibration, Mapping):
-            blocks.append(("calibration", self.merge3.calibration))
-        for block, mapping in blocks:
+        settings, keys = self.merge3, list(self.objectives())
+        calibrations = settings.calibration if isinstance(settings.calibration, Mapping) else {}
+        for block, mapping, known in (
+            ("data", settings.data, names),
+            ("split", settings.split, names),
+            ("language", settings.language, names),
+            ("calibration", calibrations, [*names, *keys]),
+        ):
             for name in mapping:
-                if name not in names:
-                    raise ValueError(f"merge3.{block}: {name!r} is not among the tasks{nearest(name, names)}")
-        if isinstance(self.merge3.calibration, str) and self.merge3.calibration != "auto" and len(names) > 1:
+                if name not in known:
+                    raise ValueError(f"merge3.{block}: {name!r} is not among the tasks{nearest(name, known)}")
+        if isinstance(settings.calibration, str) and settings.calibration != "auto" and len(names) > 1:
             raise ValueError("merge3.calibration: one file serves one task; write {task: file} for each of them")
+        for name, source in calibrations.items():
+            if isinstance(source, str) and source != "auto" and name not in keys:
+                each = next(key for key, task in self.objectives().items() if task.name == name)
+                raise ValueError(f"merge3.calibration: one file serves one metric; write {{{each!r}: file}} for each")
         return self
+
+    def objectives(self) -> dict[str, TaskConfig]:
+        """Each task by its name; one under several metrics is several objectives, named ``name:metric,filter``."""
+        counts = Counter(task.name for task in self.tasks)
+        return {task.name if counts[task.name] == 1 else f"{task.name}:{task.metric}": task for task in self.tasks}
+
+    def calibration_of(self, objective: str) -> str | LogsConfig:
+        """``"auto"``, or what calibrates this objective: what is named for it, else for its task."""
+        chosen = self.merge3.calibration
+        if isinstance(chosen, str):
+            return chosen
+        return chosen.get(objective, chosen.get(self.objectives()[objective].name, "auto"))
 
 
 def parse_config(raw: Any, source: str = "config", flags: Mapping[str, Any] | None = None) -> RunConfig:

@@ -50,6 +50,15 @@ def test_upstreams_keys_are_read_unchanged():
         ({"tasks": ["x", "x"]}, ["each task once"]),
         ({"tasks": [{"name": "x", "weight": 0}]}, ["weight other than 0"]),
         ({"merge3": {"data": {"y": "f"}}}, ["merge3.data", "'y'", "known: x"]),
+        ({"merge3": {"language": {"y": "ja"}}}, ["merge3.language", "'y'", "known: x"]),
+        (
+            {"tasks": ["x", {"name": "x", "metric": "acc_norm,none"}], "merge3": {"data": {"x:acc,none": "f"}}},
+            ["merge3.data", "'x:acc,none'", "known: x, x"],
+        ),
+        (
+            {"tasks": ["x", {"name": "x", "metric": "acc_norm,none"}], "merge3": {"calibration": {"x": "f"}}},
+            ["one file serves one metric", "'x:acc,none'"],
+        ),
         ({"tasks": [{"name": "x", "weight": float("nan")}]}, ["tasks.0.weight", "finite"]),
         ({"merge3": {"bounds": {"t": [0, float("inf")]}}}, ["merge3.bounds.t", "finite"]),
         ({"genome": {**MINIMAL["genome"], "models": ["a", {"model": {"pth": "b"}}]}}, ["genome.models.1", "path"]),
@@ -64,6 +73,25 @@ def test_a_mistake_is_one_line_that_says_where(change, words):
     assert "\n" not in message
     for word in words:
         assert word in message
+
+
+def test_a_task_under_several_metrics_is_several_objectives():
+    logs = {"logs": ["folder"]}
+    config = parse_config(
+        {
+            **MINIMAL,
+            "tasks": ["y", "x", {"name": "x", "metric": "acc_norm,none", "weight": 2}],
+            "merge3": {"calibration": {"x": logs, "x:acc_norm,none": "norm.safetensors"}, "data": {"x": "x.jsonl"}},
+        }
+    )
+    objectives = config.objectives()
+    assert {key: (task.name, task.metric, task.weight) for key, task in objectives.items()} == {
+        "y": ("y", "acc,none", 1.0),
+        "x:acc,none": ("x", "acc,none", 1.0),
+        "x:acc_norm,none": ("x", "acc_norm,none", 2.0),
+    }
+    assert config.calibration_of("y") == "auto" and config.calibration_of("x:acc_norm,none") == "norm.safetensors"
+    assert config.calibration_of("x:acc,none").logs == ["folder"]
 
 
 def test_flags_win_and_leave_the_rest():

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
-from merge3_plugin.artifact import load_calibration
+from merge3_plugin.artifact import load_calibration, save_calibration
 from merge3_plugin.calibrate import build_calibration, restrict
 from merge3_plugin.config import LogsConfig, RunConfig
 from merge3_plugin.domain import Calibration, FloatArray, ResponseMatrix
@@ -32,15 +33,11 @@ def given_calibrations(
     Tasks that the run calibrates by itself are absent. Raises DataError where a calibration is of other items or was
     made under other settings.
     """
-    setting = config.merge3.calibration
-    if setting == AUTO:
-        return {}
-    by_task = setting if isinstance(setting, Mapping) else {config.tasks[0].name: setting}
     found = {}
-    for name, source in by_task.items():
+    for name, benchmark in benchmarks.items():
+        source = config.calibration_of(name)
         if source == AUTO:
             continue
-        benchmark = benchmarks[name]
         if isinstance(source, LogsConfig):
             calibration, path = _from_logs(source, benchmark, config), Path(source.logs[0])
         else:
@@ -57,7 +54,7 @@ def _from_logs(source: LogsConfig, benchmark: Benchmark, config: RunConfig) -> C
     items = benchmark.items
     read = read_responses(
         source.logs,
-        benchmark.name,
+        benchmark.task,
         metric=items.metric,
         filter_name=items.filter,
         id_field=config.merge3.id_field,
@@ -68,6 +65,23 @@ def _from_logs(source: LogsConfig, benchmark: Benchmark, config: RunConfig) -> C
         log.warning("merge3.calibration: %s", note)
     calibration = build_calibration(read.matrix, config.merge3.anchors, seed=config.merge3.seed)
     return replace(calibration, item_hashes=read.item_hashes, provenance={**read.provenance, **calibration.provenance})
+
+
+def keep(calibration: Calibration, folder: Path, objective: str) -> None:
+    """Write the calibration of an objective into the run's folder, whatever characters its name has."""
+    path = folder / "calibration" / f"{quote(objective, safe=',')}.safetensors"
+    path.parent.mkdir(exist_ok=True)
+    save_calibration(calibration, path)
+
+
+def task_anchors(given: Mapping[str, Calibration], benchmarks: Mapping[str, Benchmark], objective: str) -> set[str]:
+    """The anchors given for any metric of the objective's task.
+
+    None of them may be held out of any: what one metric is searched on, no other is confirmed on.
+    """
+    task = benchmarks[objective].task
+    alike = [given[name] for name, benchmark in benchmarks.items() if name in given and benchmark.task == task]
+    return {item for calibration in alike for item in calibration.anchors.item_ids}
 
 
 def answer_matrix(

@@ -36,9 +36,9 @@ class LiveModel(Protocol):
 class ItemScorer(Protocol):
     """What scores the live model as it is now."""
 
-    def score(self, task: str, item_ids: Sequence[str]) -> Scores: ...
-
-    def score_whole(self, task: str) -> float: ...
+    def evaluate(
+        self, items: Mapping[str, Sequence[str]], whole: Iterable[str]
+    ) -> tuple[Mapping[str, Scores], Mapping[str, float]]: ...
 
 
 # Answers by task and item, and whole-benchmark values by task -> estimates by task, and the fitness.
@@ -104,8 +104,7 @@ class Evaluator:
                 self._live.load_parent(candidate.parent)
             else:
                 self._live.merge(candidate.recipe or {})
-        scored = {task: self._scorer.score(task, ids) for task, ids in missing.items()}
-        values = {task: self._scorer.score_whole(task) for task in whole}
+        scored, values = self._scorer.evaluate(missing, whole)
         estimates: Mapping[str, Estimate] = {}
         fitness = None
         if assess is not None:

@@ -26,7 +26,7 @@ SEARCHABLE_SPLITS = ("train", "training", "dev")
 def check_test_sets(config: RunConfig, benchmarks: Mapping[str, Benchmark], *, allowed: bool) -> list[str]:
     """Warnings for tasks whose items are a public benchmark's test items; ConfigError unless ``allowed``."""
     warnings = []
-    for name, benchmark in benchmarks.items():
+    for name, benchmark in {benchmark.task: benchmark for benchmark in benchmarks.values()}.items():
         source = benchmark.provenance.get("source_benchmark")
         bare = name.lower().removeprefix("merge3_").removeprefix("tiny")
         public = source or f"{bare}_".startswith(BENCHMARK_PREFIXES)
@@ -41,6 +41,24 @@ def check_test_sets(config: RunConfig, benchmarks: Mapping[str, Benchmark], *, a
             raise ConfigError(f"{message}; say so if they are not (merge3.split.{name}: train), or pass {EVIL_FLAG}")
         warnings.append(message)
     return warnings
+
+
+def check_metrics(config: RunConfig, benchmarks: Mapping[str, Benchmark]) -> list[str]:
+    """A line on each task that is evaluated in full; ConfigError for a weight that rewards what is worse."""
+    notes = []
+    for name, benchmark in benchmarks.items():
+        weight, metric = config.objectives()[name].weight, benchmark.items.metric
+        if weight > 0 and benchmark.items.higher_is_better is False:
+            raise ConfigError(
+                f"task {name}: expected a negative weight for {metric}, of which lower is better, got {weight:g}; "
+                f"write weight: {-weight:g}"
+            )
+        if not benchmark.per_item:
+            notes.append(
+                f"task {name}: {metric} is no score of single items, so it is not estimated: every candidate is "
+                f"evaluated on all {len(benchmark.item_ids):,} documents"
+            )
+    return notes
 
 
 def chat_template(config: RunConfig, templates: Mapping[str, str | None]) -> tuple[bool, str | None]:

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from merge3_plugin.artifact import save_calibration
 from merge3_plugin.config import RunConfig
 from merge3_plugin.domain import Calibration, FloatArray
 from merge3_plugin.errors import ModelError, RunError
-from merge3_plugin.evolve.calibration import answer_matrix, given_calibrations, search_calibration
+from merge3_plugin.evolve.calibration import answer_matrix, given_calibrations, keep, search_calibration, task_anchors
 from merge3_plugin.evolve.confirm import Confirmed, Verdict, balance_of, confirmed, judge
 from merge3_plugin.evolve.evaluate import Candidate, Evaluator
 from merge3_plugin.evolve.objectives import Objective, Objectives
@@ -99,7 +98,7 @@ class Run:
         self._setting, self._watcher, self._improved = setting, watcher, improved
         self._config, self._store, self._evaluator = setting.config, setting.store, setting.evaluator
         self._tasks = {n: b for n, b in setting.benchmarks.items() if b.per_item}
-        self._weights = {task.name: task.weight for task in self._config.tasks}
+        self._weights = {name: task.weight for name, task in self._config.objectives().items()}
         self._whole = {n: self._weights[n] for n, b in setting.benchmarks.items() if not b.per_item}
         self._parents = {label: Candidate(f"parent:{label}", parent=name) for label, name in setting.parents.items()}
         self._known = self._known_points()
@@ -162,7 +161,7 @@ class Run:
     def _split(self, name: str, given: Mapping[str, Calibration]) -> Population:
         population = split_items(
             self._tasks[name].item_ids,
-            anchors=given[name].anchors.item_ids if name in given else (),
+            anchors=task_anchors(given, self._tasks, name),
             searchable=given[name].item_ids if name in given else None,
             fraction=self._config.merge3.held_out,
             seed=self._config.merge3.seed,
@@ -207,8 +206,7 @@ class Run:
                 self._answers(merges, name, items),
                 self._config,
             )
-            (self._setting.folder / "calibration").mkdir(exist_ok=True)
-            save_calibration(calibration, self._setting.folder / "calibration" / f"{name}.safetensors")
+            keep(calibration, self._setting.folder, name)
             self._store.event(f"anchors {name}", {"items": calibration.anchors.item_ids})
             objectives.append(
                 Objective(

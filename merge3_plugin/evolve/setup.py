@@ -19,7 +19,7 @@ from merge3_plugin.errors import ConfigError, RunError
 from merge3_plugin.estimate.auto import AUTO
 from merge3_plugin.estimate.base import find_estimator
 from merge3_plugin.evolve.evaluate import Evaluator
-from merge3_plugin.evolve.guard import chat_template, check_test_sets, fingerprint, locked
+from merge3_plugin.evolve.guard import chat_template, check_metrics, check_test_sets, fingerprint, locked
 from merge3_plugin.evolve.run import Setting
 from merge3_plugin.evolve.space import SearchSpace
 from merge3_plugin.evolve.store import Evaluation, RunStore
@@ -74,6 +74,8 @@ def opened(config: RunConfig, folder: Path, flags: Flags) -> Iterator[Setting]:
             benchmarks = _benchmarks(config, flags)
             for warning in check_test_sets(config, benchmarks, allowed=flags.allow_benchmark_tasks):
                 log.warning(warning)
+            for note in check_metrics(config, benchmarks):
+                log.info(note)
             merger = Merger(
                 config.genome.models,
                 config.genome.base_model,
@@ -166,9 +168,11 @@ def _benchmarks(config: RunConfig, flags: Flags) -> dict[str, Benchmark]:
         if not Path(path).is_dir():
             raise ConfigError(f"--task-search-path {path}: expected a folder of task YAML, got none there")
     return load_benchmarks(
-        {task.name: task.metric for task in config.tasks},
+        {name: task.metric for name, task in config.objectives().items()},
+        tasks={name: task.name for name, task in config.objectives().items()},
         include_paths=flags.task_search_path,
         num_fewshot=config.num_fewshot,
         data=config.merge3.data,
         id_field=config.merge3.id_field,
+        language=config.merge3.language,
     )

@@ -13,8 +13,8 @@ def config(**merge3):
     return parse_config({"genome": {"models": ["a", "b"], "merge_method": "linear"}, "tasks": ["x"], "merge3": merge3})
 
 
-def benchmark(source=None, split=None):
-    return SimpleNamespace(provenance={"source_benchmark": source, "split": split})
+def benchmark(task, source=None, split=None):
+    return SimpleNamespace(task=task, provenance={"source_benchmark": source, "split": split})
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,8 @@ def benchmark(source=None, split=None):
     ],
 )
 def test_a_public_test_set_is_refused_unless_the_flag_says_so(name, source, split):
-    benchmarks = {name: benchmark(source, split)}
+    # Two metrics of one task are one matter.
+    benchmarks = {f"{name}:{metric}": benchmark(name, source, split) for metric in ("acc,none", "acc_norm,none")}
     with pytest.raises(ConfigError, match=f"task {name}.*--i-understand-the-depths"):
         check_test_sets(config(), benchmarks, allowed=False)
     assert len(check_test_sets(config(), benchmarks, allowed=True)) == 1
@@ -40,12 +41,12 @@ def test_a_public_test_set_is_refused_unless_the_flag_says_so(name, source, spli
     [("my_task", None, "test"), ("gsm8k_train", None, "test"), ("arc_easy", None, "train"), ("tiny_sum", None, "test")],
 )
 def test_own_tasks_and_training_splits_pass(name, source, split):
-    assert check_test_sets(config(), {name: benchmark(source, split)}, allowed=False) == []
+    assert check_test_sets(config(), {name: benchmark(name, source, split)}, allowed=False) == []
 
 
 def test_the_config_may_say_which_split_it_is():
     said = SimpleNamespace(merge3=SimpleNamespace(split={"merge3_arc_ja": "train"}))
-    assert check_test_sets(said, {"merge3_arc_ja": benchmark("ARC", "test")}, allowed=False) == []
+    assert check_test_sets(said, {"merge3_arc_ja": benchmark("merge3_arc_ja", "ARC", "test")}, allowed=False) == []
 
 
 @pytest.mark.parametrize(
