@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.random import default_rng
 
-from merge3_plugin.calibrate.build import AUTO, anchor_method, check_responses, dimensions, with_parents
-from merge3_plugin.calibrate.crossval import CrossValidation, cross_validate, eligible, fit_folds
+from merge3_plugin.calibrate.build import check_size
+from merge3_plugin.calibrate.choice import chosen_design, chosen_estimator
+from merge3_plugin.calibrate.crossval import CrossValidation
+from merge3_plugin.calibrate.folds import eligible
+from merge3_plugin.calibrate.study import AUTO, Study, study
 from merge3_plugin.domain import ResponseMatrix
 from merge3_plugin.errors import DataError
-from merge3_plugin.estimate.auto import best
 from merge3_plugin.estimate.design import sampling_variance
 
 # So many models are left out one by one; of more, several at a time.
@@ -84,46 +86,50 @@ def leave_one_model_out(
 ) -> LeaveOneOut:
     """The error to expect on a model that the calibration has not seen.
 
-    Items are fitted and anchors drawn anew without the model that is estimated. ``"auto"`` is the estimator that
-    `estimate` would choose. Raises DataError for responses that cannot be calibrated on, and with fewer than 3 models
-    besides the parents whose accuracy is known.
+    Items are fitted and anchors drawn anew without the model that is estimated (and another one, from six models on);
+    ``"auto"`` is what the other models choose. Raises DataError for responses that cannot be calibrated on, and with
+    fewer than 3 models besides the parents whose accuracy is known.
     """
-    everyone, parent_ids = with_parents(responses, parents)
-    check_responses(everyone, n_anchors)
-    n_models = len(eligible(everyone, parent_ids))
+    check_size(n_anchors)
+    made = study(responses, seed=seed, parents=parents, max_folds=MOST_FITS)
+    everyone = made.responses
+    n_models = len(eligible(everyone, () if parents is None else parents.model_ids))
     if n_models < FEWEST_LEFT_OUT:
         raise DataError(
             f"leave one model out: expected at least {FEWEST_LEFT_OUT} models (parents aside) that answered nearly all "
             f"items, got {n_models}; add some"
         )
-    n_anchors, method = min(n_anchors, everyone.n_items), anchor_method(anchors, everyone)
-    rng = default_rng(seed)
-    folds = fit_folds(everyone, dimensions(everyone), rng, parent_ids, max_folds=MOST_FITS)
-    outcome = cross_validate(
-        everyone, folds, n_anchors, method=method, rng=rng, parents=parent_ids, with_intervals=True
-    )
-    models = tuple(
-        _model_error(
-            outcome,
-            place,
-            best(outcome.findings(without=place).errors, parents_known=bool(parent_ids))
-            if estimator == AUTO
-            else estimator,
-            n_anchors,
-            everyone.n_items,
-        )
-        for place in range(len(outcome.model_ids))
-    )
-    return LeaveOneOut(estimator, method, n_anchors, models)
+    if n_anchors >= everyone.n_items:
+        exact = [ModelError(model, float(accuracy), 0.0, 0.0, 1.0) for model, accuracy in _known(made)]
+        return LeaveOneOut(estimator, anchors, everyone.n_items, tuple(exact))
+    outcomes = made.outcomes(n_anchors, anchors, with_intervals=True)
+    places = range(len(made.folds.rows))
+    models = tuple(_model_error(outcomes, made.default_design, anchors, estimator, place) for place in places)
+    return LeaveOneOut(estimator, anchors, n_anchors, models)
 
 
-def _model_error(outcome: CrossValidation, place: int, name: str, n_anchors: int, n_items: int) -> ModelError:
+def _known(made: Study) -> list[tuple[str, float]]:
+    """The models that can be left out, and their accuracies."""
+    rows, accuracy = made.folds.rows, made.folds.responses.accuracy()
+    return [(made.folds.responses.model_ids[row], float(accuracy[row])) for row in rows]
+
+
+def _model_error(
+    outcomes: Mapping[str, CrossValidation], default: str, anchors: str, estimator: str, place: int
+) -> ModelError:
+    """Errors of the model at ``place``, by the anchors and the estimator that the other folds choose."""
+    fold = int(next(iter(outcomes.values())).fold_of[place])
+    outcome = outcomes[chosen_design(outcomes, default, without=fold) if anchors == AUTO else anchors]
+    responses = outcome.folds.responses
+    if estimator == AUTO:
+        known = {"parents_known": outcome.folds.parents is not None, "soft_known": responses.soft is not None}
+        estimator = chosen_estimator(outcome, **known, without=fold)
     truth = float(outcome.accuracies[place])
-    draws = outcome.estimates[name][place]
+    draws = [e for e in outcome.estimates[estimator][place] if e is not None]
     return ModelError(
         outcome.model_ids[place],
         truth,
         float(np.mean([abs(e.accuracy - truth) for e in draws])),
-        random_sample_error(truth, n_anchors, n_items),
+        random_sample_error(truth, outcome.n_anchors, responses.n_items),
         float(np.mean([e.interval[0] <= truth <= e.interval[1] for e in draws])),
     )

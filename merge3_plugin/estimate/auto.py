@@ -1,31 +1,41 @@
-"""Which estimator to use: what the answers allow and what made the smallest cross-validated error."""
+"""Which estimator to use: what cross-validation chose among those that the evidence allows."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from merge3_plugin.domain import Calibration
-from merge3_plugin.estimate.base import Estimator, find_estimator, trusted_errors
+from merge3_plugin.estimate.base import CROSS_VALIDATION, FEWEST_MODELS, Estimator, find_estimator
+from merge3_plugin.plugins import plugin_host
 
 AUTO = "auto"
 
 
-def best(errors: Mapping[str, float], *, parents_known: bool) -> str:
-    """The one of gmp-irt (if the parents are known), gp-irt and mean that has the smallest of these ``errors``.
+def default_estimator(n_models: int, *, parents_known: bool) -> str:
+    """What serves any benchmark, by the number of models that were left out of it.
 
-    gmp-irt counts as good as gp-irt where it was not measured. Without errors: gmp-irt with parents, and mean without,
-    since items fitted to two or three models say little about a fourth that is not made of them.
+    Parents' answers say most of a merge; without them the ensemble of control variates and ridge. With a handful of
+    models there is too little to learn from, and the answers speak for themselves.
     """
-    if not errors:
-        return "gmp-irt" if parents_known else "mean"
-    expected = {name: errors[name] for name in ("gmp-irt", "gp-irt", "mean") if name in errors}
     if parents_known:
-        expected = {"gmp-irt": errors.get("gmp-irt", errors["gp-irt"])} | expected
-    else:
-        expected.pop("gmp-irt", None)
-    return min(expected, key=expected.__getitem__)
+        return "plog"
+    return "core" if n_models >= FEWEST_MODELS else "weighted"
 
 
-def resolve(name: str, calibration: Calibration, *, parents_known: bool) -> Estimator:
-    """The registered estimator ``name``, for ``"auto"`` the `best` by the calibration's errors. Raises ConfigError."""
-    return find_estimator(best(trusted_errors(calibration), parents_known=parents_known) if name == AUTO else name)
+def knowledge(*, parents_known: bool, soft_known: bool = False) -> str:
+    """Under which name a cross-validation keeps its choice for evidence that holds these."""
+    return ("parents" if parents_known else "alone") + ("+soft" if soft_known else "")
+
+
+def resolve(name: str, calibration: Calibration, *, parents_known: bool, soft_known: bool = False) -> Estimator:
+    """The registered estimator ``name``; for ``"auto"`` the calibration's choice for such evidence, else the default.
+
+    Raises ConfigError for an unknown name.
+    """
+    if name != AUTO:
+        return find_estimator(name)
+    record = calibration.provenance.get(CROSS_VALIDATION, {})
+    choices = record.get("auto", {})
+    for soft in (True, False) if soft_known else (False,):
+        choice = choices.get(knowledge(parents_known=parents_known, soft_known=soft))
+        if choice in plugin_host().estimators():
+            return find_estimator(choice)
+    return find_estimator(default_estimator(record.get("models", 0), parents_known=parents_known))

@@ -1,0 +1,98 @@
+"""Which anchors and which estimator: the robust default, unless others are better beyond the noise.
+
+The least of many cross-validated errors is low by luck too, the more so the fewer the models. A default that has proved
+itself on many benchmarks is therefore only left for what is better by more than one standard error of the paired
+difference over models (the one-standard-error rule of Breiman et al. 1984, in favour of the default).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from merge3_plugin.calibrate.crossval import CrossValidation
+from merge3_plugin.calibrate.folds import MODELS_FOR_TWO, Folds
+from merge3_plugin.domain import FloatArray
+from merge3_plugin.estimate.auto import default_estimator, knowledge
+from merge3_plugin.estimate.base import FEWEST_MODELS, needs_soft
+from merge3_plugin.plugins import plugin_host
+
+
+def surely_best(default: str, errors: Mapping[str, FloatArray]) -> str:
+    """``default``, or that of the others that beats it most surely: by more than one standard error.
+
+    ``errors`` are by name those of each model, shape (M,); NaN where a model was not estimated. Of fewer than
+    ``FEWEST_MODELS`` models no standard error is known.
+    """
+    found, surest = default, 0.0
+    for name, other in errors.items():
+        gains = errors[default] - other
+        gains = gains[~np.isnan(gains)]
+        if len(gains) < FEWEST_MODELS:
+            continue
+        sure = float(gains.mean() - gains.std(ddof=1) / np.sqrt(len(gains)))
+        if sure > surest:
+            found, surest = name, sure
+    return found
+
+
+def chosen_estimator(
+    outcome: CrossValidation, *, parents_known: bool, soft_known: bool = False, without: int | None = None
+) -> str:
+    """The estimator for such evidence on these anchors, by the errors of all folds, or of all but one.
+
+    With parents it is the default unless the errors are seen to be those of merges.
+    """
+    if parents_known and not outcome.folds.of_merges:
+        return default_estimator(len(outcome.rows), parents_known=True)
+    known, keep = plugin_host().estimators(), outcome.fold_of != without
+    errors = {
+        name: outcome.relative_errors(name)[keep]
+        for name in outcome.estimates
+        if (parents_known or not known[name].needs_parents) and (soft_known or not needs_soft(known[name]))
+    }
+    return surely_best(default_estimator(len(outcome.rows), parents_known=parents_known), errors)
+
+
+def choices(outcome: CrossValidation) -> dict[str, str]:
+    """What ``"auto"`` stands for, by what is known of a candidate (`knowledge`)."""
+    with_parents = (False, True) if outcome.folds.parents is not None else (False,)
+    with_soft = (False, True) if outcome.folds.responses.soft is not None else (False,)
+    return {
+        knowledge(parents_known=parents, soft_known=soft): chosen_estimator(
+            outcome, parents_known=parents, soft_known=soft
+        )
+        for parents in with_parents
+        for soft in with_soft
+    }
+
+
+def chosen_design(outcomes: Mapping[str, CrossValidation], default: str, *, without: int | None = None) -> str:
+    """The design of anchors whose own choice of estimator errs least, by all folds, or by all but one."""
+    errors = {}
+    for method, outcome in outcomes.items():
+        folds = outcome.folds
+        known = {"parents_known": folds.parents is not None, "soft_known": folds.responses.soft is not None}
+        name = chosen_estimator(outcome, **known, without=without)
+        errors[method] = outcome.relative_errors(name)[outcome.fold_of != without]
+    return surely_best(default, errors)
+
+
+def default_design(n_models: int, *, parents_known: bool) -> str:
+    """Anchors spread over the parents' answers, or over groups of items that behave alike, or over difficulty."""
+    if parents_known:
+        return "neyman"
+    return "kd" if n_models >= MODELS_FOR_TWO else "stratified"
+
+
+def designs(folds: Folds) -> tuple[str, ...]:
+    """The designs that the data allow, but for ``"random"``, which none of them is worse than."""
+    if folds.parents is not None and not folds.of_merges:
+        return ("neyman",)
+    found = ["stratified"]
+    if folds.responses.n_models >= MODELS_FOR_TWO:
+        found += ["kd", "mixed", "irt-clusters", "correctness-clusters"]
+    found += ["neyman"] * (folds.parents is not None)
+    found += ["representation-clusters"] * (folds.embeddings is not None)
+    return tuple(found)
