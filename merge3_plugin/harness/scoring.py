@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from merge3_plugin.errors import DataError, nearest
 from merge3_plugin.harness.benchmark import Benchmark
-from merge3_plugin.harness.task_items import template_hash
+from merge3_plugin.harness.task_items import TaskItems, template_hash
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from merge3_plugin.harness.live_model import TokenRequest
+    from merge3_plugin.harness.live_model import LiveModel, TokenRequest
 
 
 class Scores(NamedTuple):
@@ -72,6 +72,10 @@ class Scorer:
             "fewshot_as_multiturn": self._prompting["fewshot_as_multiturn"],
             "system_instruction": self._prompting["system_instruction"],
         }
+
+    def live(self, task: str) -> tuple[TaskItems, LiveModel]:
+        """The items of a task, and the model that is asked them."""
+        return self._benchmark(task).items, self._model
 
     def score(self, task: str, item_ids: Iterable[str]) -> Scores:
         """Scores of each of these items, in the benchmark's order."""
