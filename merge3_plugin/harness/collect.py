@@ -95,13 +95,15 @@ def find_complete(folder: Path, record: Mapping[str, Any]) -> list[Path]:
     """The sample logs of an earlier run with this record, if every line of them is there; else none."""
     for results in sorted(folder.glob("*/results_*.json"), reverse=True):
         try:
-            kept = json.loads(results.read_bytes()).get(RECORD, {})
-        except ValueError:
-            continue  # the run was killed while it wrote this file
-        lines = kept.pop("lines", {})
+            kept = dict(json.loads(results.read_bytes())[RECORD])
+            lines = dict(kept.pop("lines"))
+        except (ValueError, TypeError, KeyError, RecursionError):
+            continue  # the run was killed while it wrote this file, or the file is not ours
+        if kept != record:
+            continue
         date = results.stem.removeprefix("results_")
         logs = {name: results.with_name(f"samples_{name}_{date}.jsonl") for name in lines}
-        if kept == record and all(_count(path) == lines[name] for name, path in logs.items()):
+        if all(_count(path) == lines[name] for name, path in logs.items()):
             return list(logs.values())
     return []
 

@@ -64,6 +64,13 @@ def test_a_broken_run_goes_on_where_it_stopped(benchmark_of, tiny_models, tmp_pa
     kept[0].write_bytes(kept[0].read_bytes()[:-30])  # killed while it wrote
     collect_logs(benchmark, [base, first], tmp_path, SETTINGS)
     assert runs == [base, first, base]
+    for number, damaged in enumerate(
+        ("[]", '{"merge3": 7}', '{"merge3": {"lines": 7}}', '{"merge3": {}', "[" * 99_999), 4
+    ):
+        for results in tmp_path.rglob("results_*.json"):
+            results.write_text(damaged)
+        collect_logs(benchmark, [first], tmp_path, SETTINGS)
+        assert len(runs) == number
 
 
 def test_other_settings_weights_or_data_are_run_again(benchmark_of, tiny_models, tmp_path, runs):
