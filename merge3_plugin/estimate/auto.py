@@ -28,7 +28,7 @@ def knowledge(*, parents_known: bool, soft_known: bool = False) -> str:
 def resolve(name: str, calibration: Calibration, *, parents_known: bool, soft_known: bool = False) -> Estimator:
     """The registered estimator ``name``; for ``"auto"`` the calibration's choice for such evidence, else the default.
 
-    Raises ConfigError for an unknown name.
+    For imported parameters that is the estimator that they were published for. Raises ConfigError for an unknown name.
     """
     if name != AUTO:
         return find_estimator(name)
@@ -38,4 +38,6 @@ def resolve(name: str, calibration: Calibration, *, parents_known: bool, soft_kn
         choice = choices.get(knowledge(parents_known=parents_known, soft_known=soft))
         if choice in plugin_host().estimators():
             return find_estimator(choice)
+    if "gp_irt_weight" in calibration.provenance and not parents_known:
+        return find_estimator("gp-irt")
     return find_estimator(default_estimator(record.get("models", 0), parents_known=parents_known))

@@ -53,6 +53,8 @@ def _fit(responses: ResponseMatrix, positions: bytes, weights: bytes) -> Regress
     target = responses.accuracy() - answers @ of_answers
     known = ~np.isnan(target)
     answers, target = answers[known], target[known]
+    if not len(target):  # imported parameters come without models
+        return Regression(np.zeros(len(places)), 0.0)
     centre = answers.mean(axis=0)
     design = np.column_stack([answers - centre, np.ones(len(answers))])
     coefficients = _ridge(design, target)

@@ -14,6 +14,7 @@ from merge3_plugin.errors import ConfigError, DataError
 from merge3_plugin.estimate.base import gather
 from merge3_plugin.estimate.irt_estimators import GP_IRT, gp_irt
 from merge3_plugin.extract.tinybenchmarks import read_tinybenchmarks
+from merge3_plugin.plugins import plugin_host
 
 N_SEEN = 40  # of each scenario; 100 in the published file
 SCENARIOS = {"harness_gsm8k": [150], "mmlu": [20, 60, 100], "truthfulqa": [90, 30]}
@@ -215,6 +216,21 @@ def test_the_published_weight_is_for_all_anchors(write):
     assert GP_IRT.trust_in_answers(gather(calibration, scores)) == pytest.approx(0.29)
     half = GP_IRT.trust_in_answers(gather(calibration, dict(list(scores.items())[: N_SEEN // 2])))
     assert half / (1 - half) == pytest.approx(0.5 * 0.29 / 0.71)
+
+
+def test_every_estimator_does_without_models(write):
+    calibration = read_tinybenchmarks(write(published_file()), scenario="mmlu")["lb", "mmlu"]
+    published = Published(published_file()["lb"], "mmlu")
+    y = answers_of(published, [0.5, 0.2], np.random.default_rng(0))
+    scores = dict(zip(calibration.anchors.item_ids, y[published.seen], strict=True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name, estimator in plugin_host().estimators().items():
+            if estimator.needs_parents or getattr(estimator, "needs_soft", False):
+                continue
+            found = estimate(calibration, scores, estimator=name)
+            assert abs(found.accuracy - y[published.positions].mean()) < 0.2
+    assert estimate(calibration, scores).method == "gp-irt", "what the parameters were published for"
 
 
 @pytest.mark.parametrize("answer", [0.0, 1.0])
