@@ -82,5 +82,5 @@ class Anchors:
         if self.calibration is None:
             balance = self._items.balance_of(scores)
             return sample_mean(np.array(list(scores.values())), len(self._items.documents), weights=balance)
-        estimator = resolve(self._settings.estimator, self.calibration, parents_known=False)
+        estimator = resolve(self._settings.estimator, self.calibration, parents_known=False, soft_known=bool(soft))
         return run_estimator(estimator, gather(self.calibration, scores, soft=soft))
