@@ -86,7 +86,10 @@ def neyman(pool: Pool, n: int, rng: Generator) -> Chosen:
 
 
 def mixed(pool: Pool, n: int, rng: Generator) -> Chosen:
-    """A quarter of the anchors are the most informative items, taken with certainty; the others are stratified."""
+    """A quarter of the anchors are the most informative items, taken with certainty; the others are stratified.
+
+    For estimators that fit an ability: the weighted mean gains nothing from items that stand for themselves alone.
+    """
     certain = _most_informative(pool, int(n * INFORMATIVE_SHARE))
     others = np.setdiff1d(np.arange(pool.responses.n_items), certain)
     inclusion = np.ones(pool.responses.n_items)
@@ -197,21 +200,26 @@ def _spread(pool: Pool, parents: ResponseMatrix, cell: Positions) -> float:
 
 
 def _most_informative(pool: Pool, n: int) -> Positions:
-    """n items, chosen one by one, that tell most of the calibration models' abilities (D-optimal, prior N(0, I))."""
-    items = pool.items
-    abilities = irt.fit_ability(items, pool.responses.values).mean
-    abilities = abilities[np.unique(np.linspace(0, len(abilities) - 1, ABILITIES).astype(int))]
-    chances = irt.probabilities(items, abilities)
+    """n items that tell most of a model's accuracy, chosen one by one.
+
+    Each lowers most, on average over the calibration models' abilities theta, the posterior variance g' C g of the
+    expected accuracy: g its gradient by theta, C the covariance of theta given the items so far, the prior N(0, I).
+    """
+    discrimination = pool.items.discrimination
+    abilities = irt.fit_ability(pool.items, pool.responses.values).mean
+    spaced = np.unique(np.linspace(0, len(abilities) - 1, ABILITIES).astype(int))
+    chances = irt.probabilities(pool.items, abilities[np.argsort(abilities[:, 0], kind="stable")[spaced]])
     variances = chances * (1.0 - chances)
-    precision = np.tile(np.eye(items.n_dimensions), (len(abilities), 1, 1))
+    gradient = (variances * pool.responses.item_weights) @ discrimination
+    covariance = np.tile(np.eye(discrimination.shape[1]), (len(gradient), 1, 1))
     chosen: list[int] = []
     for _ in range(n):
-        covariance = np.linalg.inv(precision)
-        leverage = np.einsum("jp,mpq,jq->mj", items.discrimination, covariance, items.discrimination, optimize=True)
-        gain = np.log1p(variances * leverage).sum(axis=0)
+        reach = covariance @ discrimination.T
+        information = variances / (1.0 + variances * np.einsum("jp,mpj->mj", discrimination, reach))
+        gain = (information * np.einsum("mp,mpj->mj", gradient, reach) ** 2).sum(axis=0)
         gain[chosen] = -1.0
         best = int(gain.argmax())
         chosen.append(best)
-        a = items.discrimination[best]
-        precision = precision + variances[:, best, None, None] * np.outer(a, a)
+        step = reach[:, :, best]
+        covariance = covariance - information[:, best, None, None] * step[:, :, None] * step[:, None, :]
     return np.array(chosen, dtype=np.intp)
