@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 from merge3_plugin.domain import Calibration, Estimate, FloatArray, ResponseMatrix
 
 __all__ = ["Calibration", "Estimate", "ResponseMatrix", "calibrate", "estimate"]
+
+log = logging.getLogger(__name__)
 
 
 def calibrate(
@@ -27,11 +30,15 @@ def calibrate(
     with parents neyman), unless cross-validation shows beyond its noise that another one errs less. ``parents`` are the
     models that candidates are merged from: they join the responses, and merge-aware estimators are cross-validated on
     merges of theirs among these. As many anchors as items or more: all items. The same seed gives the same
-    calibration. Raises DataError for an empty or constant matrix, a single model, a model without answers, fewer than
-    one anchor, and parents who did not answer the items; ConfigError for an unknown way to choose.
+    calibration. Models whose answers look wrong are named in warnings. Raises DataError for an empty or constant
+    matrix, a single model, a model without answers, fewer than one anchor, and parents who did not answer the items;
+    ConfigError for an unknown way to choose.
     """
     from merge3_plugin.calibrate import build_calibration
+    from merge3_plugin.extract.checks import odd_models
 
+    for line in odd_models(responses):
+        log.warning("%s", line)
     return build_calibration(responses, n_anchors, seed=seed, anchors=anchors, parents=parents, embeddings=embeddings)
 
 

@@ -21,6 +21,15 @@ def test_the_readme_example():
     assert abs(found.accuracy - world.values[12].mean()) < 0.15
 
 
+def test_models_that_look_wrong_are_named_and_doubles_count_once(caplog):
+    world = simulate_responses(6, 200, rng=np.random.default_rng(0))
+    twin = ResponseMatrix(np.vstack([world.values, world.values[:1]]), [*world.model_ids, "twin"], world.item_ids)
+    found = calibrate(twin, 20, seed=0)
+    assert "m0, twin: gave the same answers to all 200 items" in caplog.text
+    assert found.responses.model_ids == world.model_ids and found.errors == calibrate(world, 20, seed=0).errors
+    assert caplog.text.count("\n") == 1
+
+
 def test_no_export_shares_a_name_with_a_subpackage():
     modules = {module.name for module in pkgutil.iter_modules(merge3_plugin.__path__)}
     assert modules >= {"calibrate", "estimate", "extract"}

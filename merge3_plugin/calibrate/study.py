@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral
@@ -17,8 +16,6 @@ from merge3_plugin.domain import Calibration, FloatArray, ItemParameters, Respon
 from merge3_plugin.errors import ConfigError, DataError, nearest
 from merge3_plugin.estimate.base import CROSS_VALIDATION, align_parents
 from merge3_plugin.extract.anchors import METHODS, select_anchors
-
-log = logging.getLogger(__name__)
 
 AUTO = "auto"
 # Leaving out one of fewer models leaves a single one, which no item can be fitted to.
@@ -136,7 +133,7 @@ def study(
 ) -> Study:
     """A study of these responses, joined by those parents whom they lack; see `merge3_plugin.api.calibrate`.
 
-    Of models that answer every item alike the first one, by id, is kept, with a warning. Raises DataError for responses
+    Of models that answer every item alike the first one, by id, is kept. Raises DataError for responses
     that cannot be calibrated on, ConfigError for a seed that is no whole number from 0 on.
     """
     if not isinstance(seed, Integral) or seed < 0:
@@ -171,16 +168,8 @@ def _distinct(responses: ResponseMatrix, parents: tuple[str, ...]) -> ResponseMa
     kept = set(parents)
     for model in sorted(responses.model_ids, key=lambda model: (model not in parents, model)):
         answers = responses.values[responses.model_ids.index(model)].tobytes()
-        original = originals.setdefault(answers, model)
-        if original == model or (model not in parents and len(kept) < 2):
+        if originals.setdefault(answers, model) == model or (model not in parents and len(kept) < 2):
             kept.add(model)
-        elif model not in kept:
-            log.warning(
-                "responses: %r and %r answered every item alike, so they count as one model; add another one in its "
-                "place for a better calibration",
-                model,
-                original,
-            )
     return (
         responses if len(kept) == responses.n_models else responses.models(m for m in responses.model_ids if m in kept)
     )

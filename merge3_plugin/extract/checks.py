@@ -28,8 +28,8 @@ def odd_models(responses: ResponseMatrix) -> list[str]:
         if score is not None
     ]
     lines += [
-        f"{', '.join(same)}: gave the same answers to all {responses.n_items:,} items and count as one model; leave "
-        "all but one out, for with its double still there a left-out model's error comes out too small"
+        f"{', '.join(same)}: gave the same answers to all {responses.n_items:,} items, so they count as one model; "
+        "another one in place of the double makes a better calibration"
         for same in duplicate_models(responses)
     ]
     return lines + [

@@ -29,7 +29,7 @@ def test_models_with_equal_answers_count_as_one(world):
     twice = with_rows(world, twin=world.values[2], third=world.values[2], other=world.values[5])
     assert duplicate_models(twice) == [("m2", "twin", "third"), ("m5", "other")]
     first, second = odd_models(twice)
-    assert first.startswith("m2, twin, third: gave the same answers to all 300 items and count as one")
+    assert first.startswith("m2, twin, third: gave the same answers to all 300 items, so they count as one")
     assert second.startswith("m5, other: ")
     nearly = np.array(world.values[2])
     nearly[0] = 1 - nearly[0]
