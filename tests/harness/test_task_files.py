@@ -191,6 +191,13 @@ def test_right_answers_score_one_and_wrong_answers_nothing(load, name):
     graded = name == "merge3_truthfulqa_en"  # probability of all true answers: "Azure" is one too
     assert task.items.score(document, good) == pytest.approx(1.0)
     assert task.items.score(document, bad) == (pytest.approx(0.5) if graded else 0.0)
+    even = task.items.soft(document, [(-1.0, False)] * len(requests))
+    if graded:  # the score says already how probable the true answers are
+        assert task.items.soft(document, good) is even is None
+        return
+    assert task.items.soft(document, good) > 1 / len(requests) > task.items.soft(document, bad)
+    if name != "merge3_hellaswag_en":  # by character: the endings' lengths differ
+        assert even == pytest.approx(1 / len(requests)) and task.items.soft(document, good) == pytest.approx(1.0)
 
 
 def test_items_of_the_arc_tasks_are_paired_across_languages(load):
