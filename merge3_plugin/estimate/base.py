@@ -14,6 +14,7 @@ from merge3_plugin.domain import AnchorSet, Calibration, Estimate, FloatArray, R
 from merge3_plugin.errors import ConfigError, DataError, nearest
 from merge3_plugin.estimate.design import effective_size, sample_mean
 from merge3_plugin.estimate.interval import Moderated, error_unit, moderated, score_interval, standard_error
+from merge3_plugin.estimate.soft_pool import KNOWN_SHARE, soft_pool
 from merge3_plugin.plugins import plugin_host
 
 # With fewer cross-validated models their error is too poorly known to carry an interval.
@@ -23,9 +24,6 @@ FEWEST_MODELS = 5
 # root mean squared error that all answers leave; "ratios", the mean over "models" models of squared error over the
 # variance of a random sample; "floors", its share that does not vary with the anchors; "differences", ratios of pairs.
 CROSS_VALIDATION = "cross_validation"
-
-# Share of the items that a model must have answered for its accuracy to count as known.
-KNOWN_SHARE = 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,10 +79,11 @@ class Evidence:
         return self.item_weights[self.positions] / inclusion
 
     def has_soft(self, *, of_parents: bool) -> bool:
-        """Whether soft scores of some answers are known and, if asked ``of_parents``, those of the parents too."""
-        of_own = self.soft is not None and not np.isnan(self.soft).all()
-        parents = None if self.parents is None else self.parents.soft
-        return of_own and (not of_parents or (parents is not None and not np.isnan(parents).all(axis=1).any()))
+        """Whether soft scores are known of some answers, of a `soft_pool` and, if so asked, of all parents."""
+        pool = soft_pool(self.calibration.responses, self.parents)
+        if self.soft is None or np.isnan(self.soft).all() or pool is None:
+            return False
+        return not of_parents or (self.parents is not None and set(self.parents.model_ids) <= set(pool.model_ids))
 
     @property
     def item_weights(self) -> FloatArray:
@@ -121,7 +120,7 @@ class Estimator(Protocol):
     ``name`` selects it in configs. One that sets ``needs_parents`` only sees evidence whose ``parents`` are known. It
     is not asked where all items are scored: the mean is then exact. Calibrations cross-validate every registered
     estimator, so that `calibrated` can give it an interval. One that reads soft scores says so by a further attribute,
-    ``needs_soft = True``: it then only sees evidence with ``soft``, the parents' too if it needs parents.
+    ``needs_soft = True``: it then only sees evidence with soft scores (`Evidence.has_soft`).
     """
 
     name: str
@@ -196,8 +195,8 @@ def run_estimator(estimator: Estimator, evidence: Evidence) -> Estimate:
         )
     if needs_soft(estimator) and not evidence.has_soft(of_parents=estimator.needs_parents):
         raise DataError(
-            f"estimator {estimator.name!r}: expected the probabilities given to the right options, got none; pass soft "
-            "scores (of the parents too), or use 'auto'"
+            f"estimator {estimator.name!r}: expected soft scores of the answers and of two models on all items, "
+            "got fewer; pass soft= and calibrate on models with soft scores, or use 'auto'"
         )
     if evidence.n_scored == evidence.n_items:
         return sample_mean(evidence.scores, evidence.n_items, weights=evidence.weights, method=estimator.name)

@@ -15,6 +15,7 @@ from merge3_plugin.estimate.ensemble import Core
 from merge3_plugin.estimate.irt_estimators import GMP_IRT, GMP_IRT_HALF, GP_IRT, MP_IRT, P_IRT, p_irt_in
 from merge3_plugin.estimate.plog import Plog
 from merge3_plugin.estimate.ridge import Ridge
+from merge3_plugin.estimate.soft import SoftFactors
 from merge3_plugin.hookspecs import RegisterEstimator, hookimpl
 
 
@@ -55,6 +56,7 @@ ESTIMATORS = (
     Ridge(),
     Plog(),
     Core(),
+    SoftFactors(),
 )
 
 
