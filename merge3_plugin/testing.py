@@ -123,15 +123,30 @@ def make_tiny_family(folder: str | Path, n_models: int = 3, *, seed: int = 0, **
     return [base, *tunes]
 
 
-def simulate_responses(n_models: int, n_items: int, *, rng: np.random.Generator, misfit: float = 0.0) -> ResponseMatrix:
+def simulate_responses(
+    n_models: int,
+    n_items: int,
+    *,
+    rng: np.random.Generator,
+    misfit: float = 0.0,
+    guessing: float = 0.0,
+    drift: float = 0.0,
+    outliers: int = 0,
+) -> ResponseMatrix:
     """Right and wrong answers of models drawn from a two-dimensional 2PL; models ``m0`` ..., items ``q0`` ...
 
-    ``misfit`` is the standard deviation, in logits, of what three further dimensions add: 0 is a well specified world.
+    Worlds that the 2PL does not describe: ``misfit`` is the standard deviation, in logits, of what three further
+    dimensions add; ``guessing`` the probability of a right answer without ability; ``drift`` the share of items whose
+    difficulty is another one for every second model; the first ``outliers`` models answer 3 % right, whatever the item.
     """
     loadings = np.column_stack([rng.lognormal(0.0, 0.4, n_items), rng.normal(0.0, 0.6, n_items)])
     logits = rng.normal(size=(n_models, 2)) @ loadings.T - rng.normal(0.0, 1.3, n_items)
     logits += misfit / np.sqrt(3) * rng.normal(size=(n_models, 3)) @ rng.normal(size=(3, n_items))
-    return _answers(logits, [f"m{m}" for m in range(n_models)], rng)
+    if drift:
+        logits[1::2] += np.where(rng.random(n_items) < drift, rng.normal(0.0, 1.3, n_items), 0.0)
+    chances = guessing + (1.0 - guessing) * sigmoid(logits)
+    chances[:outliers] = 0.03
+    return _answers(chances, [f"m{m}" for m in range(n_models)], rng)
 
 
 def simulate_merges(
@@ -145,9 +160,9 @@ def simulate_merges(
     parents = rng.normal(size=(n_parents, 2)) @ loadings.T + own * rng.normal(size=(n_parents, n_items))
     mix = np.vstack([np.eye(n_parents), rng.dirichlet(np.ones(n_parents), n_merges)])
     names = [f"p{p}" for p in range(n_parents)] + [f"m{m}" for m in range(n_merges)]
-    return _answers(mix @ parents - rng.normal(0.0, 1.3, n_items), names, rng)
+    return _answers(sigmoid(mix @ parents - rng.normal(0.0, 1.3, n_items)), names, rng)
 
 
-def _answers(logits: FloatArray, names: list[str], rng: np.random.Generator) -> ResponseMatrix:
-    right = rng.random(logits.shape) < sigmoid(logits)
-    return ResponseMatrix(right, names, [f"q{item}" for item in range(logits.shape[1])])
+def _answers(chances: FloatArray, names: list[str], rng: np.random.Generator) -> ResponseMatrix:
+    right = rng.random(chances.shape) < chances
+    return ResponseMatrix(right, names, [f"q{item}" for item in range(chances.shape[1])])
