@@ -173,7 +173,7 @@ def test_mixed_takes_the_most_informative_items_for_certain(many_models):
         return float(np.einsum("mp,mpq,mq->m", gradient, covariance, gradient).mean())
 
     rng = np.random.default_rng(3)
-    assert unknown(sorted(certain)) < 0.75 * min(unknown(rng.choice(250, 10, replace=False)) for _ in range(200))
+    assert unknown(sorted(certain)) < 0.85 * min(unknown(rng.choice(250, 10, replace=False)) for _ in range(200))
     # One exchange can hardly better what was chosen one by one.
     swaps = [unknown([*(certain - {out}), into]) for out in certain for into in range(0, 250, 3) if into not in certain]
     assert unknown(sorted(certain)) < 1.02 * min(swaps)
