@@ -2,14 +2,25 @@
 
 from merge3_plugin.calibrate.build import build_calibration, restrict
 from merge3_plugin.calibrate.folds import eligible
-from merge3_plugin.calibrate.report import FEWEST_LEFT_OUT, LeaveOneOut, ModelError, leave_one_model_out
+from merge3_plugin.calibrate.report import (
+    FEWEST_LEFT_OUT,
+    MOST_FITS,
+    LeaveOneOut,
+    ModelError,
+    leave_one_model_out,
+    left_out_errors,
+)
+from merge3_plugin.calibrate.study import study
 
 __all__ = [
     "FEWEST_LEFT_OUT",
+    "MOST_FITS",
     "LeaveOneOut",
     "ModelError",
     "build_calibration",
     "eligible",
     "leave_one_model_out",
+    "left_out_errors",
     "restrict",
+    "study",
 ]

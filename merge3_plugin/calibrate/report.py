@@ -90,9 +90,14 @@ def leave_one_model_out(
     ``"auto"`` is what the other models choose. Raises DataError for responses that cannot be calibrated on, and with
     fewer than 3 models besides the parents whose accuracy is known.
     """
-    check_size(n_anchors)
     made = study(responses, seed=seed, parents=parents, max_folds=MOST_FITS)
-    everyone = made.responses
+    return left_out_errors(made, n_anchors, anchors=anchors, estimator=estimator)
+
+
+def left_out_errors(made: Study, n_anchors: int, *, anchors: str = AUTO, estimator: str = AUTO) -> LeaveOneOut:
+    """`leave_one_model_out` in the folds of a study, several models at a time where these are few."""
+    check_size(n_anchors)
+    everyone, parents = made.responses, made.parents
     n_models = len(eligible(everyone, () if parents is None else parents.model_ids))
     if n_models < FEWEST_LEFT_OUT:
         raise DataError(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from merge3_plugin.domain import Calibration, ResponseMatrix
+from merge3_plugin.domain import Calibration
+
+if TYPE_CHECKING:
+    from merge3_plugin.calibrate.study import Study
 
 
 def describe(calibration: Calibration) -> str:
@@ -68,15 +71,15 @@ def describe_anchors(calibration: Calibration, at_most: int) -> str:
     return "\n".join(["", "anchors:", *lines, *more])
 
 
-def describe_error(responses: ResponseMatrix, n_anchors: int, *, seed: int, anchors: str) -> str:
-    """The error on models left out, beside that of a random sample of as many items."""
-    from merge3_plugin.calibrate import FEWEST_LEFT_OUT, eligible, leave_one_model_out
+def describe_error(made: Study, n_anchors: int, *, anchors: str) -> str:
+    """The error on models left out of the study, beside that of a random sample of as many items."""
+    from merge3_plugin.calibrate import FEWEST_LEFT_OUT, eligible, left_out_errors
 
-    n_models = len(eligible(responses))
+    n_models = len(eligible(made.responses))
     if n_models < FEWEST_LEFT_OUT:
         needed = f"{FEWEST_LEFT_OUT} that answered nearly all items"
         return f"error    unknown: to leave one model out takes {needed}, got {n_models}"
-    found = leave_one_model_out(responses, n_anchors, seed=seed, anchors=anchors)
+    found = left_out_errors(made, n_anchors, anchors=anchors)
     rows = [(f"{found.n_anchors} anchors", found.error), (f"{found.n_anchors} random items", found.random_error)]
     lines = [f"  {what:<20}{100 * error:6.2f} points" for what, error in rows]
     about = "Error on a model that the calibration has not seen (mean absolute, each model left out in turn):"
