@@ -8,6 +8,7 @@ difference over models (the one-standard-error rule of Breiman et al. 1984, in f
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -55,17 +56,27 @@ def chosen_estimator(
     return surely_best(default_estimator(len(outcome.rows), parents_known=parents_known), errors)
 
 
-def choices(outcome: CrossValidation) -> dict[str, str]:
-    """What ``"auto"`` stands for, by what is known of a candidate (`knowledge`)."""
-    with_parents = (False, True) if outcome.folds.parents is not None else (False,)
-    with_soft = (False, True) if outcome.folds.responses.soft is not None else (False,)
-    return {
-        knowledge(parents_known=parents, soft_known=soft): chosen_estimator(
-            outcome, parents_known=parents, soft_known=soft
-        )
-        for parents in with_parents
-        for soft in with_soft
-    }
+class Choice(NamedTuple):
+    """The ``estimator`` that ``"auto"`` stands for, and the `honest_ratio` of what chose it."""
+
+    estimator: str
+    ratio: float
+
+
+def choices(outcomes: Mapping[str, CrossValidation], default: str, method: str) -> dict[str, Choice]:
+    """Choices for the anchors of ``method``, by what is known of a candidate (`knowledge`).
+
+    ``default`` is the design that ``method`` was chosen against.
+    """
+    outcome = outcomes[method]
+    found = {}
+    for parents in (False, True) if outcome.folds.parents is not None else (False,):
+        for soft in (False, True) if outcome.folds.responses.soft is not None else (False,):
+            known = {"parents_known": parents, "soft_known": soft}
+            found[knowledge(**known)] = Choice(
+                chosen_estimator(outcome, **known), honest_ratio(outcomes, default, **known)
+            )
+    return found
 
 
 def chosen_design(outcomes: Mapping[str, CrossValidation], default: str, *, without: int | None = None) -> str:
@@ -77,6 +88,23 @@ def chosen_design(outcomes: Mapping[str, CrossValidation], default: str, *, with
         name = chosen_estimator(outcome, **known, without=without)
         errors[method] = outcome.relative_errors(name)[outcome.fold_of != without]
     return surely_best(default, errors)
+
+
+def honest_ratio(
+    outcomes: Mapping[str, CrossValidation], default: str, *, parents_known: bool, soft_known: bool
+) -> float:
+    """Squared error over a random sample's variance, each fold estimated as the other folds choose.
+
+    The least of many errors is low by luck; this is the error of choosing.
+    """
+    squares, variances = [], []
+    for fold in np.unique(next(iter(outcomes.values())).fold_of):
+        outcome = outcomes[chosen_design(outcomes, default, without=fold)]
+        name = chosen_estimator(outcome, parents_known=parents_known, soft_known=soft_known, without=fold)
+        left_out = outcome.fold_of == fold
+        squares.append(outcome.deviations[name][left_out] ** 2)
+        variances.append(outcome.variances[left_out])
+    return float(np.nanmean(np.concatenate(squares)) / np.nanmean(np.concatenate(variances)))
 
 
 def default_design(n_models: int, *, parents_known: bool) -> str:

@@ -119,9 +119,10 @@ def fit_folds(
 ) -> Folds:
     """The `eligible` models in at most ``max_folds`` folds; all others are in the training of every fold.
 
-    ``parents`` are among the models of ``responses`` and have its items. From six models on at least two are left out together, so that their difference is cross-validated
-    too. Of more than ``MOST_LEFT_OUT`` models or ``max_items`` items a random part is taken. Which ones does not
-    depend on the order of models and items. ``numbers`` of dimensions are by default those that the models allow.
+    ``parents`` are among the models of ``responses`` and have its items. From six models on at least two are left out
+    together, so that their difference is cross-validated too. Of more than ``MOST_LEFT_OUT`` models or ``max_items``
+    items a random part is taken. Which ones does not depend on the order of models and items. ``numbers`` of dimensions
+    are by default those that the models allow.
     """
     if responses.n_items > max_items:
         drawn = set(drawn_order(responses.item_ids, seed, "cross-validation")[:max_items])

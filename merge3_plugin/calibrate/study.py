@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral
@@ -10,7 +11,7 @@ import numpy as np
 
 from merge3_plugin import __version__
 from merge3_plugin.calibrate.choice import choices, chosen_design, default_design, designs
-from merge3_plugin.calibrate.crossval import CrossValidation, cross_validate
+from merge3_plugin.calibrate.crossval import CrossValidation, Findings, cross_validate
 from merge3_plugin.calibrate.folds import FOLDS, MOST_ITEMS, Folds, dimensions, fit_each, fit_folds, generator
 from merge3_plugin.domain import Calibration, FloatArray, ItemParameters, ResponseMatrix
 from merge3_plugin.errors import ConfigError, DataError, nearest
@@ -84,9 +85,8 @@ class Study:
             raise ConfigError(f"anchors: expected a known method, got {method!r}{nearest(method, [*METHODS, AUTO])}")
         n_anchors = min(n_anchors, self.responses.n_items)
         outcomes = self.outcomes(n_anchors, method)
-        if method == AUTO:
-            method = self.default_design
-            method = chosen_design(outcomes, method) if outcomes else method
+        default = self.default_design if method == AUTO else method
+        method = chosen_design(outcomes, default) if outcomes else default
         anchors = select_anchors(
             self.responses,
             self.fits[0],
@@ -96,10 +96,7 @@ class Study:
             parents=self.parents,
             embeddings=self.embeddings,
         )
-        errors, record = outcomes[method].findings() if outcomes else ({}, {})
-        if outcomes:
-            tried = {name: outcome.findings().errors for name, outcome in outcomes.items()}
-            record = {**record, "auto": choices(outcomes[method]), "designs": tried}
+        errors, record = _findings(outcomes, default, method) if outcomes else ({}, {})
         return Calibration(
             self.responses.item_ids,
             self.fits[0],
@@ -120,6 +117,18 @@ class Study:
     def default_design(self) -> str:
         """What ``"auto"`` starts from."""
         return default_design(self.responses.n_models, parents_known=self.parents is not None)
+
+
+def _findings(outcomes: Mapping[str, CrossValidation], default: str, method: str) -> Findings:
+    """Of the anchors of ``method``; the ratio of what ``"auto"`` stands for is not below that of choosing it."""
+    errors, record = outcomes[method].findings()
+    found = choices(outcomes, default, method)
+    ratios = dict(record["ratios"])
+    for choice in found.values():
+        ratios[choice.estimator] = max(ratios[choice.estimator], choice.ratio)
+    tried = {name: outcome.findings().errors for name, outcome in outcomes.items()}
+    auto = {known: choice.estimator for known, choice in found.items()}
+    return Findings(errors, {**record, "ratios": ratios, "auto": auto, "designs": tried})
 
 
 def study(
