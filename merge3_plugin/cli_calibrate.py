@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,14 @@ import click
 from merge3_plugin.errors import ConfigError
 
 if TYPE_CHECKING:
+    from merge3_plugin.domain import Calibration, FloatArray, ResponseMatrix
     from merge3_plugin.extract.responses import Responses
+    from merge3_plugin.harness.benchmark import Benchmark
+    from merge3_plugin.harness.collect import EvaluationSettings
 
 log = logging.getLogger(__name__)
+
+BY_REPRESENTATION = "representation-clusters"
 
 
 class ManyValues(click.Command):
@@ -52,7 +58,14 @@ class ManyValues(click.Command):
 @click.option("--metric", help="Metric of one item.  [the task's own, else acc, else the only one]")
 @click.option("filter_name", "--filter", help="Filter of the metric.  [the task's own, else none, else the only one]")
 @click.option("--id-field", help="Field of a document that names the item.  [id, _id, question_id, else its content]")
-@click.option("--anchor-method", default="auto", show_default=True, help="random, stratified, kd, or auto.")
+@click.option(
+    "--anchor-method",
+    default="auto",
+    show_default=True,
+    help="random, stratified, kd, mixed, irt-clusters, correctness-clusters, representation-clusters (of the items as "
+    "the first of --models reads them), or auto: what cross-validation shows to be best.",
+)
+@click.option("--report", type=click.Path(path_type=Path), help="A .html or .md file: how far it can be trusted.")
 @click.option(
     "--logs", type=click.Path(path_type=Path), help="With --models: folder for the logs.  [OUT less suffix, -logs]"
 )
@@ -71,7 +84,9 @@ class ManyValues(click.Command):
 @click.option(
     "--include-path", "--include_path", multiple=True, metavar="DIR...", help="With --models: folders of task YAML."
 )
-@click.option("--metadata", metavar="JSON", help="With --models, as in lm_eval; local data is named here.")
+@click.option(
+    "--metadata", metavar="JSON", help="As in lm_eval; local data, and the language of answers, are named here."
+)
 def calibrate(task: str, sources: tuple[str, ...], models: tuple[str, ...], out: Path, **options: Any) -> None:
     """Choose the items that stand for a whole benchmark, from the answers of several models to all of it.
 
@@ -87,25 +102,66 @@ def calibrate(task: str, sources: tuple[str, ...], models: tuple[str, ...], out:
     merge3 calibrate --task merge3_arc_ja --models A B C --anchors 50 --out arc_ja.safetensors \\
         --metadata '{"merge3": {"tasks": {"merge3_arc_ja": {"data": "ja.jsonl"}}}}'
     """
-    from merge3_plugin import api
     from merge3_plugin.artifact import save_calibration
-    from merge3_plugin.report.calibration import describe, describe_error, how_to_use
+    from merge3_plugin.calibrate import study
+    from merge3_plugin.extract.checks import odd_models
+    from merge3_plugin.report.calibration import describe, how_to_use
+
+    _check_sources(sources, models, options)
+    _check_out(out)
+    responses, embeddings = (_read(task, sources, options), None) if sources else _evaluate(task, models, out, options)
+    notes = [*responses.notes, *odd_models(responses.matrix)]
+    for note in notes:
+        log.warning("%s", note)
+    how = {"seed": options["seed"], "embeddings": embeddings}
+    made = study(responses.matrix, **how).calibration(options["n_anchors"], options["anchor_method"])
+    made = replace(made, item_hashes=responses.item_hashes, provenance={**responses.provenance, **made.provenance})
+    save_calibration(made, out)
+    click.echo(describe(made))
+    _assess(responses.matrix, made, notes, options, how)
+    click.echo(how_to_use(task, out))
+
+
+def _assess(
+    responses: ResponseMatrix,
+    made: Calibration,
+    notes: Sequence[str],
+    options: Mapping[str, Any],
+    how: Mapping[str, Any],
+) -> None:
+    """Say how far off estimates are, and what would make them better; at length in the report, if one is asked for."""
+    from merge3_plugin.calibrate import MOST_FITS, study
+    from merge3_plugin.calibrate.assessment import assess
+    from merge3_plugin.calibrate.forecast import forecast
+    from merge3_plugin.extract.odd_items import odd_items
+    from merge3_plugin.report.calibration import describe_error
+    from merge3_plugin.report.calibration_report import write_report
+
+    log.info("leaving one model out, to see the error of such a calibration")
+    left_out = study(responses, **how, max_folds=MOST_FITS)
+    click.echo(describe_error(left_out, len(made.anchors), anchors=options["anchor_method"]))
+    log.info("calibrating on fewer models, to see what more would buy")
+    outlook = forecast(left_out, len(made.anchors), made.anchors.method)
+    click.echo("\n" + textwrap.fill(outlook.verdict, 100))
+    if options["report"] is not None:
+        assessment = assess(left_out, len(made.anchors), made.anchors.method)
+        write_report(options["report"], made, assessment, outlook, odd_items(responses), notes)
+        click.echo(f"\nWrote {options['report']}, the report.")
+
+
+def _check_sources(sources: tuple[str, ...], models: tuple[str, ...], options: Mapping[str, Any]) -> None:
+    """Before anything is read or run: do the options fit together?"""
+    from merge3_plugin.report.calibration_report import check_report_path
 
     if bool(sources) == bool(models):
         got = "both" if sources else "neither"
         raise ConfigError(f"calibrate: expected either --from LOGS or --models A B C, got {got}")
-    _check_out(out)
-    responses = _read(task, sources, options) if sources else _evaluate(task, models, out, options)
-    for note in responses.notes:
-        log.warning("%s", note)
-    how = {"seed": options["seed"], "anchors": options["anchor_method"]}
-    made = api.calibrate(responses.matrix, options["n_anchors"], **how)
-    made = replace(made, item_hashes=responses.item_hashes, provenance={**responses.provenance, **made.provenance})
-    save_calibration(made, out)
-    click.echo(describe(made))
-    log.info("leaving one model out, to see the error of such a calibration")
-    click.echo(describe_error(responses.matrix, options["n_anchors"], **how))
-    click.echo(how_to_use(task, out))
+    if sources and options["anchor_method"] == BY_REPRESENTATION:
+        raise ConfigError(
+            f"--anchor-method {BY_REPRESENTATION}: expected --models, the first of which reads the items, got --from"
+        )
+    if options["report"] is not None:
+        check_report_path(options["report"])
 
 
 def _check_out(out: Path) -> None:
@@ -124,15 +180,24 @@ def _read(task: str, sources: tuple[str, ...], options: Mapping[str, Any]) -> Re
     from merge3_plugin.harness.collect import anchor_yaml
 
     metric, filter_name = options["metric"], options["filter_name"]
-    own_metric, base = anchor_yaml(task)
-    if own_metric is not None and metric is None and filter_name is None:
-        metric, _, filter_name = own_metric.partition(",")
+    known, (_, own) = anchor_yaml(task), _metadata(options["metadata"], task)
+    if known.metric is not None and metric is None and filter_name is None:
+        metric, _, filter_name = known.metric.partition(",")
     return read_responses(
-        sources, task, metric=metric, filter_name=filter_name, id_field=options["id_field"], base=base
+        sources,
+        task,
+        metric=metric,
+        filter_name=filter_name,
+        id_field=options["id_field"] or own.get("id_field"),
+        base=known.base,
+        language=own.get("language", known.language),
     )
 
 
-def _evaluate(task: str, models: tuple[str, ...], out: Path, options: Mapping[str, Any]) -> Responses:
+def _evaluate(
+    task: str, models: tuple[str, ...], out: Path, options: Mapping[str, Any]
+) -> tuple[Responses, FloatArray | None]:
+    """The models' answers and, if anchors are chosen by them, embeddings of the items that are there."""
     from merge3_plugin.extract.responses import read_responses
     from merge3_plugin.harness.benchmark import load_benchmarks
     from merge3_plugin.harness.collect import EvaluationSettings, collect_logs
@@ -146,8 +211,10 @@ def _evaluate(task: str, models: tuple[str, ...], out: Path, options: Mapping[st
         num_fewshot=options["num_fewshot"],
         data={task: own["data"]} if "data" in own else None,
         id_field=options["id_field"] or own.get("id_field"),
+        language={task: own["language"]} if "language" in own else None,
         metadata=metadata,
     )[task]
+    benchmark.items.check_per_item()
     names = (
         "dtype",
         "device",
@@ -167,9 +234,25 @@ def _evaluate(task: str, models: tuple[str, ...], out: Path, options: Mapping[st
         filter_name=benchmark.items.filter,
         id_field=options["id_field"] or own.get("id_field"),
         base=list(benchmark.items.leaves),
+        language=benchmark.items.language,
         balance=benchmark.balance_of,
     )
-    return replace(responses, provenance={**benchmark.provenance, **responses.provenance})
+    responses = replace(responses, provenance={**benchmark.provenance, **responses.provenance})
+    if options["anchor_method"] != BY_REPRESENTATION:
+        return responses, None
+    return responses, _embeddings(benchmark, models[0], settings, responses.matrix.item_ids)
+
+
+def _embeddings(benchmark: Benchmark, model: str, settings: EvaluationSettings, item_ids: Sequence[str]) -> FloatArray:
+    from merge3_plugin.harness.collect import load_model
+    from merge3_plugin.harness.embeddings import embed_items
+    from merge3_plugin.harness.scoring import Scorer
+
+    log.info("%s reads the items, to tell which are alike", model)
+    loaded = load_model(model, settings)
+    scorer = Scorer({benchmark.name: benchmark}, loaded.model, loaded.tokenizer, batch_size=settings.batch_size)
+    place = {item: k for k, item in enumerate(benchmark.item_ids)}
+    return embed_items(scorer, benchmark.name)[[place[item] for item in item_ids]]
 
 
 def _metadata(text: str | None, task: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

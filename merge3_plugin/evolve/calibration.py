@@ -59,6 +59,7 @@ def _from_logs(source: LogsConfig, benchmark: Benchmark, config: RunConfig) -> C
         filter_name=items.filter,
         id_field=config.merge3.id_field,
         base=list(items.leaves),
+        language=items.language,
         balance=benchmark.balance_of,
     )
     for note in read.notes:

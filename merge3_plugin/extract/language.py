@@ -7,6 +7,7 @@ reads no network, and the same text gives the same answer.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -65,6 +66,11 @@ def speaks(text: str, language: str) -> bool | None:
     asked = sum(likelihood[variety] for variety in own)
     other = max(share for name, share in likelihood.items() if name not in own)
     return True if asked >= other else None if asked >= FOREIGN * other else False
+
+
+def foreign(responses: Sequence[str], language: str) -> bool:
+    """Whether an answer, one or several responses to one request, is in another language than the asked one."""
+    return speaks("\n".join(responses), language) is False
 
 
 def _prose(text: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from merge3_plugin.errors import DataError, nearest
 from merge3_plugin.extract.items import content_hash, item_ids
+from merge3_plugin.extract.language import foreign
 from merge3_plugin.extract.logged_choice import logged_choice, logged_soft_scores
 from merge3_plugin.extract.results import RunResults, SampleCount, TaskSettings, read_results
 
@@ -84,9 +85,13 @@ class Answer:
 
 
 class Samples:
-    """The lines of one log. Raises DataError for a file that is unreadable, torn, or not lm-eval's."""
+    """The lines of one log; answers in another ``language`` than this one score nothing.
 
-    def __init__(self, log: SampleLog) -> None:
+    Raises DataError for a file that is unreadable, torn, or not lm-eval's, and for a language where nothing was
+    generated.
+    """
+
+    def __init__(self, log: SampleLog, language: str | None = None) -> None:
         self.log = log
         digest = hashlib.sha256()
         self._lines: list[dict[str, Any]] = []
@@ -95,7 +100,7 @@ class Samples:
                 for number, line in enumerate(file, start=1):
                     digest.update(line)
                     if line.strip():
-                        self._lines.append(_parse(line, f"{log.path}, line {number}"))
+                        self._lines.append(_parse(line, f"{log.path}, line {number}", language))
         except OSError as error:
             raise DataError(f"{log.path}: expected a readable sample log, got: {error.strerror}") from None
         if not self._lines:
@@ -139,9 +144,9 @@ class Samples:
         if score is None or not 0 <= score <= 1:
             raise DataError(
                 f"{what}: expected a score in [0, 1] from {metric!r}, got {line['values'][metric]!r}; "
-                "choose a metric that scores single items"
+                "choose a metric that scores single items: one of the whole set is never estimated"
             )
-        return score
+        return 0.0 if line["foreign"] else score
 
     def _soft(self, lines: Sequence[Mapping[str, Any]], scores: Sequence[float], metric: str) -> list[float]:
         if metric == ANCHOR_METRIC:
@@ -155,7 +160,7 @@ class Samples:
         return item_ids([line["doc"] for line in lines], id_field)
 
 
-def _parse(line: bytes, where: str) -> dict[str, Any]:
+def _parse(line: bytes, where: str, language: str | None) -> dict[str, Any]:
     """The part of a sample that is kept; its prompts and answers are most of a log and are not."""
     try:
         sample = json.loads(line)
@@ -169,12 +174,20 @@ def _parse(line: bytes, where: str) -> dict[str, Any]:
             "values": {metric: sample[metric] for metric in sample["metrics"]},
             "finite": _finite(sample.get("filtered_resps", ())),
             "choice": logged_choice(sample),
+            "foreign": language is not None and _foreign(sample["resps"], language, where),
         }
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(
             f"{where}: expected a sample of lm_eval >= 0.4.8 --log_samples, got {type(error).__name__}: {error}; "
             "the file is damaged or of another tool: run that model again"
         ) from None
+
+
+def _foreign(responses: Sequence[Sequence[Any]], language: str, where: str) -> bool:
+    texts = [text for of_request in responses for text in of_request]
+    if not all(isinstance(text, str) for text in texts):
+        raise DataError(f"{where}: expected generated answers for the language check, got none; leave the language out")
+    return foreign(texts, language)
 
 
 def _score(metric: str, value: Any) -> float | None:

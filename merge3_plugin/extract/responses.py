@@ -32,10 +32,10 @@ class Responses:
     """A response matrix and where it comes from.
 
     ``item_hashes`` (n_items) are content hashes of the documents, None where they were not seen. ``provenance`` is
-    plain JSON: task, metric, filter, num_fewshot, chat_template (lm-eval's hash, None without one), dataset_path,
-    dataset_name, revision, split, n_documents, models and files (name and sha256). A key is absent where the logs do
-    not tell, and a mapping by leaf task where the leaves of a group differ. ``notes`` are lines that a person should
-    read.
+    plain JSON: task, metric, filter, language, num_fewshot, chat_template (lm-eval's hash, None without one),
+    dataset_path, dataset_name, revision, split, n_documents, models and files (name and sha256). A key is absent where
+    the logs do not tell, and a mapping by leaf task where the leaves of a group differ. ``notes`` are lines that a
+    person should read.
     """
 
     matrix: ResponseMatrix
@@ -52,6 +52,7 @@ def read_responses(
     filter_name: str | None = None,
     id_field: str | None = None,
     base: Sequence[str] = (),
+    language: str | None = None,
     balance: Callable[[Sequence[str]], FloatArray | None] | None = None,
 ) -> Responses:
     """Answers of every model in ``sources`` on a task or group.
@@ -61,6 +62,7 @@ def read_responses(
     sorted by id, so the order of the logs does not matter; for a group an id is ``leaf/id`` and the leaf is the item's
     group. ``base`` names the tasks or groups that ``task`` asks, if it is an anchor task: their logs come first. An
     item that a model was not asked (``--limit``) is NaN. Of several runs of a task by one model the newest is read.
+    Generated answers in another ``language`` (ISO 639 code) than this one score nothing, whatever the logs say of them.
     ``balance`` gives, for items, how much each counts; without it the sub-tasks of a group count as in lm-eval's own
     score of the group.
 
@@ -83,7 +85,7 @@ def read_responses(
     pair: Pair | None = None
     files = []
     for log in chosen:
-        samples = Samples(log)
+        samples = Samples(log, language)
         pair = pair or choose_pair(samples, metric, filter_name)
         choose_pair(samples, *pair)  # the same one must be in every log
         for item, answer in samples.answers(*pair, id_field).items():
@@ -91,7 +93,8 @@ def read_responses(
         files.append({"name": f"{log.path.parent.name}/{log.path.name}", "sha256": samples.sha256})
     alike = group is not None and pair is not None and count_alike(chosen, group, leaves, pair)
     matrix, hashes = table.build(group is not None, balance, alike)
-    provenance = _provenance(chosen, task, pair) | {"models": list(matrix.model_ids), "files": files}
+    provenance = _provenance(chosen, task, pair)
+    provenance |= {"language": language, "models": list(matrix.model_ids), "files": files}
     return Responses(matrix, hashes, provenance, (*notes, *_missing(matrix, provenance["n_documents"])))
 
 

@@ -19,6 +19,7 @@ from merge3_plugin.domain import Calibration, Estimate
 from merge3_plugin.errors import ConfigError, DataError, nearest
 from merge3_plugin.harness.anchors import Anchors, Scored
 from merge3_plugin.harness.calibrations import check_settings
+from merge3_plugin.harness.labels import check_labels
 from merge3_plugin.harness.loading import load_leaves
 from merge3_plugin.harness.registration import known_tasks, print_errors_in_one_line
 from merge3_plugin.harness.settings import SETTINGS, check_task_names, read_settings, tasks_of_run
@@ -156,7 +157,10 @@ class AnchorTask(Task):
         """As in lm-eval, but never from its cache of requests, which does not know one anchor set from another."""
         if self._run is not None:
             check_task_names(tasks_of_run({"metadata": {"merge3": self._run}}), self._names_of_run())
+        if self.items.metric != "bypass":  # lm_eval --predict_only
+            self.items.check_per_item()
         documents = list(self.doc_iterator(rank=rank, limit=limit, samples=samples, world_size=world_size))
+        check_labels(self.items, [document for _, document in documents])
         if self.calibration is not None:
             template = template_hash(chat_template) if apply_chat_template and chat_template else None
             check_settings(self.calibration, {**self.provenance(), "chat_template": template})

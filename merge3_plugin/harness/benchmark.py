@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from merge3_plugin.domain import FloatArray
-from merge3_plugin.harness.task_items import TaskItems, check_labels
+from merge3_plugin.harness.labels import check_labels
+from merge3_plugin.harness.task_items import TaskItems
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,8 +38,9 @@ def check_items(calibration: Calibration, items: TaskItems, path: Path) -> None:
             )
     # A calibration of some items only, by --limit, speaks of those alone and weighs them as lm-eval did there.
     if calibration.n_items == len(known):
-        theirs, ours = calibration.responses.balance, items.balance_of(calibration.item_ids)
-        if not np.allclose(*(np.ones(len(known)) if w is None else w / w.mean() for w in (theirs, ours))):
+        ours = items.balance_of(calibration.item_ids)
+        weights = np.ones(len(known)) if ours is None else ours
+        if not np.allclose(calibration.responses.item_weights, weights / weights.sum(), rtol=1e-6, atol=0):
             alike = "items" if ours is None else "sub-tasks"
             raise DataError(
                 f"{path}: expected a calibration in which the {alike} of {items.name!r} count as in lm-eval's score of "

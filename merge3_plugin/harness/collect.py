@@ -9,12 +9,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from merge3_plugin.errors import ModelError, RunError
 
 if TYPE_CHECKING:
-    from lm_eval.api.model import LM
+    from lm_eval.models.huggingface import HFLM
 
     from merge3_plugin.harness.benchmark import Benchmark
 
@@ -37,8 +37,16 @@ class EvaluationSettings:
     trust_remote_code: bool = False
 
 
-def anchor_yaml(task: str) -> tuple[str | None, list[str]]:
-    """Metric and base of one of our tasks, by its YAML alone; nothing for any other name.
+class AnchorYaml(NamedTuple):
+    """What the YAML of one of our tasks says of how its logs are read; ``base`` is empty or its base's name."""
+
+    metric: str | None = None
+    base: tuple[str, ...] = ()
+    language: str | None = None
+
+
+def anchor_yaml(task: str) -> AnchorYaml:
+    """Metric, base and language of one of our tasks, by its YAML alone; nothing for any other name.
 
     A base that the YAML asks in another way (but for the few-shot count, which logs tell) does not count: its logs are
     of other prompts.
@@ -49,8 +57,9 @@ def anchor_yaml(task: str) -> tuple[str | None, list[str]]:
 
     found = next(iter(sorted(tasks_folder().rglob(f"{task}.yaml"))), None)
     config = load_yaml(found, resolve_func=False) if found else {}
-    same = config.keys() <= {"task", "task_alias", "class", "base", "metric", "num_fewshot", "metadata"}
-    return config.get("metric"), [config["base"]] if "base" in config and same else []
+    same = config.keys() <= {"task", "task_alias", "class", "base", "metric", "language", "num_fewshot", "metadata"}
+    base = (config["base"],) if "base" in config and same else ()
+    return AnchorYaml(config.get("metric"), base, config.get("language"))
 
 
 def check_models(models: Sequence[str], settings: EvaluationSettings) -> dict[str, str]:
@@ -146,12 +155,11 @@ def _evaluate(
     from lm_eval.loggers import EvaluationTracker
     from lm_eval.tasks import TaskManager
 
-    arguments = {"pretrained": model, "dtype": settings.dtype, "trust_remote_code": settings.trust_remote_code}
     multiturn = settings.fewshot_as_multiturn  # lm_eval's own default: on with a chat template
     tracker = EvaluationTracker(output_path=str(folder))
     results = simple_evaluate(
-        model=_load(model, arguments, settings),
-        model_args=arguments,
+        model=load_model(model, settings),
+        model_args=_arguments(model, settings),
         tasks=list(benchmark.items.leaves.values()),
         batch_size=settings.batch_size,
         device=settings.device,
@@ -177,17 +185,22 @@ def _evaluate(
     return logs
 
 
-def _load(model: str, arguments: Mapping[str, Any], settings: EvaluationSettings) -> LM:
+def load_model(model: str, settings: EvaluationSettings) -> HFLM:
+    """The model as lm-eval's ``hf`` loads it. Raises ModelError where it cannot be loaded."""
     import torch
     from lm_eval.models.huggingface import HFLM
     from safetensors import SafetensorError
 
     try:
         device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        return HFLM(**arguments, batch_size=settings.batch_size, device=device)
+        return HFLM(**_arguments(model, settings), batch_size=settings.batch_size, device=device)
     # torch asserts that there is a GPU.
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, AssertionError, SafetensorError) as error:
         raise ModelError(f"model {model!r}: expected a causal language model that loads, got: {_line(error)}") from None
+
+
+def _arguments(model: str, settings: EvaluationSettings) -> dict[str, Any]:
+    return {"pretrained": model, "dtype": settings.dtype, "trust_remote_code": settings.trust_remote_code}
 
 
 def _count(path: Path) -> int:

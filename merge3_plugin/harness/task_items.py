@@ -13,8 +13,9 @@ import numpy as np
 from merge3_plugin.domain import FloatArray
 from merge3_plugin.errors import ConfigError, DataError
 from merge3_plugin.extract.items import content_hash, item_ids
-from merge3_plugin.extract.language import check_language, speaks
-from merge3_plugin.extract.soft import continuation_score, right_options, soft_score
+from merge3_plugin.extract.language import check_language, foreign
+from merge3_plugin.extract.soft import continuation_score, soft_score
+from merge3_plugin.harness.labels import options
 from merge3_plugin.harness.metrics import higher_is_better, is_mean, leaf_shares, metric_and_filter, unit_score
 
 if TYPE_CHECKING:
@@ -156,6 +157,15 @@ class TaskItems:
             return True
         return unit_score(values.get(self.metric)) is not None
 
+    def check_per_item(self) -> None:
+        """Raise DataError where the metric is one of the whole set, which cannot be estimated from some items."""
+        if not self.per_item:
+            raise DataError(
+                f"task {self.name!r}: expected a metric that scores single items, got {self.metric}, which only all "
+                "items together have: it is no accuracy and is never estimated; name another metric, or let lm_eval "
+                "give this one"
+            )
+
     def requests(
         self,
         wanted: Mapping[str, int],
@@ -210,11 +220,10 @@ class TaskItems:
             ensembles = {ensemble.name: ensemble for ensemble in self.leaves[leaf_name]._filters}
             ensembles[self.filter].apply(asked)
             for instance in asked:
-                kept = OTHER_LANGUAGE if self._is_foreign(instance) else instance.filtered_resps[self.filter]
-                instance.filtered_resps = {"none": kept}
-
-    def _is_foreign(self, instance: Instance) -> bool:
-        return self.language is not None and speaks("\n".join(instance.resps), self.language) is False
+                understood = self.language is None or not foreign(instance.resps, self.language)
+                instance.filtered_resps = {
+                    "none": instance.filtered_resps[self.filter] if understood else OTHER_LANGUAGE
+                }
 
     def score(self, document: Document, responses: Sequence[Any]) -> float:
         """The metric of one item from its filtered responses. DataError if it is not a number in [0, 1]."""
@@ -237,9 +246,9 @@ class TaskItems:
         if self.output_type == "loglikelihood":
             return continuation_score(responses[0][0]) if self.metric == "acc" else None
         if document.item_id not in self._options:
-            self._options[document.item_id] = _options(self.leaf(document), document)
-        options = self._options[document.item_id]
-        return None if options is None else soft_score(self.metric, [response[0] for response in responses], *options)
+            self._options[document.item_id] = options(self.leaf(document), document)
+        found = self._options[document.item_id]
+        return None if found is None else soft_score(self.metric, [response[0] for response in responses], *found)
 
     def whole(self, responses: Mapping[str, Sequence[Any]]) -> float:
         """The metric over all items by the task's own aggregation, and the group's; where it has none, by size."""
@@ -259,35 +268,6 @@ class TaskItems:
         """Pass a setting on to every leaf task, as lm-eval sets it."""
         for leaf in self.leaves.values():
             leaf.set_config(key, dict(value) if isinstance(value, dict) else value, update)
-
-
-def check_labels(items: TaskItems, documents: Iterable[Document]) -> None:
-    """Raise DataError, naming the document, where the right option of a multiple choice is none of its options.
-
-    lm-eval would score such a document as wrong for every model.
-    """
-    for document in documents:
-        leaf = items.leaf(document)
-        options = _options(leaf, document)
-        if options is not None and not options[1]:
-            target = leaf.doc_to_text(document) if leaf.multiple_input else leaf.doc_to_target(document)
-            raise DataError(
-                f"task {items.name!r}, item {document.item_id!r}: expected one of its {len(options[0])} choices as the "
-                f"label (from 0, or as text), got {target!r}; mend or drop this document"
-            )
-
-
-def _options(leaf: Task, document: Document) -> tuple[list[str], frozenset[int]] | None:
-    """The texts of the options and the places of the right ones; None unless lm-eval itself scores the choice."""
-    from lm_eval.api.task import ConfigurableTask
-
-    if leaf.OUTPUT_TYPE != "multiple_choice" or not isinstance(leaf, ConfigurableTask):
-        return None
-    if callable(leaf.config.process_results) or type(leaf).process_results is not ConfigurableTask.process_results:
-        return None
-    choices = leaf.doc_to_choice(document)
-    target = leaf.doc_to_text(document) if leaf.multiple_input else leaf.doc_to_target(document)
-    return choices, right_options(target, choices)
 
 
 def template_hash(apply_chat_template: Callable[..., str]) -> str | None:

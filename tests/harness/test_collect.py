@@ -147,9 +147,10 @@ def test_logs_that_cannot_be_written(benchmark_of, tiny_models, tmp_path):
 
 
 def test_what_our_yaml_says_of_metric_and_base():
-    assert anchor_yaml("merge3_arc_ja") == ("acc,none", [])
-    assert anchor_yaml("merge3_mmlu_en") == ("acc,none", ["mmlu"])
-    assert anchor_yaml("arc_easy") == (None, [])
+    assert anchor_yaml("merge3_arc_ja") == ("acc,none", (), None)
+    assert anchor_yaml("merge3_mmlu_en") == ("acc,none", ("mmlu",), None)
+    assert anchor_yaml("merge3_gsm8k_ja") == ("exact_match,flexible-extract", (), "ja")
+    assert anchor_yaml("arc_easy") == (None, (), None)
 
 
 def test_the_record_in_the_results_is_plain_json(benchmark_of, tiny_models, tmp_path):

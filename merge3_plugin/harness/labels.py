@@ -1,0 +1,43 @@
+"""The options of a multiple-choice document, and which of them are right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from merge3_plugin.errors import DataError
+from merge3_plugin.extract.soft import right_options
+
+if TYPE_CHECKING:
+    from lm_eval.api.task import Task
+
+    from merge3_plugin.harness.task_items import Document, TaskItems
+
+
+def check_labels(items: TaskItems, documents: Iterable[Document]) -> None:
+    """Raise DataError, naming the document, where the right option of a multiple choice is none of its options.
+
+    lm-eval would score such a document as wrong for every model.
+    """
+    for document in documents:
+        leaf = items.leaf(document)
+        found = options(leaf, document)
+        if found is not None and not found[1]:
+            target = leaf.doc_to_text(document) if leaf.multiple_input else leaf.doc_to_target(document)
+            raise DataError(
+                f"task {items.name!r}, item {document.item_id!r}: expected one of its {len(found[0])} choices as the "
+                f"label (from 0, or as text), got {target!r}; mend or drop this document"
+            )
+
+
+def options(leaf: Task, document: Document) -> tuple[list[str], frozenset[int]] | None:
+    """The texts of the options and the places of the right ones; None unless lm-eval itself scores the choice."""
+    from lm_eval.api.task import ConfigurableTask
+
+    if leaf.OUTPUT_TYPE != "multiple_choice" or not isinstance(leaf, ConfigurableTask):
+        return None
+    if callable(leaf.config.process_results) or type(leaf).process_results is not ConfigurableTask.process_results:
+        return None
+    choices = leaf.doc_to_choice(document)
+    target = leaf.doc_to_text(document) if leaf.multiple_input else leaf.doc_to_target(document)
+    return choices, right_options(target, choices)
