@@ -52,12 +52,12 @@ def _mean_states(model: LiveModel, texts: Sequence[str]) -> FloatArray:
         places = by_length[start : start + int(model.batch_size)]
         rows = [torch.tensor(tokens[place]) for place in places]
         ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True).to(model.device)
-        mask = torch.arange(ids.shape[1])[None, :] < torch.tensor([len(row) for row in rows])[:, None]
-        mask = mask.to(model.device)
+        lengths = torch.tensor([len(row) for row in rows], device=ids.device)
+        mask = torch.arange(ids.shape[1], device=ids.device)[None, :] < lengths[:, None]
         with torch.no_grad():
             # Without the head: logits of all tokens would take far more memory than the states.
             states = model.model.base_model(input_ids=ids, attention_mask=mask.long(), use_cache=False)[0]
-            shares = mask.float() / mask.sum(dim=1, keepdim=True)
+            shares = (mask / lengths[:, None]).to(states.device)
             means[places] = torch.einsum("nth,nt->nh", states.float(), shares).cpu().numpy()
     if not np.isfinite(means).all():
         raise DataError("model: expected finite hidden states, got NaN or infinity; its weights overflow this dtype")
