@@ -26,8 +26,8 @@ class Difference:
     """Predictions made before the answers were seen, corrected by what they miss on the anchors.
 
     They are the parents' mean answers where those are known, else the probabilities at the mean ability. As they do
-    not depend on the answers, the estimate is exactly unbiased over the draws of anchors that have inclusion
-    probabilities, however wrong the predictions are.
+    not depend on the answers, the estimate is unbiased over the draws of the anchors, however wrong the predictions
+    are, wherever `unbiased` says so; but for the rare one outside [0, 1], which is cut.
     """
 
     name: str = "difference"
@@ -36,6 +36,10 @@ class Difference:
     def estimate(self, evidence: Evidence) -> Estimate:
         weights = evidence.weights if evidence.design_weights is None else evidence.design_weights
         return calibrated(evidence, corrected(evidence, prior_probabilities(evidence), weights), self.name)
+
+    def unbiased(self, evidence: Evidence) -> bool:
+        """Whether the scored items are just the anchors and were drawn, each with a known probability."""
+        return evidence.design_weights is not None
 
 
 @dataclass(frozen=True)

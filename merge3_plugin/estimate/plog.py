@@ -7,12 +7,15 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from merge3_plugin.domain import Estimate, FloatArray, ItemParameters, ResponseMatrix
 from merge3_plugin.errors import DataError
 from merge3_plugin.estimate.ability import parent_abilities
 from merge3_plugin.estimate.base import Evidence, calibrated
 from merge3_plugin.irt import fit_logistic, probabilities, sigmoid
+
+Positions = NDArray[np.intp]
 
 # Prior standard deviations of a merge about its parents, in logits at scale 1: of its ability in any direction, of the
 # factor by which it scales the parents' mean ability, and of the level that no ability explains.
@@ -21,7 +24,7 @@ ABILITY_SPREAD, FACTOR_SPREAD, LEVEL_SPREAD = 0.2, 0.25, 0.1
 SURPLUS, SURPLUS_SPREAD, SHARE_SPREAD = 1.5, 1.0, 0.5
 # How much nearer or further than scale 1 a merge may be, and how probable that is before its answers are known: a
 # normal prior of one scale would be too tight for the odd merge or too wide for the usual one.
-SCALES, CHANCES = (0.5, 1.0, 2.0, 4.0), (0.25, 0.35, 0.2, 0.2)
+SCALES, CHANCES = (0.7, 2.0, 5.0), (0.5, 0.3, 0.2)
 
 
 @dataclass(frozen=True)
@@ -37,31 +40,47 @@ class Plog:
     needs_parents: bool = True
 
     def estimate(self, evidence: Evidence) -> Estimate:
-        return calibrated(evidence, self.accuracy(evidence), self.name, "gmp-irt", "gp-irt")
-
-    def accuracy(self, evidence: Evidence) -> float:
-        """The estimate itself, in [0, 1]: the mean over scales of the prior, by their posterior probability."""
-        if evidence.parents is None:
-            raise DataError("plog: expected the parents' full answers, got none; pass parents=")
-        items = evidence.calibration.items
-        model = _model(items, evidence.parents)
-        seen, offset = model.design[evidence.positions], -items.difficulty[evidence.positions]
-        found, log_chance, start = [], [], model.mean
-        for scale, chance in zip(SCALES, CHANCES, strict=True):
-            precision = model.precision(scale)
-            fit = fit_logistic(seen, offset, evidence.scores, mean=model.mean, precision=precision, start=start)
-            start, gap = fit.mean, fit.mean - model.mean
-            logit = model.design @ fit.mean - items.difficulty
-            found.append(evidence.completed(sigmoid(logit)))
-            reached = logit[evidence.positions]
-            likelihood = evidence.scores @ reached - np.logaddexp(0.0, reached).sum()
-            volume = np.linalg.slogdet(fit.covariance @ precision)[1]
-            log_chance.append(np.log(chance) + likelihood - 0.5 * gap @ precision @ gap + 0.5 * volume)
-        weights = np.exp(np.array(log_chance) - max(log_chance))
-        return float(weights @ found / weights.sum())
+        return calibrated(evidence, parent_logistic(evidence), self.name, "gmp-irt", "gp-irt")
 
 
-class Model(NamedTuple):
+def parent_logistic(evidence: Evidence) -> float:
+    """The estimate in [0, 1]: its mean over the scales of the prior, by their posterior probability."""
+    if evidence.parents is None:
+        raise DataError("plog: expected the parents' full answers, got none; pass parents=")
+    items = evidence.calibration.items
+    model = parent_model(items, evidence.parents)
+    fit = fit_parents(model, items.difficulty, evidence.positions, evidence.scores)
+    logits = fit.coefficients @ model.design.T - items.difficulty
+    return float(fit.chances @ [evidence.completed(sigmoid(logit)) for logit in logits])
+
+
+class ParentFit(NamedTuple):
+    """``coefficients`` (scales, D + 1 + P) at each scale of the prior, and the posterior probability of each scale."""
+
+    coefficients: FloatArray
+    chances: FloatArray
+
+
+def fit_parents(model: ParentModel, difficulty: FloatArray, positions: Positions, scores: FloatArray) -> ParentFit:
+    """Maximum a posteriori coefficients by the answers ``scores`` (m,) at ``positions`` (m,), scale by scale.
+
+    A scale's probability is Laplace's approximation.
+    """
+    seen, offset = model.design[positions], -difficulty[positions]
+    found, log_chances, start = [], [], model.mean
+    for scale, chance in zip(SCALES, CHANCES, strict=True):
+        precision = model.precision(scale)
+        fit = fit_logistic(seen, offset, scores, mean=model.mean, precision=precision, start=start)
+        start, gap, logit = fit.mean, fit.mean - model.mean, seen @ fit.mean + offset
+        likelihood = scores @ logit - np.logaddexp(0.0, logit).sum()
+        volume = np.linalg.slogdet(fit.covariance @ precision)[1]
+        found.append(fit.mean)
+        log_chances.append(np.log(chance) + likelihood - 0.5 * gap @ precision @ gap + 0.5 * volume)
+    chances = np.exp(np.array(log_chances) - max(log_chances))
+    return ParentFit(np.array(found), chances / chances.sum())
+
+
+class ParentModel(NamedTuple):
     """Regressors of every item, ``design`` (N, D + 1 + P): discrimination, 1, surpluses; and the coefficients' prior.
 
     ``spread`` is the prior covariance at scale 1 of the first D + 1 coefficients, ``of_surplus`` that of the others.
@@ -82,7 +101,8 @@ class Model(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def _model(items: ItemParameters, parents: ResponseMatrix) -> Model:
+def parent_model(items: ItemParameters, parents: ResponseMatrix) -> ParentModel:
+    """The regression for merges of ``parents``, who answered the items of the fit in its order."""
     abilities = parent_abilities(items, parents)
     n_parents, n_dimensions = abilities.shape
     # A parent that was not asked an item tells nothing of it beyond its ability.
@@ -96,7 +116,7 @@ def _model(items: ItemParameters, parents: ResponseMatrix) -> Model:
     spread[-1, -1] = LEVEL_SPREAD**2
     together = np.full((n_parents, n_parents), 1.0 / n_parents)
     of_surplus = SURPLUS_SPREAD**2 / n_parents * together + SHARE_SPREAD**2 * (np.eye(n_parents) - together)
-    return Model(
+    return ParentModel(
         np.column_stack([items.discrimination, np.ones(len(surplus)), surplus]),
         np.concatenate([centre, [0.0], np.full(n_parents, SURPLUS / n_parents)]),
         spread,
