@@ -96,8 +96,9 @@ def evolve(genome_config_path: Path, storage_path: Path, **flags: Any) -> int:
     """
     from merge3_plugin.cli_progress import Progress
     from merge3_plugin.config import load_config
-    from merge3_plugin.evolve.run import UNCONFIRMED, Interrupted
+    from merge3_plugin.evolve.run import UNCONFIRMED
     from merge3_plugin.evolve.session import evolve as run
+    from merge3_plugin.evolve.setting import Interrupted
     from merge3_plugin.evolve.setup import Flags
     from merge3_plugin.report.table import render
 

@@ -9,8 +9,8 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
-from merge3_plugin.evolve.run import Watcher
-from merge3_plugin.evolve.search import Scored
+from merge3_plugin.evolve.search import Improvement, Scored
+from merge3_plugin.evolve.setting import Watcher
 from merge3_plugin.evolve.store import FAILED, Evaluation, last_line
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ class Progress(Watcher):
         self._bar: Any = None
         self._phase, self._done = "", 0
         self._last_line = 0.0
-        self._best: Scored | None = None
+        self._best, self._is_new = "", False
 
     def __enter__(self) -> Progress:
         self._before = signal.signal(signal.SIGINT, self._interrupt)
@@ -64,14 +64,16 @@ class Progress(Watcher):
         if evaluation.state == FAILED:
             log.warning("%s failed: %s", label, last_line(evaluation.error))
 
-    def scored(self, entry: Scored, best: Scored | None) -> None:
-        self._best = best or self._best
+    def improved(self, improvement: Improvement) -> None:
+        self._best, self._is_new = _best(improvement), True
+
+    def scored(self, entry: Scored) -> None:
         self._done += 1  # a bar that is off does not count
         self._bar.update()
-        if self._best is not None:
-            text = f"best {self._best.fitness:.3f} +- {1.96 * (self._best.standard_error or 0):.3f}"
-            self._bar.set_postfix_str(text)
-            self._line(text, always=best is not None)
+        if self._best:
+            self._bar.set_postfix_str(self._best)
+            self._line(self._best, always=self._is_new)
+            self._is_new = False
 
     def _line(self, text: str, always: bool = False) -> None:
         now = time.monotonic()
@@ -86,3 +88,16 @@ class Progress(Watcher):
 
     def interrupted(self) -> bool:
         return self._stopped
+
+
+def _best(improvement: Improvement) -> str:
+    """The best so far in a line: its fitness, and how far it is from the one before."""
+    found = improvement.best.assessment
+    if found is None:
+        return ""
+    text = f"best {found.fitness:.3f} +- {1.96 * found.standard_error:.3f}"
+    difference = improvement.against_previous
+    if difference is not None:
+        low, high = (100 * end for end in difference.interval)
+        text += f", {100 * difference.difference:+.1f} points [{low:+.1f}, {high:+.1f}] on the one before"
+    return text

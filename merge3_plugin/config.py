@@ -42,6 +42,17 @@ def _reference(value: Any) -> Any:
 
 ModelName = Annotated[str, BeforeValidator(_reference)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+AnchorMethod = Literal[
+    "auto",
+    "random",
+    "stratified",
+    "kd",
+    "irt-clusters",
+    "correctness-clusters",
+    "representation-clusters",
+    "neyman",
+    "mixed",
+]
 
 
 class GenomeConfig(_Strict):
@@ -105,10 +116,19 @@ class Merge3Config(_Strict):
 
     seed: int = Field(0, ge=0, lt=2**32, description="reaches everything that is drawn")
     anchors: int = Field(50, ge=1, description="anchors of each task")
+    anchor_method: AnchorMethod = Field(
+        "auto", description="how a run that calibrates by itself chooses its anchors; auto: by cross-validation"
+    )
     calibration: Literal["auto"] | str | dict[str, str | LogsConfig] = Field(
         "auto", description="auto, a calibration file, or for each task a file or {logs: [...]}"
     )
     auto_merges: int = Field(6, ge=0, description="random merges scored on all search items when calibration is auto")
+    recalibrate: int | None = Field(
+        None,
+        ge=1,
+        description="after so many candidates, again and again, the best one is scored on all search items, and all "
+        "answers so far refine the calibration; unset: never",
+    )
     estimator: str = "auto"
     held_out: Fraction = Field(1 / 3, description="share of the items that only the confirmation reads")
     confirm: int = Field(3, ge=1, description="best candidates that are scored on the held-out items")

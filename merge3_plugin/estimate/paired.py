@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
 
+from merge3_plugin.domain import Estimate, FloatArray
 from merge3_plugin.errors import DataError
+from merge3_plugin.estimate.base import Evidence, moderated_difference
 from merge3_plugin.estimate.design import effective_size
+from merge3_plugin.estimate.interval import variance_unit
 
 
 @dataclass(frozen=True)
 class PairedDifference:
     """First model less second, as a weighted mean over tasks; ``interval`` (low, high) holds it at ``confidence``.
 
-    The interval is for items like these, of which the ``n_items`` are a sample.
+    The interval is for items like these, of which the ``n_items`` are a sample; of estimates, for the items that are
+    estimated from them.
     """
 
     difference: float
@@ -51,15 +56,74 @@ def paired_difference(
             raise DataError(f"task {task!r}: expected two models' answers on the same items; score both on all of them")
         deltas = np.array([score - second[task][item] for item, score in scores.items()])
         counts = np.array([(balance or {}).get(task, {}).get(item, 1.0) for item in scores])
-        known, mean = effective_size(counts), float(np.average(deltas, weights=counts))
-        share, size = weights[task] / total, known + 2
-        adjusted = known * mean / size
-        difference += share * mean
-        centre += share * adjusted
-        squares = known * float(np.average(deltas**2, weights=counts))
-        variance += share**2 * ((squares + 1) / size - adjusted**2) / size
+        moments, share = _moments(deltas, counts), weights[task] / total
+        difference += share * float(np.average(deltas, weights=counts))
+        centre += share * moments.mean
+        variance += share**2 * moments.variance / moments.size
         n_items += len(deltas)
     standard_error = float(np.sqrt(variance))
     half = NormalDist().inv_cdf(0.5 + confidence / 2) * standard_error
     interval = max(-1.0, centre - half), min(1.0, centre + half)
     return PairedDifference(difference, standard_error, interval, confidence, n_items)
+
+
+class _Moments(NamedTuple):
+    """Mean and variance of paired differences after Agresti and Min's adjustment, and the ``size`` behind them."""
+
+    mean: float
+    variance: float
+    size: float
+
+
+def _moments(deltas: FloatArray, counts: FloatArray) -> _Moments:
+    known = effective_size(counts)
+    size = known + 2
+    mean = known * float(np.average(deltas, weights=counts)) / size
+    squares = known * float(np.average(deltas**2, weights=counts))
+    return _Moments(mean, (squares + 1) / size - mean**2, size)
+
+
+class Estimated(NamedTuple):
+    """A model's answers on some items of a benchmark, and the estimate made from them."""
+
+    evidence: Evidence
+    estimate: Estimate
+
+
+def estimated_difference(
+    first: Mapping[str, Estimated],
+    second: Mapping[str, Estimated],
+    *,
+    weights: Mapping[str, float],
+    exact: float = 0.0,
+    confidence: float = 0.95,
+) -> PairedDifference:
+    """Compare the estimates of two models by task, made from the same items; tasks count as in `paired_difference`.
+
+    The variance is that of the mean of their differences on a random sample of as many items, times the ratio that the
+    estimator reaches in cross-validation (`moderated_difference`); Student's t has the ratios' degrees of freedom
+    (Welch and Satterthwaite). ``exact`` is a further difference without error, already in the units of the result.
+    Raises DataError where the two were not scored on the same items.
+    """
+    total = sum(abs(weights[task]) for task in first)
+    difference, variance, spread = exact, 0.0, 0.0
+    for task, (evidence, estimate) in first.items():
+        other, share = second[task], weights[task] / total
+        if not np.array_equal(evidence.positions, other.evidence.positions):
+            raise DataError(f"task {task!r}: expected two models' answers on the same items; score both on all of them")
+        moments = _moments(evidence.scores - other.evidence.scores, evidence.weights)
+        ratio = moderated_difference(evidence.calibration, estimate.method)
+        own = share**2 * ratio.ratio * variance_unit(evidence.n_scored, evidence.n_items) * moments.variance
+        difference += share * (estimate.accuracy - other.estimate.accuracy)
+        variance += own
+        spread += own**2 / ratio.degrees
+    standard_error = float(np.sqrt(variance))
+    half = _student(variance**2 / spread, confidence) * standard_error if variance > 0 else 0.0
+    n_items = sum(evidence.n_scored for evidence, _ in first.values())
+    return PairedDifference(difference, standard_error, (difference - half, difference + half), confidence, n_items)
+
+
+def _student(degrees: float, confidence: float) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, 0.5 + confidence / 2))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from merge3_plugin.domain import Estimate
+from merge3_plugin.evolve.objectives import Assessment
 from merge3_plugin.evolve.store import COMPLETE, FAILED, Evaluation, RunStore
 from merge3_plugin.harness.scoring import Scores
 
@@ -41,8 +41,8 @@ class ItemScorer(Protocol):
     ) -> tuple[Mapping[str, Scores], Mapping[str, float]]: ...
 
 
-# Answers by task and item, and whole-benchmark values by task -> estimates by task, and the fitness.
-Assess = Callable[[Mapping[str, Scores], Mapping[str, float]], tuple[Mapping[str, Estimate], float]]
+# Answers by task, and whole-benchmark values by task, to what they say of the candidate.
+Assess = Callable[[Mapping[str, Scores], Mapping[str, float]], Assessment]
 
 
 class Evaluator:
@@ -67,9 +67,9 @@ class Evaluator:
     ) -> Evaluation:
         """Score the candidate on ``items`` (task -> ids) and on the tasks of ``whole``, unless recorded.
 
-        ``assess`` turns all its answers on the items, and its ``whole`` values, into estimates and a fitness. The
-        evaluation holds only the answers that the record lacked; ``answers`` gives them all. A candidate that cannot
-        be merged or scored is a FAILED evaluation, with its traceback.
+        ``assess`` turns all its answers on the items, and its ``whole`` values, into the estimates and the fitness that
+        are kept. The evaluation holds only the answers that the record lacked; ``answers`` gives them all. A candidate
+        that cannot be merged or scored is a FAILED evaluation, with its traceback.
         """
         recorded = self._store.find(candidate.id, purpose)
         if recorded is not None:
@@ -105,19 +105,18 @@ class Evaluator:
             else:
                 self._live.merge(candidate.recipe or {})
         scored, values = self._scorer.evaluate(missing, whole)
-        estimates: Mapping[str, Estimate] = {}
-        fitness = None
+        found = None
         if assess is not None:
             everything = {task: _joined(known[task], scored.get(task)) for task in items}
-            estimates, fitness = assess({task: _on(everything[task], ids) for task, ids in items.items()}, values)
+            found = assess({task: _on(everything[task], ids) for task, ids in items.items()}, values)
         return Evaluation(
             candidate.id,
             purpose,
             COMPLETE,
             {task: scores.right for task, scores in scored.items()},
             values,
-            estimates,
-            fitness,
+            {} if found is None else found.estimates,
+            None if found is None else found.fitness,
             soft={task: scores.soft for task, scores in scored.items()},
         )
 

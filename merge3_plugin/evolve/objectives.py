@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from merge3_plugin.domain import Calibration, Estimate, ResponseMatrix
 from merge3_plugin.estimate.auto import resolve
-from merge3_plugin.estimate.base import gather, run_estimator
+from merge3_plugin.estimate.base import Evidence, gather, run_estimator
+from merge3_plugin.estimate.paired import Estimated, PairedDifference, estimated_difference
 from merge3_plugin.evolve.population import Population
 from merge3_plugin.harness.scoring import Scores
 
@@ -17,7 +20,7 @@ from merge3_plugin.harness.scoring import Scores
 class Objective:
     """One task, ready to be estimated: its search items are the benchmark whose accuracy is estimated.
 
-    ``parents`` are the parents' answers on the search items.
+    ``parents`` are the parents' answers on the search items; ``soft_breaks_ties`` says whether soft scores may.
     """
 
     name: str
@@ -26,15 +29,53 @@ class Objective:
     calibration: Calibration
     parents: ResponseMatrix
     estimator: str
+    soft_breaks_ties: bool = False
 
     @property
     def anchors(self) -> tuple[str, ...]:
         return self.calibration.anchors.item_ids
 
-    def estimate(self, scores: Scores) -> Estimate:
-        """Estimated accuracy on the search items from ``scores`` on some of them."""
+    def estimated(self, scores: Scores) -> Estimated:
+        """The accuracy on the search items estimated from ``scores`` on some of them."""
+        return self._estimated(gather(self.calibration, scores.right, self.parents, scores.soft))
+
+    def estimated_again(self, evidence: Evidence) -> Estimated:
+        """The same of the same answers, gathered under another calibration of the same items."""
+        return self._estimated(replace(evidence, calibration=self.calibration))
+
+    def _estimated(self, evidence: Evidence) -> Estimated:
         estimator = resolve(self.estimator, self.calibration, parents_known=True)
-        return run_estimator(estimator, gather(self.calibration, scores.right, self.parents, scores.soft))
+        return Estimated(evidence, run_estimator(estimator, evidence))
+
+    def tie_breaker(self, evidence: Evidence) -> float:
+        """Mean soft score of the scored items by their weights, or 0 where soft scores do not break ties."""
+        if not self.soft_breaks_ties or evidence.soft is None:
+            return 0.0
+        return float(evidence.weights @ np.where(np.isnan(evidence.soft), evidence.scores, evidence.soft))
+
+
+@dataclass(frozen=True, eq=False)
+class Assessment:
+    """What the answers of a candidate on the anchors say of it; ``whole`` are its whole-benchmark metrics.
+
+    ``fitness`` is the weighted sum of both, ``standard_error`` its standard error (whole-benchmark metrics carry none).
+    ``tie_breaker`` decides between candidates of equal fitness, and never otherwise.
+    """
+
+    estimated: Mapping[str, Estimated]
+    whole: Mapping[str, float]
+    fitness: float
+    standard_error: float
+    tie_breaker: float
+
+    @property
+    def estimates(self) -> dict[str, Estimate]:
+        return {task: estimated.estimate for task, estimated in self.estimated.items()}
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """Greater is better."""
+        return self.fitness, self.tie_breaker
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,12 +88,33 @@ class Objectives:
     def anchors(self) -> dict[str, tuple[str, ...]]:
         return {objective.name: objective.anchors for objective in self.items}
 
-    def assess(self, answers: Mapping[str, Scores], whole: Mapping[str, float]) -> tuple[dict[str, Estimate], float]:
-        """The estimate of each task from the answers by task, and the fitness."""
-        estimates = {objective.name: objective.estimate(answers[objective.name]) for objective in self.items}
-        fitness = sum(objective.weight * estimates[objective.name].accuracy for objective in self.items)
-        return estimates, fitness + sum(weight * whole[task] for task, weight in self.whole.items())
+    def assess(self, answers: Mapping[str, Scores], whole: Mapping[str, float]) -> Assessment:
+        """The assessment of a candidate by its answers, by task, and its ``whole`` metrics."""
+        return self._assessment({o.name: o.estimated(answers[o.name]) for o in self.items}, whole)
 
-    def standard_error(self, estimates: Mapping[str, Estimate]) -> float:
-        """Standard error of the fitness; whole-benchmark metrics carry none."""
-        return math.sqrt(sum((o.weight * estimates[o.name].standard_error) ** 2 for o in self.items))
+    def assess_again(self, assessment: Assessment) -> Assessment:
+        """The same answers under these calibrations."""
+        estimated = {o.name: o.estimated_again(assessment.estimated[o.name].evidence) for o in self.items}
+        return self._assessment(estimated, assessment.whole)
+
+    def _assessment(self, estimated: Mapping[str, Estimated], whole: Mapping[str, float]) -> Assessment:
+        fitness = sum(o.weight * estimated[o.name].estimate.accuracy for o in self.items)
+        return Assessment(
+            estimated,
+            whole,
+            fitness + self._of_whole(whole),
+            math.sqrt(sum((o.weight * estimated[o.name].estimate.standard_error) ** 2 for o in self.items)),
+            sum(o.weight * o.tie_breaker(estimated[o.name].evidence) for o in self.items),
+        )
+
+    def _of_whole(self, values: Mapping[str, float]) -> float:
+        return sum(weight * values[task] for task, weight in self.whole.items())
+
+    def difference(self, first: Assessment, second: Assessment, *, confidence: float = 0.95) -> PairedDifference:
+        """First less second in fitness, over the sum of the estimated tasks' weights: as a rule, in accuracy."""
+        weights = {objective.name: objective.weight for objective in self.items}
+        total = sum(map(abs, weights.values())) or 1.0
+        exact = (self._of_whole(first.whole) - self._of_whole(second.whole)) / total
+        return estimated_difference(
+            first.estimated, second.estimated, weights=weights, exact=exact, confidence=confidence
+        )

@@ -7,88 +7,54 @@ other state: running the same command again is how a run resumes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from merge3_plugin.config import RunConfig
 from merge3_plugin.domain import Calibration, FloatArray
 from merge3_plugin.errors import ModelError, RunError
+from merge3_plugin.evolve.assessor import SEARCH, Assessor
 from merge3_plugin.evolve.calibration import answer_matrix, given_calibrations, keep, search_calibration, task_anchors
 from merge3_plugin.evolve.confirm import Confirmed, Verdict, balance_of, confirmed, judge
-from merge3_plugin.evolve.evaluate import Candidate, Evaluator
+from merge3_plugin.evolve.evaluate import Candidate
+from merge3_plugin.evolve.finalists import contenders
 from merge3_plugin.evolve.objectives import Objective, Objectives
 from merge3_plugin.evolve.optimizers import make_optimizer
 from merge3_plugin.evolve.population import Population, split_items
 from merge3_plugin.evolve.recipe import candidate_id
-from merge3_plugin.evolve.search import Scored, Search, SearchResult
-from merge3_plugin.evolve.space import SearchSpace
-from merge3_plugin.evolve.store import FAILED, Evaluation, RunStore, last_line
-from merge3_plugin.harness.benchmark import Benchmark
-from merge3_plugin.harness.scoring import Scorer, Scores
+from merge3_plugin.evolve.search import Improvement, Scored, Search, SearchResult
+from merge3_plugin.evolve.setting import Interrupted, Setting, Watcher
+from merge3_plugin.evolve.store import FAILED, Evaluation, last_line
+from merge3_plugin.evolve.tie_breaker import soft_scores
+from merge3_plugin.harness.scoring import Scores
 
-if TYPE_CHECKING:
-    from merge3_plugin.merging.merger import Merger
-
-PARENTS, CALIBRATION, SEARCH, MEAN, CONFIRMATION = "parents", "calibration", "search", "mean", "confirmation"
+PARENTS, CALIBRATION, MEAN, CONFIRMATION = "parents", "calibration", "mean", "confirmation"
 
 FINISHED = "finished"
 UNCONFIRMED = "stopped before the confirmation"
 NOTHING_HELD_OUT = "finished without a confirmation: no task has scores by item"
 
 
-class Interrupted(Exception):
-    """A person asked the run to stop."""
-
-
-@dataclass(frozen=True, eq=False)
-class Setting:
-    """What a run works with, built once by `evolve.setup`."""
-
-    config: RunConfig
-    folder: Path
-    store: RunStore
-    merger: Merger
-    scorer: Scorer
-    evaluator: Evaluator
-    space: SearchSpace
-    benchmarks: Mapping[str, Benchmark]
-    parents: Mapping[str, str]  # label -> name in the config
-
-
-class Watcher:
-    """Hears how a run goes; this one says nothing, and never stops it."""
-
-    def phase(self, name: str, total: int) -> None:
-        """A phase of ``total`` evaluations begins."""
-
-    def evaluated(self, label: str, evaluation: Evaluation) -> None:
-        """An evaluation of the current phase is there, new or recorded."""
-
-    def scored(self, entry: Scored, best: Scored | None) -> None:
-        """A candidate of the search is there; ``best`` is the entry itself when it is the best so far."""
-
-    def stop_reason(self) -> str | None:
-        """Why the search should end before the next candidate."""
-        return None
-
-    def interrupted(self) -> bool:
-        """Whether a person asked the run to stop."""
-        return False
-
-
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a run found; ``confirmed`` is empty and ``verdict`` None unless ``state`` is FINISHED."""
+    """What a run found; ``confirmed`` is empty and ``verdict`` None unless ``state`` is FINISHED.
+
+    ``objectives`` are those of the search's end, ``improvements`` its bests in turn, ``contenders`` those of its own
+    ``merges`` that cannot be told from the best of them (see `contenders`), ``mean`` its final centre where that is a
+    finalist.
+    """
 
     state: str
     result: SearchResult
     objectives: Objectives
+    improvements: Sequence[Improvement]
+    contenders: Sequence[Scored]
+    merges: int
     winner: Candidate
-    confirmed: Sequence[Confirmed]
-    verdict: Verdict | None
+    mean: Scored | None = None
+    confirmed: Sequence[Confirmed] = ()
+    verdict: Verdict | None = None
 
 
 class Run:
@@ -102,14 +68,15 @@ class Run:
         self._whole = {n: self._weights[n] for n, b in setting.benchmarks.items() if not b.per_item}
         self._parents = {label: Candidate(f"parent:{label}", parent=name) for label, name in setting.parents.items()}
         self._known = self._known_points()
+        self._improvements: list[Improvement] = []
 
     def execute(self) -> Outcome:
         """All phases in order. Raises Interrupted where a person stops it before there is a candidate."""
         given = given_calibrations(self._config, self._tasks, self._setting.scorer)
         populations = {name: self._split(name, given) for name in self._tasks}
         self._score_parents()
-        objectives = self._calibrate(given, populations)
-        result = self._search(objectives)
+        assessor = self._assessor(self._calibrate(given, populations))
+        result = self._search(assessor)
         if not result.scored:
             if self._watcher.interrupted():
                 raise Interrupted
@@ -120,14 +87,24 @@ class Run:
         if not ranked:
             last = self._store.last_error(SEARCH)
             raise ModelError(f"search: expected a candidate that can be scored, got failures only, the last: {last}")
+        # Known points are scored anyway. Where the search found no merge of its own, the best of them stands for it.
+        known = {candidate.id for _, candidate in self._known.values()}
+        merges = [s for s in ranked if s.candidate.id not in known] or ranked[:1]
+        so_far = Outcome(
+            UNCONFIRMED,
+            result,
+            assessor.objectives,
+            self._improvements,
+            contenders(merges, assessor.objectives),
+            len(merges),
+            ranked[0].candidate,
+        )
         if not self._tasks:
-            return Outcome(NOTHING_HELD_OUT, result, objectives, ranked[0].candidate, (), None)
+            return replace(so_far, state=NOTHING_HELD_OUT)
         try:
-            everyone, verdict = self._confirm(result, objectives, populations)
+            return self._confirm(so_far, assessor, populations)
         except Interrupted:
-            return Outcome(UNCONFIRMED, result, objectives, ranked[0].candidate, (), None)
-        chosen = next(c for c in self._finalists(result).values() if c.id == verdict.winner.candidate)
-        return Outcome(FINISHED, result, objectives, chosen, everyone, verdict)
+            return so_far
 
     # -- candidates --------------------------------------------------------------------------------------------------
 
@@ -208,9 +185,17 @@ class Run:
             )
             keep(calibration, self._setting.folder, name)
             self._store.event(f"anchors {name}", {"items": calibration.anchors.item_ids})
+            soft = soft_scores(calibration.responses, len(calibration.anchors), self._rng(f"soft {name}"))
+            self._store.event(f"soft scores {name}", {**asdict(soft), "break ties": soft.help})
             objectives.append(
                 Objective(
-                    name, self._weights[name], populations[name], calibration, parents, self._config.merge3.estimator
+                    name,
+                    self._weights[name],
+                    populations[name],
+                    calibration,
+                    parents,
+                    self._config.merge3.estimator,
+                    soft.help,
                 )
             )
         return Objectives(objectives, self._whole)
@@ -226,59 +211,70 @@ class Run:
     def _answers(self, candidates: Sequence[Candidate], task: str, items: Sequence[str]) -> dict[str, Scores]:
         return {c.id: self._evaluator.answers(c, task, items) for c in candidates}
 
-    def _search(self, objectives: Objectives) -> SearchResult:
+    def _assessor(self, objectives: Objectives) -> Assessor:
+        return Assessor(
+            objectives,
+            self._evaluator,
+            self._store,
+            self._candidate,
+            every=self._config.merge3.recalibrate,
+            folder=self._setting.folder,
+        )
+
+    def _search(self, assessor: Assessor) -> SearchResult:
         settings, space = self._config.merge3.search, self._setting.space
         rng = self._rng(SEARCH)
         x0 = space.random(rng) if self._config.random_init else space.x0
         optimizer = make_optimizer(settings, space, x0, rng)
         self._watcher.phase(SEARCH, settings.max_fevals)
+        uniform = self._known["uniform"][1].id if "uniform" in self._known else None
+        seen: dict[str, Scored] = {}
 
-        def evaluate(vector: FloatArray) -> Scored:
-            candidate = self._candidate(vector)
-            found = self._evaluator.evaluate(
-                candidate, SEARCH, objectives.anchors(), list(objectives.whole), objectives.assess
-            )
-            error = None if found.fitness is None else objectives.standard_error(found.estimates)
-            return Scored(candidate, vector, found.fitness, error, found.estimates)
+        def improved(number: int, entry: Scored, previous: Scored | None) -> None:
+            against = [assessor.difference(entry, other) for other in (previous, seen.get(uniform or ""))]
+            improvement = Improvement(number, entry, *against)
+            self._improvements.append(improvement)
+            self._improved(entry.candidate)
+            self._watcher.improved(improvement)
 
-        def progress(entry: Scored, best: Scored | None) -> None:
-            if best is not None:
-                self._improved(best.candidate)
-            self._watcher.scored(entry, best)
+        def progress(entry: Scored) -> None:
+            seen.setdefault(entry.candidate.id, entry)
+            self._watcher.scored(entry)
 
         search = Search(
             self._store,
             optimizer,
-            evaluate,
+            assessor.score,
             max_fevals=settings.max_fevals,
             interrupted=lambda: "interrupted" if self._watcher.interrupted() else self._watcher.stop_reason(),
+            refine=assessor.refine,
+            improved=improved,
             progress=progress,
         )
         return search.run([vector for vector, _ in self._known.values()])
 
-    def _finalists(self, result: SearchResult) -> dict[str, Candidate]:
-        """The best merges by estimate and the search's mean, by label; known points are scored anyway."""
-        known = {candidate.id for _, candidate in self._known.values()}
-        best = [s.candidate for s in result.ranked() if s.candidate.id not in known][: self._config.merge3.confirm]
-        finalists = {f"best {rank}": candidate for rank, candidate in enumerate(best, 1)}
-        mean = None if result.mean is None else self._candidate(result.mean)
-        if mean is not None and mean.id not in known | {c.id for c in best}:
-            finalists["mean"] = mean
-        # Where the search found no merge of its own, the best known point stands for it.
-        return finalists or {"best 1": result.ranked()[0].candidate}
+    def _mean(self, result: SearchResult, best: Sequence[Scored], assessor: Assessor) -> Scored | None:
+        """The search's mean with its estimate, unless it is known anyway or is worse than the best of the merges."""
+        if result.mean is None:
+            return None
+        candidate = self._candidate(result.mean)
+        if candidate.id in {c.id for _, c in self._known.values()} | {s.candidate.id for s in best}:
+            return None
+        if self._watcher.interrupted():
+            raise Interrupted
+        mean = assessor.assess(candidate, result.mean, MEAN)
+        return mean if mean in contenders([best[0], mean], assessor.objectives) else None
 
-    def _confirm(
-        self, result: SearchResult, objectives: Objectives, populations: Mapping[str, Population]
-    ) -> tuple[list[Confirmed], Verdict]:
+    def _confirm(self, so_far: Outcome, assessor: Assessor, populations: Mapping[str, Population]) -> Outcome:
         items = {name: population.held_out for name, population in populations.items()}
+        best = so_far.contenders[: self._config.merge3.confirm]
+        finalists = {f"best {rank}": s.candidate for rank, s in enumerate(best, 1)}
+        mean = self._mean(so_far.result, best, assessor)
+        if mean is not None:
+            finalists["mean"] = mean.candidate
         uniform = self._known.get("uniform")
-        finalists = self._finalists(result)
         field = {**self._parents, **({"uniform": uniform[1]} if uniform else {}), **finalists}
-        self._watcher.phase(CONFIRMATION, len(field) + ("mean" in finalists))
-        if "mean" in finalists:
-            # No candidate of the search: it gets an estimate, to stand beside its confirmed figure.
-            whole = list(objectives.whole)
-            self._evaluate("mean", finalists["mean"], MEAN, objectives.anchors(), whole, objectives.assess)
+        self._watcher.phase(CONFIRMATION, len(field))
         balance = balance_of(self._tasks, items)
         seen: dict[str, Confirmed] = {}
         for label, candidate in field.items():
@@ -294,4 +290,11 @@ class Run:
             )
         parents = [seen[label] for label in self._parents]
         verdict = judge(judged, parents, seen.get("uniform"), self._weights, balance)
-        return list(seen.values()), verdict
+        return replace(
+            so_far,
+            state=FINISHED,
+            winner=finalists[verdict.winner.label],
+            mean=mean,
+            confirmed=list(seen.values()),
+            verdict=verdict,
+        )

@@ -12,7 +12,8 @@ from typing import Any
 from merge3_plugin.config import RunConfig
 from merge3_plugin.evolve.evaluate import Candidate
 from merge3_plugin.evolve.recipe import to_yaml
-from merge3_plugin.evolve.run import Run, Setting, Watcher
+from merge3_plugin.evolve.run import Run
+from merge3_plugin.evolve.setting import Setting, Watcher
 from merge3_plugin.evolve.setup import Flags, opened
 from merge3_plugin.evolve.summary import summarise
 

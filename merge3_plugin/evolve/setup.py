@@ -20,7 +20,7 @@ from merge3_plugin.estimate.auto import AUTO
 from merge3_plugin.estimate.base import find_estimator
 from merge3_plugin.evolve.evaluate import Evaluator
 from merge3_plugin.evolve.guard import chat_template, check_metrics, check_test_sets, fingerprint, locked
-from merge3_plugin.evolve.run import Setting
+from merge3_plugin.evolve.setting import Setting
 from merge3_plugin.evolve.space import SearchSpace
 from merge3_plugin.evolve.store import Evaluation, RunStore
 from merge3_plugin.harness.benchmark import Benchmark, load_benchmarks

@@ -8,16 +8,20 @@ from typing import Any
 from merge3_plugin.domain import Estimate
 from merge3_plugin.estimate.design import sample_mean
 from merge3_plugin.estimate.paired import PairedDifference
+from merge3_plugin.evolve.assessor import RECALIBRATION, SEARCH
 from merge3_plugin.evolve.confirm import Confirmed
-from merge3_plugin.evolve.run import MEAN, SEARCH, Outcome, Setting
+from merge3_plugin.evolve.run import Outcome
+from merge3_plugin.evolve.search import Improvement
+from merge3_plugin.evolve.setting import Setting
 
 
 def summarise(setting: Setting, outcome: Outcome) -> dict[str, Any]:
     """The content of ``summary.json``.
 
     ``models`` lists every confirmed model with its estimates (of the search items' accuracy; a parent's is exact) and
-    its held-out accuracies: two populations, never subtracted here. ``cost`` counts item evaluations; ``full`` is what
-    the same candidates would have cost on every search item.
+    its held-out accuracies: two populations, never subtracted here. ``search`` says how the best was found, with paired
+    differences on the anchors, in accuracy. ``cost`` counts item evaluations; ``full`` is what the same candidates
+    would have cost on every search item.
     """
     verdict = outcome.verdict
     return {
@@ -27,6 +31,7 @@ def summarise(setting: Setting, outcome: Outcome) -> dict[str, Any]:
         "versions": setting.store.meta()["versions"],
         "tasks": {o.name: _task(setting, o) for o in outcome.objectives.items},
         "whole_tasks": dict(outcome.objectives.whole),
+        "search": _search(setting, outcome),
         "models": [_model(setting, outcome, entry) for entry in outcome.confirmed],
         "winner": {"candidate": outcome.winner.id, "recipe": outcome.winner.recipe},
         "verdict": None
@@ -36,7 +41,7 @@ def summarise(setting: Setting, outcome: Outcome) -> dict[str, Any]:
             "winner": verdict.winner.label,
             "best_parent": verdict.best_parent.label,
             "against_best_parent": _difference(verdict.against_parent),
-            "against_uniform": None if verdict.against_uniform is None else _difference(verdict.against_uniform),
+            "against_uniform": _difference(verdict.against_uniform),
         },
         "cost": _cost(setting, outcome),
     }
@@ -55,19 +60,46 @@ def _task(setting: Setting, objective: Any) -> dict[str, Any]:
     }
 
 
+def _search(setting: Setting, outcome: Outcome) -> dict[str, Any]:
+    events = setting.store.events()
+    return {
+        "improvements": [_improvement(found) for found in outcome.improvements],
+        # The search's own merges that the anchors cannot tell from the best of them, this one included.
+        "contenders": len(outcome.contenders),
+        "merges": outcome.merges,
+        "soft_scores": {o.name: dict(events)[f"soft scores {o.name}"] for o in outcome.objectives.items},
+        "recalibrations": [body for name, body in events if name.startswith(RECALIBRATION)],
+    }
+
+
+def _improvement(found: Improvement) -> dict[str, Any]:
+    assessment = found.best.assessment
+    return {
+        "candidates": found.number,
+        "candidate": found.best.candidate.id,
+        "fitness": None if assessment is None else assessment.fitness,
+        "against_previous": _difference(found.against_previous),
+        "against_uniform": _difference(found.against_uniform),
+    }
+
+
 def _model(setting: Setting, outcome: Outcome, entry: Confirmed) -> dict[str, Any]:
-    if entry.label in setting.parents:
-        estimates = _exact(setting, outcome, entry)
-    else:
-        searched = setting.store.find(entry.candidate, SEARCH) or setting.store.find(entry.candidate, MEAN)
-        estimates = dict(searched.estimates) if searched else {}
     return {
         "label": entry.label,
         "candidate": entry.candidate,
-        "estimated": {task: asdict(estimate) for task, estimate in estimates.items()},
+        "estimated": {task: asdict(estimate) for task, estimate in _estimates(setting, outcome, entry).items()},
         "held_out": {task: asdict(accuracy) for task, accuracy in entry.accuracies.items()},
         "held_out_overall": entry.overall,
     }
+
+
+def _estimates(setting: Setting, outcome: Outcome, entry: Confirmed) -> dict[str, Estimate]:
+    """By the calibrations of the search's end."""
+    if entry.label in setting.parents:
+        return _exact(setting, outcome, entry)
+    searched = [*outcome.result.scored, *([outcome.mean] if outcome.mean else [])]
+    found = (s.assessment for s in searched if s.candidate.id == entry.candidate)
+    return next((assessment.estimates for assessment in found if assessment is not None), {})
 
 
 def _exact(setting: Setting, outcome: Outcome, parent: Confirmed) -> dict[str, Estimate]:
@@ -81,8 +113,8 @@ def _exact(setting: Setting, outcome: Outcome, parent: Confirmed) -> dict[str, E
     return exact
 
 
-def _difference(difference: PairedDifference) -> dict[str, Any]:
-    return asdict(difference)
+def _difference(difference: PairedDifference | None) -> dict[str, Any] | None:
+    return None if difference is None else asdict(difference)
 
 
 def _cost(setting: Setting, outcome: Outcome) -> dict[str, Any]:

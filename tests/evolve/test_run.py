@@ -12,7 +12,8 @@ from filelock import FileLock
 
 from merge3_plugin.artifact import load_calibration
 from merge3_plugin.errors import ConfigError, DataError, ModelError, RunError
-from merge3_plugin.evolve.run import CONFIRMATION, SEARCH, Interrupted, Watcher
+from merge3_plugin.evolve.run import CONFIRMATION, SEARCH
+from merge3_plugin.evolve.setting import Interrupted, Watcher
 from merge3_plugin.evolve.store import FAILED, RunStore
 from merge3_plugin.hookspecs import hookimpl
 from merge3_plugin.plugins import plugin_host
