@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from merge3_plugin.extract.soft import compared_options, continuation_score, right_options, soft_score
+from merge3_plugin.extract.soft import compared_options, right_options, soft_score
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def _read(
 ) -> tuple[float, float | None] | None:
     """(score, soft score) of an item by one reading of its target; None where the metric is not one of options."""
     if len(choice.continuations) == 1:
-        soft = continuation_score(choice.log_likelihoods[0])
+        soft = soft_score(metric, choice.log_likelihoods, choice.continuations, {0})
         return (float(choice.greedy[0]), soft) if metric == "acc" else None
     # What the options in prompts are called is not logged; that is needed for their lengths alone.
     texts = [""] * len(choice.continuations) if choice.in_prompts else _options(choice, target_delimiter)

@@ -20,12 +20,15 @@ def soft_score(
     """Share of the options at the places ``right`` in the softmax over all options, from what ``metric`` compares.
 
     That is the log-likelihood itself (acc), by character (acc_norm), by byte (acc_bytes), or less that of the option
-    without its context (acc_mutual_info); those without context stand behind the others in ``log_likelihoods``. None
-    for another metric, where no option is right, and where a log-likelihood is not finite.
+    without its context (acc_mutual_info); those without context stand behind the others in ``log_likelihoods``. The one
+    option of a loglikelihood task has its own probability. None for another metric, where no option is right, and where
+    a log-likelihood is not finite.
     """
     compared = compared_options(metric, log_likelihoods, choices)
     if compared is None or not right:
         return None
+    if len(choices) == 1:
+        return min(1.0, math.exp(log_likelihoods[0])) if metric == "acc" else None
     greatest = max(compared)
     shares = [math.exp(value - greatest) for value in compared]
     return min(1.0, sum(shares[place] for place in right) / sum(shares))
@@ -52,8 +55,3 @@ def right_options(target: Any, choices: Sequence[str]) -> frozenset[int]:
         elif isinstance(one, str) and one in choices:
             places.add(list(choices).index(one))
     return frozenset(places)
-
-
-def continuation_score(log_likelihood: float) -> float | None:
-    """Probability of the one continuation of a loglikelihood task; None where the log-likelihood is not finite."""
-    return min(1.0, math.exp(log_likelihood)) if math.isfinite(log_likelihood) else None

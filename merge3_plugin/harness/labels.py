@@ -1,4 +1,4 @@
-"""The options of a multiple-choice document, and which of them are right."""
+"""The options of a document, and which of them are right."""
 
 from __future__ import annotations
 
@@ -31,12 +31,19 @@ def check_labels(items: TaskItems, documents: Iterable[Document]) -> None:
 
 
 def options(leaf: Task, document: Document) -> tuple[list[str], frozenset[int]] | None:
-    """The texts of the options and the places of the right ones; None unless lm-eval itself scores the choice."""
+    """The texts of the options and the places of the right ones; None unless lm-eval itself scores them.
+
+    The target of a loglikelihood task is its one option.
+    """
     from lm_eval.api.task import ConfigurableTask
 
-    if leaf.OUTPUT_TYPE != "multiple_choice" or not isinstance(leaf, ConfigurableTask):
+    if not isinstance(leaf, ConfigurableTask) or callable(leaf.config.process_results):
         return None
-    if callable(leaf.config.process_results) or type(leaf).process_results is not ConfigurableTask.process_results:
+    if type(leaf).process_results is not ConfigurableTask.process_results:
+        return None
+    if leaf.OUTPUT_TYPE == "loglikelihood":
+        return [leaf.doc_to_target(document)], frozenset({0})
+    if leaf.OUTPUT_TYPE != "multiple_choice":
         return None
     choices = leaf.doc_to_choice(document)
     target = leaf.doc_to_text(document) if leaf.multiple_input else leaf.doc_to_target(document)

@@ -14,7 +14,7 @@ from merge3_plugin.domain import FloatArray
 from merge3_plugin.errors import ConfigError, DataError
 from merge3_plugin.extract.items import content_hash, item_ids
 from merge3_plugin.extract.language import check_language, foreign
-from merge3_plugin.extract.soft import continuation_score, soft_score
+from merge3_plugin.extract.soft import soft_score
 from merge3_plugin.harness.labels import options
 from merge3_plugin.harness.metrics import higher_is_better, is_mean, leaf_shares, metric_and_filter, unit_score
 
@@ -243,8 +243,6 @@ class TaskItems:
 
         None where there are no options, none is right, or the metric does not take the most likely one.
         """
-        if self.output_type == "loglikelihood":
-            return continuation_score(responses[0][0]) if self.metric == "acc" else None
         if document.item_id not in self._options:
             self._options[document.item_id] = options(self.leaf(document), document)
         found = self._options[document.item_id]

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from merge3_plugin.extract.logged_choice import logged_choice, logged_soft_scores
-from merge3_plugin.extract.soft import continuation_score, right_options, soft_score
+from merge3_plugin.extract.soft import right_options, soft_score
 
 LOG = math.log
 
@@ -29,6 +29,9 @@ LOG = math.log
         ("acc", [math.nan, LOG(0.3)], ["a", "b"], {1}, None),
         ("acc", [-math.inf, LOG(0.3)], ["a", "b"], {1}, None),
         ("acc", [LOG(0.1), LOG(0.3), LOG(0.3)], ["a", "b"], {1}, None),
+        ("acc", [LOG(0.2)], ["a"], {0}, 0.2),  # of a loglikelihood task
+        ("acc", [1e-9], ["a"], {0}, 1.0),
+        ("perplexity", [LOG(0.2)], ["a"], {0}, None),
         ("acc", [], [], set(), None),
         ("f1", [LOG(0.1), LOG(0.3)], ["a", "b"], {1}, None),
     ],
@@ -55,12 +58,6 @@ def test_the_share_of_the_right_options(metric, log_likelihoods, choices, right,
 )
 def test_targets_are_places_or_texts(target, places):
     assert right_options(target, ["a", "b", "c"]) == places
-
-
-def test_a_continuation_has_its_own_probability():
-    assert continuation_score(LOG(0.2)) == pytest.approx(0.2)
-    assert continuation_score(0.0) == continuation_score(1e-9) == 1.0
-    assert continuation_score(math.nan) is None
 
 
 def sample(options: dict[str, float], target: str, *, prompts: list[str] | None = None, **more) -> dict:

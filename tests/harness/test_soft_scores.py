@@ -55,6 +55,14 @@ doc_to_text: "{{{{q}}}}"
 doc_to_target: answer
 metric_list: [{{metric: acc}}, {{metric: perplexity}}]
 """,
+    "own_cloze": HEAD
+    + """
+output_type: loglikelihood
+doc_to_text: "{{{{q}}}}"
+doc_to_target: answer
+process_results: !function own.unlikely
+metric_list: [{{metric: acc}}]
+""",
     "written": HEAD
     + """
 output_type: generate_until
@@ -67,6 +75,7 @@ metric_list: [{{metric: exact_match}}]
 OWN = """
 def place(doc): return doc["label"] % 2
 def beginnings(doc): return doc["choices"][:2]
+def unlikely(doc, results): return {"acc": float(results[0][0] < -1)}
 def least(doc, results): return {"acc": float(results[doc["label"]] == min(results))}
 """
 
@@ -107,7 +116,7 @@ def expected(name: str, metric: str, document: dict[str, Any], log_likelihoods: 
     """The definition once more, by scipy and in other words."""
     from scipy.special import softmax
 
-    if name in ("own", "written") or metric == "perplexity":
+    if name in ("own", "own_cloze", "written") or metric == "perplexity":
         return None
     if name == "cloze":
         return float(np.exp(log_likelihoods[0]))
@@ -144,6 +153,7 @@ CASES = [
     ("inputs", "acc_norm"),
     ("own", "acc"),
     ("cloze", "acc"),
+    ("own_cloze", "acc"),
     ("written", "exact_match"),
 ]
 
@@ -179,4 +189,4 @@ def test_live_logged_and_worked_out_are_one(
         assert logged == pytest.approx(live.soft, rel=1e-5)
         assert len(set(live.soft.values())) > N / 2
     else:
-        assert name in ("own", "written") and read.soft is None
+        assert name in ("own", "own_cloze", "written") and read.soft is None
