@@ -34,7 +34,6 @@ from merge3_plugin.estimate.auto import resolve
 from merge3_plugin.estimate.base import Evidence, run_estimator
 from merge3_plugin.estimate.design import wilson_interval
 from merge3_plugin.extract.responses import read_npz
-from merge3_plugin.plugins import plugin_host
 from merge3_plugin.testing import simulate_merges, simulate_responses
 
 SIZES = (20, 50, 100)
@@ -155,10 +154,9 @@ def measured(split: Split, seed: int, sizes: Sequence[int]) -> Iterator[tuple[Ke
 
 def _ways(made: Study, n: int, *, parents_known: bool) -> Iterator[tuple[str, Calibration, list[str]]]:
     """By design: its calibration, and the estimators to try on it."""
-    estimators = [n for n, e in plugin_host().estimators().items() if parents_known or not e.needs_parents]
     for method in [*METHODS, *(["neyman"] if parents_known else [])]:
         calibration = made.calibration(n, method)
-        yield method, calibration, [*estimators, AUTO]
+        yield method, calibration, [*calibration.errors, AUTO]
         if method == "correctness-clusters":
             yield TINY_BENCHMARKS, replace(calibration, anchors=_nearest_to_centres(made, n)), ["gp-irt"]
         if method == "random" and parents_known:
@@ -181,16 +179,17 @@ def _nearest_to_centres(made: Study, n: int) -> AnchorSet:
 
 def _trials(calibration: Calibration, name: str, split: Split, seed: int) -> Iterator[Trial]:
     places = np.sort(calibration.anchor_positions())
-    estimator = resolve(name, calibration, parents_known=split.parents is not None)
+    soft = split.left_out.soft
+    estimator = resolve(name, calibration, parents_known=split.parents is not None, soft_known=soft is not None)
     parents = None if split.parents is None else split.parents.items(calibration.item_ids)
-    for model, answers, truth in zip(
-        split.left_out.model_ids, split.left_out.values, split.left_out.accuracy(), strict=True
-    ):
+    known = zip(split.left_out.model_ids, split.left_out.values, split.left_out.accuracy(), strict=True)
+    for row, (model, answers, truth) in enumerate(known):
         asked = places[~np.isnan(answers[places])]
         if not len(asked):
             continue
+        evidence = Evidence(calibration, asked, answers[asked], parents, None if soft is None else soft[row, asked])
         started = time.perf_counter()
-        found = run_estimator(estimator, Evidence(calibration, asked, answers[asked], parents))
+        found = run_estimator(estimator, evidence)
         seconds, (low, high) = time.perf_counter() - started, found.interval
         n, n_items, truth = len(asked), calibration.n_items, float(truth)
         design = wilson_interval(truth, n, n_items)

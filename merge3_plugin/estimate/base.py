@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from merge3_plugin.domain import AnchorSet, Calibration, Estimate, FloatArray, ResponseMatrix, check_scores, positions
 from merge3_plugin.errors import ConfigError, DataError, nearest
-from merge3_plugin.estimate.design import effective_size, sample_mean
+from merge3_plugin.estimate.design import Z, effective_size, sample_mean
 from merge3_plugin.estimate.interval import Moderated, error_unit, moderated, score_interval, standard_error
 from merge3_plugin.estimate.soft_pool import KNOWN_SHARE, soft_pool
 from merge3_plugin.plugins import plugin_host
@@ -217,11 +217,6 @@ def find_estimator(name: str) -> Estimator:
     return found
 
 
-def trusted_errors(calibration: Calibration) -> Mapping[str, float]:
-    """The calibration's errors if they come from at least ``FEWEST_MODELS`` models, else none."""
-    return calibration.errors if _cross_validation(calibration).get("models", 0) >= FEWEST_MODELS else {}
-
-
 def misfit(calibration: Calibration, *names: str) -> float | None:
     """Cross-validated misfit of the first of these IRT estimators that has one, or None."""
     return _first(_cross_validation(calibration).get("misfit", {}), names)
@@ -236,20 +231,26 @@ def _first(figures: Mapping[str, float], names: Iterable[str]) -> float | None:
     return next((figures[name] for name in names if name in figures), None)
 
 
-def calibrated(evidence: Evidence, accuracy: float, *names: str) -> Estimate:
+def calibrated(evidence: Evidence, accuracy: float, *names: str, by_design: bool = False) -> Estimate:
     """``accuracy`` with the 95 % interval that the calibration's cross-validation supports.
 
     The error is that of the first of the estimators ``names`` that was cross-validated, as a moderated ratio to the
     variance of a random sample (see `merge3_plugin.estimate.interval`): all A with |A - accuracy| at most t standard
     deviations at A. Without cross-validation it is the prior: a sample with the anchors' weights, and few degrees of
-    freedom. The standard error is half the interval's width over 1.96. The estimate is named by the first of ``names``.
+    freedom. ``by_design`` promises an unbiased weighted mean of drawn anchors, whose interval is at most that of a
+    random sample with these weights. The standard error is half the interval's width over 1.96. The estimate is named
+    by the first of ``names``.
     """
     accuracy = float(np.clip(accuracy, 0.0, 1.0))
     calibration = evidence.calibration
-    learned = moderated_ratio(calibration, *names, prior=evidence.n_scored / effective_size(evidence.weights))
+    prior = evidence.n_scored / effective_size(evidence.weights)
+    learned = moderated_ratio(calibration, *names, prior=prior)
     floor = _first(_cross_validation(calibration).get("floors", {}), names) or 0.0
     unit = error_unit(evidence.n_scored, len(calibration.anchors), evidence.n_items, floor)
-    interval = score_interval(accuracy, learned.ratio * unit, learned.quantile)
+    variance, quantile = learned.ratio, learned.quantile
+    if by_design and quantile**2 * variance > Z**2 * prior:
+        variance, quantile = prior, Z
+    interval = score_interval(accuracy, variance * unit, quantile)
     return Estimate(accuracy, standard_error(interval), interval, names[0], evidence.n_scored, evidence.n_items)
 
 

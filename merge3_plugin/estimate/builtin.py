@@ -8,7 +8,7 @@ import numpy as np
 
 from merge3_plugin.domain import Estimate
 from merge3_plugin.estimate.ability import fits
-from merge3_plugin.estimate.base import Evidence
+from merge3_plugin.estimate.base import Evidence, calibrated
 from merge3_plugin.estimate.design import sample_mean
 from merge3_plugin.estimate.difference import Difference, ShrunkenDifference
 from merge3_plugin.estimate.ensemble import Core
@@ -40,7 +40,8 @@ class Weighted:
     needs_parents: bool = False
 
     def estimate(self, evidence: Evidence) -> Estimate:
-        return sample_mean(evidence.scores, evidence.n_items, weights=evidence.weights, method=self.name)
+        drawn = evidence.design_weights is not None
+        return calibrated(evidence, float(evidence.weights @ evidence.scores), self.name, by_design=drawn)
 
 
 ESTIMATORS = (
