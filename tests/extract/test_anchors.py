@@ -95,7 +95,7 @@ def test_the_global_generator_is_left_alone(world, method):
 def test_designs_are_unbiased_and_know_their_probabilities(any_world, method, n):
     # The scores of a model that took no part: only the design can make its mean unbiased.
     scores = np.random.default_rng(11).random(103) ** 2
-    rng, draws = np.random.default_rng(1), 1500
+    rng, draws = np.random.default_rng(1), 1000
     means, drawn, inclusion = [], np.zeros(103), np.zeros(103)
     for _ in range(draws):
         anchors = any_world.select(n, method, rng)
