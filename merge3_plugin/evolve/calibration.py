@@ -64,7 +64,8 @@ def _from_logs(source: LogsConfig, benchmark: Benchmark, config: RunConfig) -> C
     )
     for note in read.notes:
         log.warning("merge3.calibration: %s", note)
-    calibration = build_calibration(read.matrix, config.merge3.anchors, seed=config.merge3.seed)
+    settings = config.merge3
+    calibration = build_calibration(read.matrix, settings.anchors, seed=settings.seed, anchors=settings.anchor_method)
     return replace(calibration, item_hashes=read.item_hashes, provenance={**read.provenance, **calibration.provenance})
 
 
@@ -111,17 +112,27 @@ def search_calibration(
     parents: ResponseMatrix,
     merges: Mapping[str, Scores],
     config: RunConfig,
+    embeddings: FloatArray | None = None,
 ) -> Calibration:
     """The calibration of the search items: the given one restricted to them, else one from the run's own models.
 
-    ``parents`` and ``merges`` (by candidate) are answers on the search items, and on them alone.
+    ``parents`` and ``merges`` (by candidate) are answers on the search items, and on them alone; ``embeddings`` are
+    those items', (n_items, d).
     """
     if given is not None:
         return restrict(given, search_items)
     own = answer_matrix(merges, search_items) if merges else None
     everyone = parents if own is None else parents.joined(own)
+    settings = config.merge3
     try:
-        built = build_calibration(everyone, config.merge3.anchors, seed=config.merge3.seed, parents=parents)
+        built = build_calibration(
+            everyone,
+            settings.anchors,
+            seed=settings.seed,
+            anchors=settings.anchor_method,
+            parents=parents,
+            embeddings=embeddings,
+        )
     except DataError as error:
         raise DataError(f"task {benchmark.name}: {error}") from None
     hashes = dict(zip(benchmark.item_ids, benchmark.item_hashes, strict=True))

@@ -44,7 +44,8 @@ class Objective:
         return self._estimated(replace(evidence, calibration=self.calibration))
 
     def _estimated(self, evidence: Evidence) -> Estimated:
-        estimator = resolve(self.estimator, self.calibration, parents_known=True)
+        soft_known = evidence.has_soft(of_parents=True)
+        estimator = resolve(self.estimator, self.calibration, parents_known=True, soft_known=soft_known)
         return Estimated(evidence, run_estimator(estimator, evidence))
 
     def tie_breaker(self, evidence: Evidence) -> float:

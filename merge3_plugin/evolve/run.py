@@ -16,13 +16,13 @@ from merge3_plugin.domain import Calibration, FloatArray
 from merge3_plugin.errors import ModelError, RunError
 from merge3_plugin.evolve.assessor import SEARCH, Assessor
 from merge3_plugin.evolve.calibration import answer_matrix, given_calibrations, keep, search_calibration, task_anchors
+from merge3_plugin.evolve.candidates import UNIFORM, Candidates
 from merge3_plugin.evolve.confirm import Confirmed, Verdict, balance_of, confirmed, judge
 from merge3_plugin.evolve.evaluate import Candidate
 from merge3_plugin.evolve.finalists import contenders
 from merge3_plugin.evolve.objectives import Objective, Objectives
 from merge3_plugin.evolve.optimizers import make_optimizer
 from merge3_plugin.evolve.population import Population, split_items
-from merge3_plugin.evolve.recipe import candidate_id
 from merge3_plugin.evolve.search import Improvement, Scored, Search, SearchResult
 from merge3_plugin.evolve.setting import Interrupted, Setting, Watcher
 from merge3_plugin.evolve.store import FAILED, Evaluation, last_line
@@ -66,8 +66,8 @@ class Run:
         self._tasks = {n: b for n, b in setting.benchmarks.items() if b.per_item}
         self._weights = {name: task.weight for name, task in self._config.objectives().items()}
         self._whole = {n: self._weights[n] for n, b in setting.benchmarks.items() if not b.per_item}
-        self._parents = {label: Candidate(f"parent:{label}", parent=name) for label, name in setting.parents.items()}
-        self._known = self._known_points()
+        self._candidates = Candidates(setting.space, self._config.genome.parents(), setting.parents)
+        self._parents = self._candidates.parents
         self._improvements: list[Improvement] = []
 
     def execute(self) -> Outcome:
@@ -88,7 +88,7 @@ class Run:
             last = self._store.last_error(SEARCH)
             raise ModelError(f"search: expected a candidate that can be scored, got failures only, the last: {last}")
         # Known points are scored anyway. Where the search found no merge of its own, the best of them stands for it.
-        known = {candidate.id for _, candidate in self._known.values()}
+        known = self._candidates.known_ids
         merges = [s for s in ranked if s.candidate.id not in known] or ranked[:1]
         so_far = Outcome(
             UNCONFIRMED,
@@ -106,34 +106,9 @@ class Run:
         except Interrupted:
             return so_far
 
-    # -- candidates --------------------------------------------------------------------------------------------------
-
-    def _known_points(self) -> dict[str, tuple[FloatArray, Candidate]]:
-        """The vectors of the parents that the space can express and of the uniform merge, by label."""
-        by_name = {candidate.parent: candidate for candidate in self._parents.values()}
-        points = {}
-        for label, vector in self._setting.space.known_points().items():
-            recipe = self._setting.space.decode(vector)
-            parent = by_name.get(label.removeprefix("parent:")) if label.startswith("parent:") else None
-            identity = parent.id if parent else self._identity(recipe)
-            points[label] = (vector, Candidate(identity, recipe, parent.parent if parent else None))
-        return points
-
-    def _identity(self, recipe: Mapping[str, Any]) -> str:
-        return candidate_id(recipe, self._config.genome.parents())
-
-    def _candidate(self, vector: FloatArray) -> Candidate:
-        recipe = self._setting.space.decode(vector)
-        for _, known in self._known.values():
-            if known.recipe == recipe:
-                return known
-        return Candidate(self._identity(recipe), recipe)
-
     def _rng(self, purpose: str) -> np.random.Generator:
         """A generator of its own for each purpose, so that one more draw in one does not shift another."""
         return np.random.default_rng([self._config.merge3.seed, *purpose.encode()])
-
-    # -- phases ------------------------------------------------------------------------------------------------------
 
     def _split(self, name: str, given: Mapping[str, Calibration]) -> Population:
         population = split_items(
@@ -182,6 +157,7 @@ class Run:
                 parents,
                 self._answers(merges, name, items),
                 self._config,
+                self._embeddings(name, items) if name in own else None,
             )
             keep(calibration, self._setting.folder, name)
             self._store.event(f"anchors {name}", {"items": calibration.anchors.item_ids})
@@ -200,10 +176,20 @@ class Run:
             )
         return Objectives(objectives, self._whole)
 
+    def _embeddings(self, name: str, items: Sequence[str]) -> FloatArray | None:
+        """The items as the first parent represents them, where anchors are chosen by that."""
+        if self._config.merge3.anchor_method != "representation-clusters":
+            return None
+        from merge3_plugin.harness.embeddings import embed_items
+
+        self._setting.merger.load_parent(self._config.genome.parents()[0])
+        place = {item: row for row, item in enumerate(self._tasks[name].item_ids)}
+        return embed_items(self._setting.scorer, name)[[place[item] for item in items]]
+
     def _random_merges(self, items: Mapping[str, Sequence[str]]) -> list[Candidate]:
         """Seeded random merges scored on all search items: with the parents, they calibrate the run."""
         rng = self._rng(CALIBRATION)
-        drawn = [self._candidate(self._setting.space.random(rng)) for _ in range(self._config.merge3.auto_merges)]
+        drawn = [self._candidates.at(self._setting.space.random(rng)) for _ in range(self._config.merge3.auto_merges)]
         self._watcher.phase(CALIBRATION, len(drawn))
         states = [self._evaluate(f"random merge {i}", c, CALIBRATION, items).state for i, c in enumerate(drawn, 1)]
         return [c for c, state in zip(drawn, states, strict=True) if state != FAILED]
@@ -216,7 +202,7 @@ class Run:
             objectives,
             self._evaluator,
             self._store,
-            self._candidate,
+            self._candidates.at,
             every=self._config.merge3.recalibrate,
             folder=self._setting.folder,
         )
@@ -227,11 +213,12 @@ class Run:
         x0 = space.random(rng) if self._config.random_init else space.x0
         optimizer = make_optimizer(settings, space, x0, rng)
         self._watcher.phase(SEARCH, settings.max_fevals)
-        uniform = self._known["uniform"][1].id if "uniform" in self._known else None
+        uniform = self._candidates.uniform
         seen: dict[str, Scored] = {}
 
         def improved(number: int, entry: Scored, previous: Scored | None) -> None:
-            against = [assessor.difference(entry, other) for other in (previous, seen.get(uniform or ""))]
+            of_uniform = seen.get(uniform.id) if uniform else None
+            against = [assessor.difference(entry, other) for other in (previous, of_uniform)]
             improvement = Improvement(number, entry, *against)
             self._improvements.append(improvement)
             self._improved(entry.candidate)
@@ -251,14 +238,14 @@ class Run:
             improved=improved,
             progress=progress,
         )
-        return search.run([vector for vector, _ in self._known.values()])
+        return search.run([vector for vector, _ in self._candidates.known.values()])
 
     def _mean(self, result: SearchResult, best: Sequence[Scored], assessor: Assessor) -> Scored | None:
         """The search's mean with its estimate, unless it is known anyway or is worse than the best of the merges."""
         if result.mean is None:
             return None
-        candidate = self._candidate(result.mean)
-        if candidate.id in {c.id for _, c in self._known.values()} | {s.candidate.id for s in best}:
+        candidate = self._candidates.at(result.mean)
+        if candidate.id in self._candidates.known_ids | {s.candidate.id for s in best}:
             return None
         if self._watcher.interrupted():
             raise Interrupted
@@ -272,8 +259,8 @@ class Run:
         mean = self._mean(so_far.result, best, assessor)
         if mean is not None:
             finalists["mean"] = mean.candidate
-        uniform = self._known.get("uniform")
-        field = {**self._parents, **({"uniform": uniform[1]} if uniform else {}), **finalists}
+        uniform = self._candidates.uniform
+        field = {**self._parents, **({UNIFORM: uniform} if uniform else {}), **finalists}
         self._watcher.phase(CONFIRMATION, len(field))
         balance = balance_of(self._tasks, items)
         seen: dict[str, Confirmed] = {}
@@ -289,7 +276,7 @@ class Run:
                 f"confirmation: expected a finalist that can be scored, got failures only, the last: {last}"
             )
         parents = [seen[label] for label in self._parents]
-        verdict = judge(judged, parents, seen.get("uniform"), self._weights, balance)
+        verdict = judge(judged, parents, seen.get(UNIFORM), self._weights, balance)
         return replace(
             so_far,
             state=FINISHED,
