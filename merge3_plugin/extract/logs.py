@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from merge3_plugin.checks import unique
 from merge3_plugin.errors import DataError, nearest
 from merge3_plugin.extract.items import content_hash, item_ids
 from merge3_plugin.extract.language import foreign
@@ -127,14 +128,14 @@ class Samples:
             ids = self._ids(lines, metric, id_field)
         except DataError as error:
             raise DataError(f"{self.log.path.name}: {error}") from None
-        scores = [self._score(item, line, metric) for item, line in zip(ids, lines, strict=True)]
+        scores = [self._checked_score(item, line, metric) for item, line in zip(ids, lines, strict=True)]
         soft = self._soft(lines, scores, metric)
         return {
             item: Answer(score, content_hash(line["doc"]), line["prompt_hash"], graded)
             for item, line, score, graded in zip(ids, lines, scores, soft, strict=True)
         }
 
-    def _score(self, item: str, line: Mapping[str, Any], metric: str) -> float:
+    def _checked_score(self, item: str, line: Mapping[str, Any], metric: str) -> float:
         what = f"model {self.log.model!r}, task {self.log.task!r}, item {item!r}"
         if not line["finite"]:
             raise DataError(f"{what}: expected finite log-likelihoods, got NaN or infinity; leave this model out")
@@ -154,9 +155,13 @@ class Samples:
         return logged_soft_scores(metric, [line["choice"] for line in lines], scores, self.log.target_delimiter)
 
     @staticmethod
-    def _ids(lines: Sequence[Mapping[str, Any]], metric: str, id_field: str | None) -> list[str]:
+    def _ids(lines: Sequence[Mapping[str, Any]], metric: str, id_field: str | None) -> Sequence[str]:
         if metric == ANCHOR_METRIC:  # a log of anchors cannot tell doubled documents or leaves; the task could
-            return [str(line["values"][metric][0]) for line in lines]
+            if not all(_is_anchor(line["values"].get(metric)) for line in lines):
+                raise DataError(
+                    f"expected [item, score, soft score] under {metric!r} in every line; the log is damaged"
+                )
+            return unique((line["values"][metric][0] for line in lines), "item ids")
         return item_ids([line["doc"] for line in lines], id_field)
 
 
@@ -192,14 +197,19 @@ def _foreign(responses: Sequence[Sequence[Any]], language: str, where: str) -> b
 
 def _score(metric: str, value: Any) -> float | None:
     """A metric's value for one sample as a number; None for the tuples and lists of metrics over the whole set."""
-    if metric == ANCHOR_METRIC and isinstance(value, list) and len(value) in (2, 3):
-        value = value[1]
+    if metric == ANCHOR_METRIC:
+        value = value[1] if _is_anchor(value) else None
     # JSON knows whole numbers that no float holds.
     return float(value) if isinstance(value, float) or value in (0, 1) else None
 
 
+def _is_anchor(value: Any) -> bool:
+    """Whether this is what our own anchor tasks log: the soft score is of a later release."""
+    return isinstance(value, list) and len(value) in (2, 3) and isinstance(value[0], str)
+
+
 def _anchor_soft(value: Sequence[Any]) -> float:
-    """The soft score that our own anchor task logged; NaN for none, and for logs of before there were any."""
+    """The soft score that our own anchor task logged, NaN for none."""
     soft = value[2] if len(value) == 3 else None
     return float(soft) if isinstance(soft, int | float) and 0 <= soft <= 1 else math.nan
 

@@ -171,6 +171,21 @@ def test_logs_of_our_own_anchor_tasks(tiny_models, run_lm_eval, logs, tmp_path):
         assert anchored.item_hashes == tuple(hashes[i] for i in anchored.matrix.item_ids)
         assert anchored.provenance["metric"] == "merge3_acc"
     assert any(i.endswith("#2") for i in read_responses([tmp_path], "anchored_unnamed").matrix.item_ids)
+    file = sample_files(tmp_path, "anchored_pair")[0]
+    untouched = file.read_text(encoding="utf-8")
+    item, score, _ = json.loads(untouched.splitlines()[0])["merge3_acc"]
+    for value in ([item, score], [item, score, None], [item, score, 2]):  # of before there were soft scores, or odd
+        rewrite(file, edited("merge3_acc", value))
+        assert np.isnan(read_responses([file], "anchored_pair").matrix.soft).sum() == 1
+    for value in (score, [], [item], [7, score, 0.5], None, [[item], score, 0.5], [item, "1", 0.5], [item, 2, 0.5]):
+        rewrite(file, edited("merge3_acc", value))
+        with pytest.raises(DataError, match="expected"):
+            read_responses([file], "anchored_pair")
+    for broken in (edited("metrics", []), lambda ss: [*ss, ss[0]]):
+        file.write_text(untouched, encoding="utf-8")
+        rewrite(file, broken)
+        with pytest.raises(DataError, match="in every line; the log is damaged|expected distinct ids"):
+            read_responses([file], "anchored_pair")
 
 
 @pytest.mark.parametrize(
