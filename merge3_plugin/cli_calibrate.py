@@ -180,7 +180,7 @@ def _read(task: str, sources: tuple[str, ...], options: Mapping[str, Any]) -> Re
     from merge3_plugin.harness.collect import anchor_yaml
 
     metric, filter_name = options["metric"], options["filter_name"]
-    known, (_, own) = anchor_yaml(task), _metadata(options["metadata"], task)
+    known, (_, own) = anchor_yaml(task), read_metadata(options["metadata"], task)
     if known.metric is not None and metric is None and filter_name is None:
         metric, _, filter_name = known.metric.partition(",")
     return read_responses(
@@ -204,7 +204,7 @@ def _evaluate(
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     metric = options["metric"] and f"{options['metric']},{options['filter_name'] or 'none'}"
-    metadata, own = _metadata(options["metadata"], task)
+    metadata, own = read_metadata(options["metadata"], task)
     benchmark = load_benchmarks(
         {task: metric},
         include_paths=options["include_path"],
@@ -255,7 +255,7 @@ def _embeddings(benchmark: Benchmark, model: str, settings: EvaluationSettings, 
     return embed_items(scorer, benchmark.name)[[place[item] for item in item_ids]]
 
 
-def _metadata(text: str | None, task: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+def read_metadata(text: str | None, task: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """lm_eval's ``--metadata``, and what it says of this task under our key."""
     from merge3_plugin.harness.settings import check_task_names, tasks_of_run
 
