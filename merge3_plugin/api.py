@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from merge3_plugin.domain import Calibration, Estimate, FloatArray, ResponseMatrix
 
-__all__ = ["Calibration", "Estimate", "ResponseMatrix", "calibrate", "estimate"]
+if TYPE_CHECKING:
+    from merge3_plugin.calibrate.adaptive import AdaptiveResult
+
+__all__ = ["Calibration", "Estimate", "ResponseMatrix", "adaptive", "calibrate", "estimate"]
 
 log = logging.getLogger(__name__)
 
@@ -65,3 +69,30 @@ def estimate(
     evidence = gather(calibration, scores, parents, soft)
     found = resolve(estimator, calibration, parents_known=parents is not None, soft_known=bool(soft))
     return run_estimator(found, evidence)
+
+
+def adaptive(
+    calibration: Calibration,
+    ask: Callable[[Sequence[str]], Mapping[str, float]],
+    *,
+    standard_error: float | None = None,
+    budget: int | None = None,
+    seed: int,
+    batch: int = 8,
+    parents: ResponseMatrix | None = None,
+) -> AdaptiveResult:
+    """Test one model on the items that tell most of it, until its accuracy is known as well as wanted.
+
+    ``ask`` scores items (item ids -> score in [0, 1] of each), ``batch`` at a time (8 to 16 are a good number), until
+    the ``standard_error`` is reached or ``budget`` items are asked; if that is all items, the result is their exact
+    mean. Beside the adaptive items a probability sample is asked, whose residuals correct the estimate; the shares of
+    the two, and the errors, are those of tests simulated on models left out of the calibration. With ``parents``, whose
+    answers on all items are known, the test is of a merge of theirs. The same seed and answers give the same test.
+    Raises ConfigError without an end to the test, DataError where ``ask`` leaves an item out or scores it outside
+    [0, 1].
+    """
+    from merge3_plugin.calibrate.adaptive import run_adaptive
+
+    return run_adaptive(
+        calibration, ask, seed=seed, standard_error=standard_error, budget=budget, batch=batch, parents=parents
+    )

@@ -19,6 +19,7 @@ from merge3_plugin.errors import Merge3Error, nearest
 COMMANDS = {
     "calibrate": ("merge3_plugin.cli_calibrate:calibrate", "Choose a benchmark's anchors from the answers of models."),
     "anchors": ("merge3_plugin.cli_anchors:anchors", "Look into a calibration file, or import published ones."),
+    "score": ("merge3_plugin.cli_score:score", "Estimate one model's accuracy from as few items as will do."),
     "evolve": ("merge3_plugin.cli_evolve:evolve", "Search a merge of models; the same as mergekit-evolve-merge3."),
     "runs": ("merge3_plugin.cli_runs:runs", "Look into the record of a search, or export it."),
     "plugins": ("merge3_plugin.cli_plugins:plugins", "List the plug-ins, and what they offer."),

@@ -99,7 +99,8 @@ def run_adaptive(
     watch: Callable[[Step], None] | None = None,
 ) -> AdaptiveResult:
     """See `merge3_plugin.api.adaptive`; ``watch`` hears of every step."""
-    _check(standard_error, budget, batch, seed)
+    check_limits(standard_error, budget)
+    _check(budget, batch, seed)
     n_items = calibration.n_items
     budget = n_items if budget is None else min(budget, n_items)
     aligned = None if parents is None else align_parents(parents, calibration.item_ids)
@@ -213,11 +214,15 @@ def _answers(scores: Mapping[str, float], asked: Sequence[str]) -> FloatArray:
     return np.array([checked[item] for item in asked])
 
 
-def _check(standard_error: float | None, budget: int | None, batch: int, seed: int) -> None:
+def check_limits(standard_error: float | None, budget: int | None) -> None:
+    """Raise ConfigError unless a test under these limits has an end that makes sense."""
     if standard_error is None and budget is None:
         raise ConfigError("adaptive test: expected a standard error to reach or a budget of items, got neither")
     if standard_error is not None and not 0.0 < standard_error < 0.5:
-        raise ConfigError(f"standard error: expected a number between 0 and 0.5, got {standard_error}; try 0.02")
+        raise ConfigError(f"standard error: expected a number between 0 and 0.5, got {standard_error:g}; try 0.02")
+
+
+def _check(budget: int | None, batch: int, seed: int) -> None:
     for name, value, least in (("budget", budget, 1), ("batch", batch, 1), ("seed", seed, 0)):
         if value is not None and (not isinstance(value, Integral) or value < least):
             raise ConfigError(f"{name}: expected a whole number, at least {least}, got {value!r}")
