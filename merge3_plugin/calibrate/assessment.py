@@ -125,7 +125,7 @@ def assess(made: Study, n_anchors: int, method: str) -> Assessment:
     """
     found = []
     for n in sorted({*SIZES, n_anchors}):
-        outcome = made.outcome(n, method, with_intervals=True)
+        outcome = made.outcomes(n, method, with_intervals=True).get(method)
         if outcome is not None:
             found.append(at_size(outcome, made.responses.n_items))
             log.info("report: %d models left out, at %d anchors", len(found[-1].accuracies), n)
