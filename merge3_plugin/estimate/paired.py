@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -37,9 +39,13 @@ def paired_difference(
     *,
     weights: Mapping[str, float],
     balance: Mapping[str, Mapping[str, float]] | None = None,
+    same_items: Mapping[str, str] | None = None,
     confidence: float = 0.95,
 ) -> PairedDifference:
     """Compare answers (task -> item id -> score in [0, 1]) on shared items; tasks count by their share of ``weights``.
+
+    ``same_items`` maps those of the tasks that are several metrics of the same items to one name: their errors may be
+    one and the same, so they add up, where those of other tasks are independent.
 
     ``balance`` (task -> item id) says how much an item counts within its task, where they do not all count alike: they
     then know as much as Kish's effective number of items.
@@ -49,7 +55,8 @@ def paired_difference(
     answered alike. Graded scores enter as they are. Raises DataError where the two did not answer the same items.
     """
     total = sum(abs(weights[task]) for task in first)
-    difference = centre = variance = 0.0
+    difference = centre = 0.0
+    errors: dict[str, float] = defaultdict(float)
     n_items = 0
     for task, scores in first.items():
         if not scores or scores.keys() != second[task].keys():
@@ -59,9 +66,9 @@ def paired_difference(
         moments, share = _moments(deltas, counts), weights[task] / total
         difference += share * float(np.average(deltas, weights=counts))
         centre += share * moments.mean
-        variance += share**2 * moments.variance / moments.size
+        errors[(same_items or {}).get(task, task)] += abs(share) * math.sqrt(moments.variance / moments.size)
         n_items += len(deltas)
-    standard_error = float(np.sqrt(variance))
+    standard_error = math.hypot(*errors.values())
     half = NormalDist().inv_cdf(0.5 + confidence / 2) * standard_error
     interval = max(-1.0, centre - half), min(1.0, centre + half)
     return PairedDifference(difference, standard_error, interval, confidence, n_items)
@@ -96,9 +103,10 @@ def estimated_difference(
     *,
     weights: Mapping[str, float],
     exact: float = 0.0,
+    same_items: Mapping[str, str] | None = None,
     confidence: float = 0.95,
 ) -> PairedDifference:
-    """Compare the estimates of two models by task, made from the same items; tasks count as in `paired_difference`.
+    """Compare the estimates of two models by task, made from the same items; tasks as in `paired_difference`.
 
     The variance is that of the mean of their differences on a random sample of as many items, times the ratio that the
     estimator reaches in cross-validation (`moderated_difference`); Student's t has the ratios' degrees of freedom
@@ -106,19 +114,21 @@ def estimated_difference(
     Raises DataError where the two were not scored on the same items.
     """
     total = sum(abs(weights[task]) for task in first)
-    difference, variance, spread = exact, 0.0, 0.0
+    difference, errors, degrees = exact, defaultdict[str, float](float), defaultdict[str, float](lambda: math.inf)
     for task, (evidence, estimate) in first.items():
         other, share = second[task], weights[task] / total
         if not np.array_equal(evidence.positions, other.evidence.positions):
             raise DataError(f"task {task!r}: expected two models' answers on the same items; score both on all of them")
         moments = _moments(evidence.scores - other.evidence.scores, evidence.weights)
         ratio = moderated_difference(evidence.calibration, estimate.method)
-        own = share**2 * ratio.ratio * variance_unit(evidence.n_scored, evidence.n_items) * moments.variance
+        own = ratio.ratio * variance_unit(evidence.n_scored, evidence.n_items) * moments.variance
         difference += share * (estimate.accuracy - other.estimate.accuracy)
-        variance += own
-        spread += own**2 / ratio.degrees
-    standard_error = float(np.sqrt(variance))
-    half = _student(variance**2 / spread, confidence) * standard_error if variance > 0 else 0.0
+        items = (same_items or {}).get(task, task)
+        errors[items] += abs(share) * math.sqrt(own)
+        degrees[items] = min(degrees[items], ratio.degrees)
+    standard_error = math.hypot(*errors.values())
+    spread = sum(errors[items] ** 4 / degrees[items] for items in errors)
+    half = _student(standard_error**4 / spread, confidence) * standard_error if spread > 0 else 0.0
     n_items = sum(evidence.n_scored for evidence, _ in first.values())
     return PairedDifference(difference, standard_error, (difference - half, difference + half), confidence, n_items)
 

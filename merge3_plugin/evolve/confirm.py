@@ -75,8 +75,11 @@ def judge(
     uniform: Confirmed | None,
     weights: Mapping[str, float],
     balance: Balance | None = None,
+    same_items: Mapping[str, str] | None = None,
 ) -> Verdict:
     """The finalist that does best on the held-out items, and whether it beats the best parent.
+
+    ``same_items`` is as in `paired_difference`.
 
     The winner is chosen on the very items that judge it, so its intervals are widened (Bonferroni) by the number of
     finalists. The best parent is likewise the best on these items, which makes the test the harder one.
@@ -86,7 +89,14 @@ def judge(
     confidence = 1 - 0.05 / len(finalists)
 
     def against(other: Confirmed) -> PairedDifference:
-        return paired_difference(winner.answers, other.answers, weights=weights, balance=balance, confidence=confidence)
+        return paired_difference(
+            winner.answers,
+            other.answers,
+            weights=weights,
+            balance=balance,
+            same_items=same_items,
+            confidence=confidence,
+        )
 
     difference = against(best)
     low, high = difference.interval

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -81,10 +82,14 @@ class Assessment:
 
 @dataclass(frozen=True, eq=False)
 class Objectives:
-    """All tasks of a run; ``whole`` maps the tasks that are evaluated in full to their weights."""
+    """All tasks of a run; ``whole`` maps the tasks that are evaluated in full to their weights.
+
+    ``same_items`` maps each task to the name that it shares with other metrics of its items (`paired_difference`).
+    """
 
     items: Sequence[Objective]
     whole: Mapping[str, float]
+    same_items: Mapping[str, str]
 
     def anchors(self) -> dict[str, tuple[str, ...]]:
         return {objective.name: objective.anchors for objective in self.items}
@@ -104,9 +109,16 @@ class Objectives:
             estimated,
             whole,
             fitness + self._of_whole(whole),
-            math.sqrt(sum((o.weight * estimated[o.name].estimate.standard_error) ** 2 for o in self.items)),
+            self._standard_error({name: of.estimate.standard_error for name, of in estimated.items()}),
             sum(o.weight * o.tie_breaker(estimated[o.name].evidence) for o in self.items),
         )
+
+    def _standard_error(self, of_tasks: Mapping[str, float]) -> float:
+        """Of the fitness: errors of metrics of the same items add up, those of different items are independent."""
+        errors: dict[str, float] = defaultdict(float)
+        for objective in self.items:
+            errors[self.same_items[objective.name]] += abs(objective.weight) * of_tasks[objective.name]
+        return math.hypot(*errors.values())
 
     def _of_whole(self, values: Mapping[str, float]) -> float:
         return sum(weight * values[task] for task, weight in self.whole.items())
@@ -117,5 +129,10 @@ class Objectives:
         total = sum(map(abs, weights.values())) or 1.0
         exact = (self._of_whole(first.whole) - self._of_whole(second.whole)) / total
         return estimated_difference(
-            first.estimated, second.estimated, weights=weights, exact=exact, confidence=confidence
+            first.estimated,
+            second.estimated,
+            weights=weights,
+            exact=exact,
+            same_items=self.same_items,
+            confidence=confidence,
         )

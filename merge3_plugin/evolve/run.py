@@ -65,6 +65,7 @@ class Run:
         self._config, self._store, self._evaluator = setting.config, setting.store, setting.evaluator
         self._tasks = {n: b for n, b in setting.benchmarks.items() if b.per_item}
         self._weights = {name: task.weight for name, task in self._config.objectives().items()}
+        self._same_items = {name: benchmark.task for name, benchmark in self._tasks.items()}
         self._whole = {n: self._weights[n] for n, b in setting.benchmarks.items() if not b.per_item}
         self._candidates = Candidates(setting.space, self._config.genome.parents(), setting.parents)
         self._parents = self._candidates.parents
@@ -174,7 +175,7 @@ class Run:
                     soft.help,
                 )
             )
-        return Objectives(objectives, self._whole)
+        return Objectives(objectives, self._whole, self._same_items)
 
     def _embeddings(self, name: str, items: Sequence[str]) -> FloatArray | None:
         """The items as the first parent represents them, where anchors are chosen by that."""
@@ -276,7 +277,7 @@ class Run:
                 f"confirmation: expected a finalist that can be scored, got failures only, the last: {last}"
             )
         parents = [seen[label] for label in self._parents]
-        verdict = judge(judged, parents, seen.get(UNIFORM), self._weights, balance)
+        verdict = judge(judged, parents, seen.get(UNIFORM), self._weights, balance, self._same_items)
         return replace(
             so_far,
             state=FINISHED,

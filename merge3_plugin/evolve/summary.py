@@ -50,6 +50,7 @@ def summarise(setting: Setting, outcome: Outcome) -> dict[str, Any]:
 def _task(setting: Setting, objective: Any) -> dict[str, Any]:
     benchmark = setting.benchmarks[objective.name]
     return {
+        "task": benchmark.task,
         "metric": f"{benchmark.items.metric},{benchmark.items.filter}",
         "weight": objective.weight,
         "items": len(benchmark.item_ids),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,7 +36,7 @@ def _models(summary: Mapping[str, Any]) -> str:
         name = model["label"]
         for kind, figures in (("estimate", model["estimated"]), ("held out", model["held_out"])):
             if figures:
-                rows.append([name, kind, *_cells(figures, weights)])
+                rows.append([name, kind, *_cells(figures, summary["tasks"])])
                 name = ""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
@@ -45,12 +46,16 @@ def _models(summary: Mapping[str, Any]) -> str:
     return "\n".join([lines[0].rstrip(), "-" * len(lines[0]), *lines[1:]])
 
 
-def _cells(figures: Mapping[str, Mapping[str, Any]], weights: Mapping[str, float]) -> list[str]:
-    cells = [_percent(figures[task]["accuracy"], *figures[task]["interval"]) for task in weights]
-    if len(weights) > 1:
-        shares = {task: weight / sum(map(abs, weights.values())) for task, weight in weights.items()}
-        overall = sum(shares[task] * figures[task]["accuracy"] for task in weights)
-        error = math.sqrt(sum((shares[task] * figures[task]["standard_error"]) ** 2 for task in weights))
+def _cells(figures: Mapping[str, Mapping[str, Any]], tasks: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    cells = [_percent(figures[name]["accuracy"], *figures[name]["interval"]) for name in tasks]
+    if len(tasks) > 1:
+        total = sum(abs(task["weight"]) for task in tasks.values())
+        overall = sum(task["weight"] * figures[name]["accuracy"] for name, task in tasks.items()) / total
+        # Metrics of one task are of the same items: their errors add up.
+        errors: dict[str, float] = defaultdict(float)
+        for name, task in tasks.items():
+            errors[task.get("task", name)] += abs(task["weight"]) * figures[name]["standard_error"] / total
+        error = math.hypot(*errors.values())
         cells.append(_percent(overall, overall - Z * error, overall + Z * error))
     return cells
 

@@ -70,6 +70,18 @@ def test_the_interval_of_items_that_do_not_count_alike_covers():
     assert 0.935 <= hits / repeats <= 0.985
 
 
+def test_metrics_of_the_same_items_are_no_independent_evidence():
+    rng = np.random.default_rng(8)
+    first, second = rng.random(100) < 0.6, rng.random(100) < 0.5
+    alone = paired_difference(answers(first), answers(second), weights={"t": 1.0})
+    doubled = [answers(of, "t:a") | answers(of, "t:b") for of in (first, second)]
+    weights = {"t:a": 1.0, "t:b": 3.0}
+    together = paired_difference(*doubled, weights=weights, same_items=dict.fromkeys(weights, "t"))
+    assert together.difference == pytest.approx(alone.difference)
+    assert together.standard_error == pytest.approx(alone.standard_error)
+    assert paired_difference(*doubled, weights=weights).standard_error < 0.8 * alone.standard_error
+
+
 def test_equal_answers_do_not_make_certainty():
     same = answers([1, 0] * 20)
     found = paired_difference(same, same, weights={"t": 1.0})

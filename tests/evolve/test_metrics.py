@@ -12,6 +12,7 @@ import yaml
 
 from merge3_plugin.artifact import load_calibration
 from merge3_plugin.errors import ConfigError, DataError
+from merge3_plugin.estimate.paired import paired_difference
 from merge3_plugin.evolve.run import PARENTS
 from merge3_plugin.evolve.store import RunStore
 from tests.evolve.world import evolve_here
@@ -190,6 +191,31 @@ def test_one_given_calibration_keeps_its_anchors_out_of_every_metrics_confirmati
     assert not anchors & set(events[f"items {NORM}"]["held_out"])
     with pytest.raises(DataError, match="expected a calibration for metric 'acc_norm', got one for 'acc'"):
         evolve_here(config, tmp_path / "other", merge3__calibration={NORM: given[ACC]})
+
+
+def test_the_verdict_takes_the_metrics_of_a_task_for_one_piece_of_evidence(finished):
+    _, summary, _, store = finished
+    verdict, held_out = (
+        summary["verdict"],
+        {name: body["held_out"] for name, body in store.events() if "items " in name},
+    )
+    candidate = {m["label"]: m["candidate"] for m in summary["models"]}
+    weights = {ACC: 1.0, NORM: 0.5, "both": 1.0}
+    first, second = (
+        {
+            task: {item: known.right[item] for item in held_out[f"items {task}"]}
+            for task in weights
+            for known in [store.known_answers(candidate[verdict[role]], task)]
+        }
+        for role in ("winner", "best_parent")
+    )
+    counts = {item: 30 / SIZES[item.split("/")[0]] for item in first["both"]}
+    how = {"weights": weights, "balance": {"both": counts}}
+    together = {ACC: "sums", NORM: "sums", "both": "both"}
+    found = paired_difference(first, second, **how, same_items=together)
+    assert verdict["against_best_parent"]["difference"] == pytest.approx(found.difference)
+    assert verdict["against_best_parent"]["standard_error"] == pytest.approx(found.standard_error)
+    assert found.standard_error > 1.05 * paired_difference(first, second, **how).standard_error
 
 
 def test_lower_perplexity_is_fitter(finished):

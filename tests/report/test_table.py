@@ -66,3 +66,10 @@ def test_one_task_needs_no_overall_column():
     tasks = {"sum": SUMMARY["tasks"]["sum"]}
     text = render({**SUMMARY, "tasks": tasks})
     assert "overall" not in text and "max" not in text
+
+
+def test_metrics_of_one_task_are_no_independent_figures():
+    tasks = {name: {**task, "task": "calculations"} for name, task in SUMMARY["tasks"].items()}
+    lines = [" ".join(line.split()) for line in render({**SUMMARY, "tasks": tasks}).splitlines()]
+    # Of the same items, their errors add up: 3/4 x 4 + 1/4 x 5 = 4.25 points.
+    assert "held out 30.0 [27.0, 33.0] 70.0 [60.0, 80.0] 40.0 [31.7, 48.3]" in lines
