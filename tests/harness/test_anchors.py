@@ -36,12 +36,18 @@ def test_soft_scores_reach_the_estimate(items, tmp_path):
     right = (rng.random(soft.shape) < soft).astype(float)
     made = calibrate(ResponseMatrix(right, range(N_MODELS), items.documents, soft=soft), 6, seed=0)
     save_calibration(made, tmp_path / "soft.safetensors")
-    anchors = Anchors(items, AnchorSettings(calibration=tmp_path / "soft.safetensors"))
     column = {item: j for j, item in enumerate(items.documents)}
     scored = [Scored(item, right[3, column[item]], soft[3, column[item]]) for item in made.anchors.item_ids]
-    loaded = anchors.calibration
-    asked = {one.item: one.score for one in scored}
-    expected = estimate(loaded, asked, soft={one.item: one.soft for one in scored})
-    assert anchors.estimate(scored) == anchors.estimate(scored[::-1]) == expected
     without = [one._replace(soft=None) for one in scored]
-    assert anchors.estimate(without) == estimate(loaded, asked)
+    scores, graded = {one.item: one.score for one in scored}, {one.item: one.soft for one in scored}
+    for estimator in ("auto", "factor-soft"):
+        anchors = Anchors(items, AnchorSettings(calibration=tmp_path / "soft.safetensors", estimator=estimator))
+        expected = estimate(anchors.calibration, scores, soft=graded, estimator=estimator)
+        assert anchors.estimate(scored) == anchors.estimate(scored[::-1]) == expected
+        if estimator == "auto":
+            assert anchors.estimate(without) == estimate(anchors.calibration, scores)
+        else:
+            doubted = anchors.estimate([one._replace(soft=1 - one.soft) for one in scored])
+            assert doubted.accuracy != expected.accuracy
+            with pytest.raises(DataError, match="factor-soft"):
+                anchors.estimate(without)
