@@ -7,8 +7,11 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from merge3_plugin.artifact import load_calibration
+from merge3_plugin.cli import merge3, run
+from merge3_plugin.testing import simulate_responses
 from tests.commands import refused
 from tests.lm_eval_runs import choice_documents
 
@@ -58,6 +61,67 @@ def test_models_that_answered_a_part_are_no_measure_of_the_error(command, tmp_pa
     assert status == 0 and "error    unknown" in out and "got 2" in out and "Wrote t.safetensors" in out
 
 
+def test_few_models_are_told_what_would_help(command, logs):
+    status, out, _ = command("calibrate", "--task", "named", "--from", logs, "--anchors", 6, "--out", "n.safetensors")
+    assert status == 0 and "Not enough data: 4 models cannot show the error" in " ".join(out.split())
+    assert "With 5 models" in " ".join(out.split())
+
+
+@pytest.mark.parametrize("name", ["r.md", "r.html"])
+def test_a_report_beside_the_calibration(command, tmp_path, name):
+    world = simulate_responses(5, 80, rng=np.random.default_rng(0))
+    np.savez(tmp_path / "r.npz", values=world.values, model_ids=["twin", *world.model_ids[1:]])
+    ask = ("calibrate", "--task", "mine", "--from", "r.npz", "--anchors", 12, "--out", "m.safetensors")
+    status, out, _ = command(*ask, "--report", name)
+    assert status == 0 and f"Wrote {name}, the report." in out and "Wrote m.safetensors" in out
+    text = Path(name).read_text(encoding="utf-8")
+    assert "Calibration of mine" in text and "Error by number of anchors" in text and "twin" in text
+    verdict = next(line for line in out.splitlines() if "nough data" in line)
+    assert verdict[:40] in text, "the report opens with what the terminal says"
+    assert command(*ask[:-1], "again.safetensors")[0] == 0
+    assert Path("again.safetensors").read_bytes() == Path("m.safetensors").read_bytes()
+
+
+def test_a_report_that_cannot_be_written_is_refused_at_once(command, tmp_path):
+    ask = ("calibrate", "--task", "t", "--from", "nowhere", "--out", "x.safetensors", "--report")
+    assert "expected a file that ends in .html or .md, got 'r.pdf'" in refused(command(*ask, "r.pdf"))
+    assert "expected a file in an existing folder" in refused(command(*ask, "none/r.md"))
+
+
+def test_odd_models_are_named_once(capsys, tmp_path):
+    world = simulate_responses(5, 80, rng=np.random.default_rng(0))
+    values = np.vstack([world.values, world.values[:1], np.zeros((1, 80))])
+    np.savez(tmp_path / "r.npz", values=values, model_ids=[*world.model_ids, "twin", "wrong"])
+    ask = ["calibrate", "--task", "t", "--from", str(tmp_path / "r.npz"), "--anchors", "12", "--out"]
+    assert run(merge3, "merge3", [*ask, str(tmp_path / "t.safetensors")]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert sum("m0, twin: gave the same answers to all 80 items" in line for line in lines) == 1
+    assert sum("wrong: scored 0 on every item" in line for line in lines) == 1
+
+
+@pytest.mark.parametrize(("models", "items"), [(2, 2), (2, 40), (3, 5), (4, 1)])
+def test_tiny_matrices(command, tmp_path, models, items):
+    values = (np.random.default_rng(1).random((models, items)) < 0.5).astype(float)
+    values[0], values[1] = 1.0, 0.0
+    np.savez(tmp_path / "r.npz", values=values, model_ids=[f"m{m}" for m in range(models)])
+    ask = ("calibrate", "--task", "t", "--from", "r.npz", "--anchors", 3, "--out", "t.safetensors", "--report", "t.md")
+    status, out, _ = command(*ask)
+    assert status == 0 and "models   " in out
+    assert "nan" not in (out + Path("t.md").read_text(encoding="utf-8")).lower()
+    assert ("Not enough data" in out) == (items > 3) and ("nothing left to estimate" in out) == (items <= 3)
+
+
+def test_anchors_by_what_a_model_makes_of_the_items(command, tiny_models, local_tasks, logs):
+    ask = ["calibrate", "--task", "named", "--anchors", 6, "--anchor-method", "representation-clusters"]
+    models = ["--models", *tiny_models[:3], "--dtype", "float32", "--device", "cpu", "--include-path", local_tasks]
+    status, out, errors = command(*ask, *models, "--out", "n.safetensors")
+    assert status == 0, errors
+    assert "anchors  6, " in out and ("representation-clusters" in out or "kd" in out)
+    assert "expected --models, the first of which reads the items" in refused(
+        command(*ask, "--from", logs, "--out", "x.safetensors")
+    )
+
+
 def test_several_sources_after_one_flag(command, logs, tmp_path):
     folders = sorted(logs.iterdir())
     status, *_ = command(
@@ -73,6 +137,25 @@ def test_the_same_seed_writes_the_same_file(command, logs):
         assert command(*ask, "--seed", seed, "--anchor-method", "random", "--out", name)[0] == 0
     a, b, c = (Path(name).read_bytes() for name in "abc")
     assert a == b != c
+
+
+def test_answers_in_another_language_count_nothing_in_a_calibration_from_logs(command, logs):
+    ask = ("calibrate", "--task", "gen", "--from", logs, "--metric", "exact_match", "--filter", "digit", "--anchors", 4)
+
+    def of_language(code):
+        return "--metadata", json.dumps({"merge3": {"tasks": {"gen": {"language": code}}}})
+
+    assert command(*ask, "--out", "plain")[0] == command(*ask, *of_language("ja"), "--out", "ja")[0] == 0
+    plain, ja = load_calibration("plain"), load_calibration("ja")
+    assert plain.provenance["language"] is None and ja.provenance["language"] == "ja"
+    assert (ja.responses.values <= plain.responses.values).all()
+    assert "as its ISO 639 code (ja, de ...), got 'japanese'" in refused(
+        command(*ask, *of_language("japanese"), "--out", "x")
+    )
+    assert "expected generated answers" in refused(
+        command("calibrate", "--task", "named", "--from", logs, "--anchors", 4, "--out", "x", "--metadata",
+                json.dumps({"merge3": {"tasks": {"named": {"language": "ja"}}}}))
+    )  # fmt: skip
 
 
 def test_running_models_then_the_same_command_runs_none(command, tiny_models, local_tasks, logs):

@@ -66,6 +66,11 @@ class AtSize:
         return float(np.mean(self.random_errors))
 
     @property
+    def ratio(self) -> float:
+        """`error` as a multiple of `random_error`; NaN where all models are all right or all wrong."""
+        return self.error / self.random_error if self.random_error else float("nan")
+
+    @property
     def error_interval(self) -> tuple[float, float]:
         """95 % interval of the mean absolute error over models like these."""
         return _mean_interval(self.errors[~np.isnan(self.errors)])

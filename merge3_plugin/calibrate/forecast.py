@@ -111,7 +111,8 @@ def forecast(made: Study, n_anchors: int, method: str) -> Forecast:
     measured = max((p.n_left_out for p in points), default=0) >= FEWEST_MODELS
     prior = _UNRELATED if made.parents is None else _MERGES
     coefficients = _posterior(points, prior, generator(made.seed, "forecast"))
-    accuracies = made.responses.accuracy()
+    # As if half an answer more were right and half a one wrong: after models without an error others may come.
+    accuracies = (made.responses.accuracy() * n_items + 0.5) / (n_items + 1)
     random = {n: float(np.mean([random_sample_error(float(a), n, n_items) for a in accuracies])) for n in sizes}
     predictions = []
     for m in (n_models, *(n for n in MODELS if n > n_models)):

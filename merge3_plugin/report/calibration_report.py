@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -79,10 +80,10 @@ def _errors(assessment: Assessment) -> Iterator[Block]:
                 str(size.n_anchors),
                 f"{100 * size.error:.2f} {_interval(size.error_interval)}",
                 f"{100 * size.random_error:.2f}",
-                f"{size.error / size.random_error:.2f}",
+                _number(size.ratio),
                 f"{100 * size.coverage:.0f} %",
                 f"{size.width:.2f}",
-                f"{size.tau:.2f}" if size.tau == size.tau else "-",
+                _number(size.tau),
             )
             for size in sizes
         ],
@@ -238,6 +239,10 @@ def _provenance(calibration: Calibration) -> Iterator[Block]:
     yield Heading("Where it comes from")
     lines = describe_origin(calibration).splitlines()
     yield Bullets([line for line in lines if not line.startswith(("answers", "errors"))])
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2f}"
 
 
 def _interval(interval: tuple[float, float], digits: int = 2) -> str:
