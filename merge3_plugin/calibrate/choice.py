@@ -1,8 +1,8 @@
 """Which anchors and which estimator: the robust default, unless others are better beyond the noise.
 
-The least of many cross-validated errors is low by luck too, the more so the fewer the models. A default that has proved
-itself on many benchmarks is therefore only left for what is better by more than one standard error of the paired
-difference over models (the one-standard-error rule of Breiman et al. 1984, in favour of the default).
+The least of many cross-validated errors is low by luck too: a lucky draw of anchors serves all models that are scored
+on it. A default that has proved itself on many benchmarks is therefore only left for what is better in a paired t-test
+over folds, each of which draws its own anchors.
 """
 
 from __future__ import annotations
@@ -16,23 +16,30 @@ from merge3_plugin.calibrate.crossval import CrossValidation
 from merge3_plugin.calibrate.folds import MODELS_FOR_TWO, Folds
 from merge3_plugin.domain import FloatArray
 from merge3_plugin.estimate.auto import default_estimator, knowledge
-from merge3_plugin.estimate.base import FEWEST_MODELS, needs_soft
+from merge3_plugin.estimate.base import needs_soft
 from merge3_plugin.plugins import plugin_host
+
+# One-sided: of a dozen rivals that are no better than the default few pass.
+CONFIDENCE = 0.975
+FEWEST_FOLDS = 3
 
 
 def surely_best(default: str, errors: Mapping[str, FloatArray]) -> str:
-    """``default``, or that of the others that beats it most surely: by more than one standard error.
+    """``default``, or that of the others that beats it most surely.
 
-    ``errors`` are by name those of each model, shape (M,); NaN where a model was not estimated. Of fewer than
-    ``FEWEST_MODELS`` models no standard error is known.
+    ``errors`` are by name those in each fold (or other independent part), shape (folds,). A rival's mean gain must be above 0 at `CONFIDENCE`; with
+    fewer than three folds none is.
     """
+    from scipy.special import stdtrit
+
     found, surest = default, 0.0
+    n_folds = len(errors[default])
+    if n_folds < FEWEST_FOLDS:
+        return default
+    margin = float(stdtrit(n_folds - 1, CONFIDENCE)) / np.sqrt(n_folds)
     for name, other in errors.items():
         gains = errors[default] - other
-        gains = gains[~np.isnan(gains)]
-        if len(gains) < FEWEST_MODELS:
-            continue
-        sure = float(gains.mean() - gains.std(ddof=1) / np.sqrt(len(gains)))
+        sure = float(gains.mean() - margin * gains.std(ddof=1))
         if sure > surest:
             found, surest = name, sure
     return found
@@ -47,9 +54,9 @@ def chosen_estimator(
     """
     if parents_known and not outcome.folds.of_merges:
         return default_estimator(len(outcome.rows), parents_known=True)
-    known, keep = plugin_host().estimators(), outcome.fold_of != without
+    known = plugin_host().estimators()
     errors = {
-        name: outcome.relative_errors(name)[keep]
+        name: outcome.fold_errors(name, without)
         for name in outcome.estimates
         if (parents_known or not known[name].needs_parents) and (soft_known or not needs_soft(known[name]))
     }
@@ -86,7 +93,7 @@ def chosen_design(outcomes: Mapping[str, CrossValidation], default: str, *, with
         folds = outcome.folds
         known = {"parents_known": folds.parents is not None, "soft_known": folds.responses.soft is not None}
         name = chosen_estimator(outcome, **known, without=without)
-        errors[method] = outcome.relative_errors(name)[outcome.fold_of != without]
+        errors[method] = outcome.fold_errors(name, without)
     return surely_best(default, errors)
 
 

@@ -20,9 +20,9 @@ from merge3_plugin.extract.anchors import select_anchors
 from merge3_plugin.plugins import plugin_host
 
 # Draws of anchors, nearly free on one fit, steady the errors; of many models each needs fewer.
-MODELS_AND_DRAWS = 64
+MODELS_AND_DRAWS = 128
 FEWEST_DRAWS = 2
-MOST_DRAWS = 6
+MOST_DRAWS = 8
 
 
 class Findings(NamedTuple):
@@ -79,10 +79,12 @@ class CrossValidation:
             for name, by_model in self.estimates.items()
         }
 
-    def relative_errors(self, name: str) -> FloatArray:
-        """Mean absolute error of each model's estimates over that of random samples of all models, shape (M,)."""
+    def fold_errors(self, name: str, without: int | None = None) -> FloatArray:
+        """Mean absolute error in each fold, or in each but one, over that of random samples, shape (folds,)."""
         by_chance = np.nanmean(np.sqrt(2 / np.pi * self.variances))
-        return _mean_of_draws(np.abs(self.deviations[name])) / by_chance
+        folds = [fold for fold in np.unique(self.fold_of) if fold != without]
+        errors = np.abs(self.deviations[name])
+        return np.array([np.nanmean(errors[self.fold_of == fold]) for fold in folds]) / by_chance
 
     def findings(self, without: int | None = None) -> Findings:
         """Errors over all left-out models, or over all but those of the fold ``without``."""
@@ -236,14 +238,6 @@ def _applies(estimator: Estimator, evidence: Evidence) -> bool:
     if estimator.needs_parents and evidence.parents is None:
         return False
     return not needs_soft(estimator) or evidence.has_soft(of_parents=estimator.needs_parents)
-
-
-def _mean_of_draws(values: FloatArray) -> FloatArray:
-    """Mean over draws (M, draws) -> (M,), NaN where there is no estimate at all."""
-    known = ~np.isnan(values)
-    return np.divide(
-        np.nan_to_num(values).sum(axis=1), known.sum(axis=1), out=np.full(len(values), np.nan), where=known.any(axis=1)
-    )
 
 
 def _root_mean_square(values: FloatArray) -> float:
