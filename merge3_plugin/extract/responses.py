@@ -16,7 +16,9 @@ from merge3_plugin.domain import FloatArray, ResponseMatrix
 from merge3_plugin.errors import DataError, nearest
 from merge3_plugin.extract.group_scores import balance as group_balance
 from merge3_plugin.extract.group_scores import count_alike
-from merge3_plugin.extract.logs import Answer, Pair, SampleLog, Samples, find_logs
+from merge3_plugin.extract.language import check_language
+from merge3_plugin.extract.logged_runs import check_settings, leaves_behind, newest, provenance_of, tasks_of
+from merge3_plugin.extract.logs import Answer, Pair, Samples, find_logs
 
 # What numpy and zipfile raise on damaged bytes, such as a compression or a size that there is not.
 _DAMAGED = (
@@ -74,13 +76,15 @@ def read_responses(
         if len(paths) > 1:
             raise DataError(f"responses: expected one .npz or lm-eval's logs, got {len(paths)} sources; name one .npz")
         return read_npz(paths[0], task)
+    if language is not None:
+        check_language(task, language)
     logs = find_logs(paths)
-    leaves, group = _leaves(logs, task, base)
-    chosen, notes = _newest([log for log in logs if log.task in leaves])
+    leaves, group = leaves_behind(logs, task, base)
+    chosen, notes = newest([log for log in logs if log.task in leaves])
     for leaf in leaves:
-        if leaf not in _tasks(chosen):
-            raise DataError(f"{task}: expected samples of its task {leaf!r}, got none{nearest(leaf, _tasks(logs))}")
-        _check_settings([log for log in chosen if log.task == leaf])
+        if leaf not in tasks_of(chosen):
+            raise DataError(f"{task}: expected samples of its task {leaf!r}, got none{nearest(leaf, tasks_of(logs))}")
+        check_settings([log for log in chosen if log.task == leaf])
     table = _Table(f"{task}: ")
     pair: Pair | None = None
     files = []
@@ -93,7 +97,7 @@ def read_responses(
         files.append({"name": f"{log.path.parent.name}/{log.path.name}", "sha256": samples.sha256})
     alike = group is not None and pair is not None and count_alike(chosen, group, leaves, pair)
     matrix, hashes = table.build(group is not None, balance, alike)
-    provenance = _provenance(chosen, task, pair)
+    provenance = provenance_of(chosen, task, pair)
     provenance |= {"language": language, "models": list(matrix.model_ids), "files": files}
     return Responses(matrix, hashes, provenance, (*notes, *_missing(matrix, provenance["n_documents"])))
 
@@ -199,84 +203,6 @@ class _Table:
             balance=weights,
         )
         return matrix, tuple(self._first[item][1].item_hash for item in items)
-
-
-def _tasks(logs: Iterable[SampleLog]) -> set[str]:
-    return {log.task for log in logs}
-
-
-def _leaves(logs: Sequence[SampleLog], task: str, base: Sequence[str]) -> tuple[list[str], str | None]:
-    """Leaf tasks behind ``base`` or, where the logs lack that, ``task``, and the group's name if it is one."""
-    groups: dict[str, list[str]] = {}
-    for log in logs:
-        # Releases of lm-eval before 0.4.10 list every task there, one that is no group with no subtasks.
-        subtasks = {} if log.results is None else log.results.group_subtasks
-        groups |= {name: below for name, below in subtasks.items() if below}
-    known = _tasks(logs) | groups.keys()
-    names = list(base) if base and known.issuperset(base) else [task]
-    if not known.issuperset(names):
-        raise DataError(f"logs: expected samples of task {task!r}, got none{nearest(task, known)}")
-    group = names[0] if names[0] in groups else task if len(names) > 1 or task in groups else None
-    leaves: dict[str, None] = {}
-    opened: set[str] = set()
-    while names:
-        name = names.pop(0)
-        if name not in groups:
-            leaves[name] = None
-        elif name not in opened:  # a damaged file may put a group into itself
-            opened.add(name)
-            names += groups[name]
-    return list(leaves), group
-
-
-def _newest(logs: Iterable[SampleLog]) -> tuple[list[SampleLog], list[str]]:
-    """The newest log of each (task, model), sorted, and a note on each that was passed over."""
-    chosen: dict[tuple[str, str], SampleLog] = {}
-    notes = []
-    for log in sorted(logs, key=lambda log: (log.date, log.path)):
-        older = chosen.get((log.task, log.model))
-        if older is not None:
-            notes.append(f"{log.model}: {log.task} was run more than once; reading {log.path.name}, not {older.date}")
-        chosen[log.task, log.model] = log
-    return [chosen[key] for key in sorted(chosen)], notes
-
-
-def _check_settings(logs: Sequence[SampleLog]) -> None:
-    known = [log for log in logs if log.settings]
-    for log in known[1:]:
-        for what, value in log.settings.items():
-            first = known[0].settings[what]
-            if value != first:
-                raise DataError(
-                    f"{log.task}: expected one {what} in all logs, got {first!r} for {known[0].model!r} "
-                    f"and {value!r} for {log.model!r}; give logs of one setting"
-                )
-
-
-def _provenance(logs: Sequence[SampleLog], task: str, pair: Pair | None) -> dict[str, Any]:
-    by_leaf: dict[str, dict[str, Any]] = {}
-    for log in logs:
-        if log.task in by_leaf or log.results is None:
-            continue
-        by_leaf[log.task] = {
-            "num_fewshot": log.settings["few-shot count"],
-            "chat_template": log.settings["chat template"],
-            "dataset_path": log.config.dataset_path,
-            "dataset_name": log.config.dataset_name,
-            "revision": (log.config.dataset_kwargs or {}).get("revision"),
-            "split": log.config.test_split or log.config.validation_split,
-        }
-    names = next(iter(by_leaf.values()), {})
-    common = {name: _common({leaf: found[name] for leaf, found in by_leaf.items()}) for name in names}
-    counts = {log.task: log.n_documents for log in logs if log.n_documents is not None}
-    n_documents = sum(counts.values()) if counts.keys() == {log.task for log in logs} else None
-    metric, filter_name = pair or (None, None)
-    return {"task": task, "metric": metric, "filter": filter_name, **common, "n_documents": n_documents}
-
-
-def _common(by_leaf: Mapping[str, Any]) -> Any:
-    first, *others = by_leaf.values()
-    return dict(by_leaf) if any(value != first for value in others) else first
 
 
 def _missing(matrix: ResponseMatrix, n_documents: int | None) -> list[str]:
