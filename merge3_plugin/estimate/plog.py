@@ -19,12 +19,12 @@ Positions = NDArray[np.intp]
 
 # Prior standard deviations of a merge about its parents, in logits at scale 1: of its ability in any direction, of the
 # factor by which it scales the parents' mean ability, and of the level that no ability explains.
-ABILITY_SPREAD, FACTOR_SPREAD, LEVEL_SPREAD = 0.2, 0.25, 0.1
+ABILITY_SPREAD, FACTOR_SPREAD, LEVEL_SPREAD = 0.15, 0.25, 0.1
 # The parents' surpluses together enter with about this coefficient, the single ones with shares of it.
 SURPLUS, SURPLUS_SPREAD, SHARE_SPREAD = 1.5, 1.0, 0.5
 # How much nearer or further than scale 1 a merge may be, and how probable that is before its answers are known: a
 # normal prior of one scale would be too tight for the odd merge or too wide for the usual one.
-SCALES, CHANCES = (0.7, 2.0, 5.0), (0.5, 0.3, 0.2)
+SCALES, CHANCES = (0.7, 2.0, 5.0), (0.55, 0.25, 0.2)
 
 
 @dataclass(frozen=True)

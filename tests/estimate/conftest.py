@@ -9,7 +9,7 @@ from merge3_plugin.testing import simulate_merges, simulate_responses
 def calibration():
     """30 kd anchors of 300 items, from 12 models of a well specified world; a thirteenth model answered them too."""
     world = simulate_responses(13, 300, rng=np.random.default_rng(2))
-    return calibrate(world.models(world.model_ids[:12]), 30, seed=1)
+    return calibrate(world.models(world.model_ids[:12]), 30, seed=1, anchors="kd")
 
 
 @pytest.fixture(scope="session")
@@ -29,4 +29,4 @@ def family():
 def family_calibration(family):
     """40 anchors, from the parents and six of the merges."""
     parents = family.models(["p0", "p1", "p2"])
-    return calibrate(family.models(family.model_ids[:9]), 40, seed=1, parents=parents)
+    return calibrate(family.models(family.model_ids[:9]), 40, seed=1, anchors="kd", parents=parents)

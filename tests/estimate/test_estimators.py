@@ -8,19 +8,13 @@ from merge3_plugin.api import estimate
 from merge3_plugin.domain import AnchorSet, Calibration, ItemParameters, ResponseMatrix
 from merge3_plugin.errors import ConfigError, DataError
 from merge3_plugin.estimate.base import CROSS_VALIDATION, gather
+from merge3_plugin.estimate.builtin import ESTIMATORS
 from merge3_plugin.irt import fit_ability, fit_lambda, sigmoid
+from tests.estimate.worlds import on_anchors, quick_calibration, row, with_anchors
 
-PLAIN = ("mean", "weighted", "p-irt", "gp-irt")
-MERGE_AWARE = ("mp-irt", "gmp-irt")
+PLAIN = ("mean", "weighted", "p-irt", "gp-irt", "difference", "gd", "ridge", "core")
+MERGE_AWARE = ("mp-irt", "gmp-irt", "gmp-irt-half", "plog")
 ALL = PLAIN + MERGE_AWARE
-
-
-def on_anchors(calibration, answers):
-    return {item: answers[item] for item in calibration.anchors.item_ids}
-
-
-def row(responses, model):
-    return dict(zip(responses.item_ids, responses.values[responses.model_ids.index(model)], strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -74,30 +68,12 @@ class TestFormulas:
         c = self.trust(0.02)
         assert found["mp-irt"].accuracy == pytest.approx(model)
         assert found["gmp-irt"].accuracy == pytest.approx(c * 0.75 + (1 - c) * model)
+        assert found["gmp-irt-half"].accuracy == pytest.approx((0.75 + model) / 2)
 
     def test_half_where_errors_are_unknown(self, by_hand):
         unknown = replace(by_hand, errors={}, provenance={})
         model = estimate(unknown, self.scores, estimator="p-irt").accuracy
         assert estimate(unknown, self.scores, estimator="gp-irt").accuracy == pytest.approx((0.75 + model) / 2)
-
-    def test_interval(self, by_hand):
-        found = estimate(by_hand, self.scores, estimator="gmp-irt", parents=self.parents)
-        # Student's t of 9 degrees of freedom: 2.262157.
-        assert found.standard_error == pytest.approx(0.05 * 1.1**0.5)
-        assert found.interval[1] - found.accuracy == pytest.approx(2.262157 * found.standard_error)
-
-    def test_interval_of_fewer_answers(self, by_hand):
-        full = estimate(by_hand, self.scores, estimator="gp-irt")
-        half = estimate(by_hand, {"q0": 1.0}, estimator="gp-irt")
-        # One answer of four items in the place of two: (1 - 1/4) / (1/2 - 1/4) times the variance.
-        assert half.standard_error == pytest.approx(full.standard_error * 3**0.5)
-        assert half.n_scored == 1 and half.n_items == 4
-
-    def test_without_merges_the_error_is_that_of_the_plain_counterpart(self, by_hand):
-        plain = replace(by_hand, errors={"p-irt": 0.1, "gp-irt": 0.08})
-        for name, error in (("mp-irt", 0.1), ("gmp-irt", 0.08)):
-            found = estimate(plain, self.scores, estimator=name, parents=self.parents)
-            assert found.standard_error == pytest.approx(error * 1.1**0.5) and found.method == name
 
     def test_an_item_beside_the_anchors_stands_for_itself(self, by_hand):
         # q3 counts a quarter, the anchors share the rest three to one.
@@ -122,12 +98,17 @@ def test_the_order_of_answers_and_items_does_not_matter(name, family, family_cal
     moved = replace(
         family_calibration,
         item_ids=ids,
-        items=ItemParameters(items.discrimination[order], items.difficulty[order]),
+        items=items.take(order),
+        alternatives=tuple(fit.take(order) for fit in family_calibration.alternatives),
         responses=family_calibration.responses.items(ids),
     )
     again = estimate(moved, shuffled, estimator=name, parents=parents.items(reversed(ids)))
     assert again.accuracy == pytest.approx(found.accuracy, abs=1e-9)
     assert again.interval == pytest.approx(found.interval, abs=1e-9)
+
+
+def test_every_estimator_is_tried_here():
+    assert {estimator.name for estimator in ESTIMATORS} == {*ALL, "factor-soft"}
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -137,6 +118,60 @@ def test_all_items_scored_is_exactly_the_mean(name, family, family_calibration):
     found = estimate(family_calibration, answers, estimator=name, parents=parents)
     mean = np.mean(list(answers.values()))
     assert found.accuracy == mean and found.interval == (mean, mean) and found.standard_error == 0
+
+
+@pytest.fixture(scope="module")
+def weighted_family(family):
+    """The family on a benchmark whose items count differently, and its kd anchors without cross-validation."""
+    balance = np.random.default_rng(8).choice([0.5, 1.0, 3.0], family.n_items)
+    world = ResponseMatrix(family.values, family.model_ids, family.item_ids, balance=balance)
+    return world, quick_calibration(world.models(world.model_ids[:9]), 40)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_items_count_by_their_weights(name, weighted_family):
+    world, calibration = weighted_family
+    parents = world.models(["p0", "p1", "p2"])
+    truth = world.accuracy()[world.model_ids.index("m9")]
+    full = estimate(calibration, row(world, "m9"), estimator=name, parents=parents)
+    assert full.accuracy == pytest.approx(truth, abs=1e-12) and full.standard_error == 0
+    # All heavy items right and all light ones wrong: 40 anchors must see that heavy items count.
+    heavy = {item: float(weight > 1) for item, weight in zip(world.item_ids, world.balance, strict=True)}
+    share = float(world.item_weights[world.balance > 1].sum())
+    found = estimate(calibration, on_anchors(calibration, heavy), estimator=name, parents=parents)
+    assert abs(found.accuracy - share) < 0.15 < share - np.mean(list(heavy.values()))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize("name", ALL)
+def test_a_few_anchors_give_a_wide_interval(name, n, family, family_calibration):
+    few = with_anchors(family_calibration, family_calibration.anchors.item_ids[:n])
+    parents = family.models(["p0", "p1", "p2"])
+    for score in (0.0, 1.0):
+        found = estimate(few, dict.fromkeys(few.anchors.item_ids, score), estimator=name, parents=parents)
+        assert 0 <= found.interval[0] <= found.accuracy <= found.interval[1] <= 1
+        assert found.interval[1] - found.interval[0] > 0.15
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_close_to_all_items_is_close_to_the_mean(name, family, family_calibration):
+    """MERGE3's first theorem, as far as it goes: what is left to guess vanishes with the items that are left."""
+    answers = row(family, "m9")
+    parents = family.models(["p0", "p1", "p2"])
+    truth = np.mean(list(answers.values()))
+    most = dict(list(answers.items())[:-8])
+    found = estimate(with_anchors(family_calibration, most), most, estimator=name, parents=parents)
+    assert abs(found.accuracy - truth) < 8 / 400
+
+
+@pytest.mark.parametrize("name", MERGE_AWARE)
+def test_what_a_parent_was_not_asked_says_nothing(name, family, family_calibration):
+    scores = on_anchors(family_calibration, row(family, "m9"))
+    values = family.models(["p0", "p1", "p2"]).values.copy()
+    whole = estimate(family_calibration, scores, estimator=name, parents=family.models(["p0", "p1", "p2"]))
+    values[1, 7:40] = np.nan
+    torn = ResponseMatrix(values, ["p0", "p1", "p2"], family.item_ids)
+    assert abs(estimate(family_calibration, scores, estimator=name, parents=torn).accuracy - whole.accuracy) < 0.03
 
 
 @pytest.mark.parametrize("score", [0.0, 1.0])
