@@ -246,3 +246,8 @@ def test_a_weight_that_rewards_perplexity_is_refused(config, tmp_path):
     tasks = [{"name": "text", "metric": "byte_perplexity,none", "weight": 2.0}]
     with pytest.raises(ConfigError, match="task text: expected a negative weight for byte_perplexity, .*weight: -2"):
         evolve_here(config, tmp_path / "out", tasks=tasks)
+
+
+def test_the_configs_language_reaches_the_task(config, tmp_path):
+    with pytest.raises(ConfigError, match="task 'sums': expected a language only for a task that generates answers"):
+        evolve_here(config, tmp_path / "out", merge3__language={"sums": "ja"})
