@@ -183,7 +183,7 @@ def _read(task: str, sources: tuple[str, ...], options: Mapping[str, Any]) -> Re
     known, (_, own) = anchor_yaml(task), read_metadata(options["metadata"], task)
     if known.metric is not None and metric is None and filter_name is None:
         metric, _, filter_name = known.metric.partition(",")
-    return read_responses(
+    responses = read_responses(
         sources,
         task,
         metric=metric,
@@ -192,6 +192,10 @@ def _read(task: str, sources: tuple[str, ...], options: Mapping[str, Any]) -> Re
         base=known.base,
         language=own.get("language", known.language),
     )
+    if metric is None or responses.provenance.get("metric") is not None:
+        return responses
+    # An .npz does not say what its scores are of; who names the metric is held to it when the calibration is used.
+    return replace(responses, provenance={**responses.provenance, "metric": metric, "filter": filter_name or "none"})
 
 
 def _evaluate(

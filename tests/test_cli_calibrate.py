@@ -11,6 +11,8 @@ import pytest
 
 from merge3_plugin.artifact import load_calibration
 from merge3_plugin.cli import merge3, run
+from merge3_plugin.errors import DataError
+from merge3_plugin.harness.calibrations import check_settings
 from merge3_plugin.testing import simulate_responses
 from tests.commands import refused
 from tests.lm_eval_runs import choice_documents
@@ -59,6 +61,28 @@ def test_models_that_answered_a_part_are_no_measure_of_the_error(command, tmp_pa
     np.savez(tmp_path / "r.npz", values=values, model_ids=list("abcd"))
     status, out, _ = command("calibrate", "--task", "t", "--from", "r.npz", "--anchors", 6, "--out", "t.safetensors")
     assert status == 0 and "error    unknown" in out and "got 2" in out and "Wrote t.safetensors" in out
+
+
+def test_who_names_the_metric_of_an_npz_is_held_to_it(command, tmp_path):
+    world = simulate_responses(4, 30, rng=np.random.default_rng(0))
+    np.savez(tmp_path / "r.npz", values=world.values, model_ids=world.model_ids)
+    ask = ("calibrate", "--task", "t", "--from", "r.npz", "--anchors", 5, "--out", "t.safetensors")
+    status, out, _ = command(*ask, "--metric", "acc_norm")
+    assert status == 0 and "task     t (acc_norm, none)" in out
+    with pytest.raises(DataError, match="expected a calibration for metric 'acc', got one for 'acc_norm'"):
+        check_settings(load_calibration("t.safetensors"), {"task": "t", "metric": "acc", "filter": "none"})
+    assert command(*ask)[0] == 0
+    check_settings(load_calibration("t.safetensors"), {"task": "t", "metric": "acc", "filter": "none"})
+
+
+def test_logs_of_other_items_do_not_make_a_calibration(command, tmp_path):
+    values = np.full((2, 40), np.nan)
+    values[0, :20], values[1, 20:] = np.arange(20) % 2, np.arange(20) % 3 == 0
+    np.savez(tmp_path / "r.npz", values=values, model_ids=["a", "b"], item_ids=[f"q{j}" for j in range(40)])
+    ask = ("calibrate", "--task", "t", "--from", "r.npz", "--anchors", 5, "--out", "t.safetensors")
+    assert "expected items that several models answered, got none, but 'q0' of 'a' and 'q20' of 'b'" in refused(
+        command(*ask)
+    )
 
 
 def test_few_models_are_told_what_would_help(command, logs):

@@ -17,6 +17,7 @@ from merge3_plugin.domain import Calibration, FloatArray, ItemParameters, Respon
 from merge3_plugin.errors import ConfigError, DataError, nearest
 from merge3_plugin.estimate.base import CROSS_VALIDATION, align_parents
 from merge3_plugin.extract.anchors import METHODS, select_anchors
+from merge3_plugin.extract.checks import check_shared_items
 
 AUTO = "auto"
 # Leaving out one of fewer models leaves a single one, which no item can be fitted to.
@@ -166,6 +167,7 @@ def _check(responses: ResponseMatrix) -> None:
         raise DataError(f"responses: expected answers from every model, got none from {silent!r}; drop or score it")
     if responses.n_models < 2:
         raise DataError("responses: expected at least 2 models, got 1; add the answers of others")
+    check_shared_items(responses)
     known = responses.values[answered]
     if known.min() == known.max():
         raise DataError(f"responses: expected right and wrong answers, got only {known[0]:g}; check the metric")

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from merge3_plugin.domain import ResponseMatrix
-from merge3_plugin.extract.checks import duplicate_models, odd_models
+from merge3_plugin.errors import DataError
+from merge3_plugin.extract.checks import check_shared_items, duplicate_models, odd_models
 from merge3_plugin.testing import simulate_responses
 
 
@@ -55,6 +56,27 @@ def test_a_model_whose_items_are_in_another_order(world):
     flipped = np.where(np.arange(8)[:, None] == 3, 1 - world.values, world.values)
     (line,) = odd_models(ResponseMatrix(flipped, world.model_ids, world.item_ids))
     assert line.startswith("m3: ") and "correlation -0." in line
+
+
+def test_items_that_are_named_otherwise(world):
+    values = np.full((4, 400), np.nan)
+    values[:3, :200], values[3, 200:] = world.values[:3, :200], world.values[3, 100:300]
+    names = [f"q{j}" for j in range(200)] + [f"x{j}" for j in range(200)]
+    (line,) = odd_models(ResponseMatrix(values, "abcd", names))
+    assert line.startswith("d: 200 of its 200 items were asked of no other model")
+    check_shared_items(ResponseMatrix(values, "abcd", names))
+    with pytest.raises(
+        DataError, match="expected items that several models answered, got none, but 'q0' of 'c' and 'x0' of 'd'"
+    ):
+        check_shared_items(ResponseMatrix(values[2:], "cd", names))
+
+
+def test_a_run_of_fewer_items_is_not_odd(world):
+    values = np.array(world.values)
+    values[2:, 60:] = np.nan  # --limit 60
+    values[1, 200:] = np.nan
+    lines = odd_models(ResponseMatrix(values, world.model_ids, world.item_ids))
+    assert lines == []
 
 
 def test_two_models_are_not_held_against_each_other(world):
