@@ -23,7 +23,7 @@ from merge3_plugin.estimate.interval import standard_error as half_width
 METHOD = "merge3_adaptive"
 
 # The larger the adaptive share, the more rests on the item parameters: few models make them good enough for little.
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+SHARES = (0.0, 0.25, 0.5, 1.0)
 DEFAULT_SHARE = 0.25  # with which no real benchmark did worse than with none
 
 # Why a test ended.

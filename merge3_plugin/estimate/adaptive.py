@@ -29,15 +29,21 @@ CANDIDATES = 5
 # direction of it along which the accuracy changes (c-optimal). In one dimension both are maximum information.
 ABILITY, ACCURACY = "ability", "accuracy"
 
+# By then the ability is known: a further item of the probability sample tells more.
+MOST_ADAPTIVE = 50
+
 # How many standard errors of the probability sample an estimate may keep away from what the sample alone says.
-LIMIT = 1.5
+LIMIT = 2.0
 
 _NODES, _NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(7)
 _NODE_WEIGHTS = _NODE_WEIGHTS / _NODE_WEIGHTS.sum()
 
 
 class Policy(NamedTuple):
-    """``share`` in [0, 1] of the items is chosen adaptively, to learn ``aim``; the others are a probability sample."""
+    """``share`` in [0, 1] of the items is chosen adaptively, to learn ``aim``; the others are a probability sample.
+
+    No more than `MOST_ADAPTIVE` are chosen adaptively.
+    """
 
     share: float
     aim: str = ACCURACY
@@ -81,7 +87,7 @@ class Latent:
     def expected(self, posterior: Posterior) -> tuple[FloatArray, FloatArray]:
         """Mean over the posterior of each item's probability p of a right answer, and of p (1 - p); both (N,)."""
         centre = self.design @ posterior.mean + self.offset
-        spread = np.sqrt(np.einsum("np,pq,nq->n", self.design, posterior.covariance, self.design))
+        spread = np.sqrt((self.design @ posterior.covariance * self.design).sum(axis=1))
         chance = sigmoid(centre[:, None] + spread[:, None] * _NODES)
         return chance @ _NODE_WEIGHTS, (chance * (1.0 - chance)) @ _NODE_WEIGHTS
 
@@ -149,15 +155,16 @@ class AdaptiveTest:
         """
         free = np.isnan(self.scores)
         n_asked, size = int((~free).sum()), min(size, int(free.sum()))
-        due = int(np.ceil((1.0 - self.policy.share) * (n_asked + size) - 1e-9)) - self._n_sampled
+        wanted = min(int(self.policy.share * (n_asked + size) + 1e-9), MOST_ADAPTIVE) - (n_asked - self._n_sampled)
         if not n_asked and self.policy.share < 1:
-            due = size
-        places = np.flatnonzero(free[self._order])[: min(max(due, 0), size)]
+            wanted = 0
+        n_adaptive = min(max(wanted, 0), size)
+        places = np.flatnonzero(free[self._order])[: size - n_adaptive]
         sampled = self._order[places]
         self._n_sampled += len(sampled)
         self._sampled_to = int(places[-1]) + 1 if len(places) else self._sampled_to
         free[sampled] = False
-        return np.concatenate([sampled, self._most_informative(sampled, free, size - len(sampled))])
+        return np.concatenate([sampled, self._most_informative(sampled, free, n_adaptive)])
 
     def tell(self, positions: Positions, scores: FloatArray) -> None:
         """Take the answers to these items."""
@@ -184,21 +191,27 @@ class AdaptiveTest:
         """``size`` of the ``free`` items, chosen jointly: greedily, each beside ``given`` and those chosen before."""
         design, information = self.latent.design, self._information
         covariance = np.array(self.posterior.covariance)
-        direction = (self.weights * information) @ design  # the accuracy's gradient
+        variances = (design @ covariance * design).sum(axis=1)  # of the logits
+        gradient = (self.weights * information) @ design  # of the accuracy
+        slopes = design @ (covariance @ gradient)  # covariances of logits and accuracy
         chosen: list[int] = []
-        for step in range(len(given) + size):
-            leverage = np.einsum("np,pq,nq->n", design, covariance, design) * information
+        for step in range(len(given) + size if size else 0):
             if step < len(given):
                 item = int(given[step])
             else:
-                gain = leverage
+                gain = information * variances
                 if self.policy.aim == ACCURACY:
-                    gain = information * (design @ (covariance @ direction)) ** 2 / (1.0 + leverage)
+                    gain = information * slopes**2 / (1.0 + gain)
                 item = self._draw(np.where(free, gain, -np.inf), int(free.sum()))
                 free[item] = False
                 chosen.append(item)
+            # What this item is expected to tell, before it is asked: a rank-one update (Sherman and Morrison 1950).
             along = covariance @ design[item]
-            covariance -= np.outer(along, along) * information[item] / (1.0 + leverage[item])
+            scale = information[item] / (1.0 + information[item] * variances[item])
+            shared = design @ along
+            covariance -= scale * np.outer(along, along)
+            slopes -= scale * (along @ gradient) * shared
+            variances -= scale * shared**2
         return np.array(chosen, dtype=np.intp)
 
     def _draw(self, gain: FloatArray, n_free: int) -> int:
