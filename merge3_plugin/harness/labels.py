@@ -20,9 +20,9 @@ def check_labels(items: TaskItems, documents: Iterable[Document]) -> None:
     lm-eval would score such a document as wrong for every model.
     """
     for document in documents:
-        leaf = items.leaf(document)
-        found = options(leaf, document)
+        found = items.options(document)
         if found is not None and not found[1]:
+            leaf = items.leaf(document)
             target = leaf.doc_to_text(document) if leaf.multiple_input else leaf.doc_to_target(document)
             raise DataError(
                 f"task {items.name!r}, item {document.item_id!r}: expected one of its {len(found[0])} choices as the "

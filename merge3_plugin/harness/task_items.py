@@ -243,10 +243,14 @@ class TaskItems:
 
         None where there are no options, none is right, or the metric does not take the most likely one.
         """
+        found = self.options(document)
+        return None if found is None else soft_score(self.metric, [response[0] for response in responses], *found)
+
+    def options(self, document: Document) -> tuple[list[str], frozenset[int]] | None:
+        """The texts of the options and the places of the right ones; None unless lm-eval itself scores the choice."""
         if document.item_id not in self._options:
             self._options[document.item_id] = options(self.leaf(document), document)
-        found = self._options[document.item_id]
-        return None if found is None else soft_score(self.metric, [response[0] for response in responses], *found)
+        return self._options[document.item_id]
 
     def whole(self, responses: Mapping[str, Sequence[Any]]) -> float:
         """The metric over all items by the task's own aggregation, and the group's; where it has none, by size."""
