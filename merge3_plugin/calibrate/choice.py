@@ -27,8 +27,8 @@ FEWEST_FOLDS = 3
 def surely_best(default: str, errors: Mapping[str, FloatArray]) -> str:
     """``default``, or that of the others that beats it most surely.
 
-    ``errors`` are by name those in each fold (or other independent part), shape (folds,). A rival's mean gain must be above 0 at `CONFIDENCE`; with
-    fewer than three folds none is.
+    ``errors`` are by name those in each fold (or other independent part), shape (folds,). A rival's mean gain must be
+    above 0 at `CONFIDENCE`; with fewer than three folds none is.
     """
     from scipy.special import stdtrit
 
