@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from merge3_plugin.artifact import load_calibration
+from merge3_plugin.api import calibrate
+from merge3_plugin.artifact import load_calibration, save_calibration
 from merge3_plugin.cli import merge3, run
 from merge3_plugin.errors import DataError
 from merge3_plugin.harness.calibrations import check_settings
@@ -104,6 +105,24 @@ def test_a_report_beside_the_calibration(command, tmp_path, name):
     assert verdict[:40] in text, "the report opens with what the terminal says"
     assert command(*ask[:-1], "again.safetensors")[0] == 0
     assert Path("again.safetensors").read_bytes() == Path("m.safetensors").read_bytes()
+
+
+def test_showing_what_cross_validation_chose_from(command, tmp_path):
+    world = simulate_responses(6, 80, rng=np.random.default_rng(0))
+    calibration = calibrate(world, 12, seed=0)
+    save_calibration(calibration, tmp_path / "m.safetensors")
+    status, out, _ = command("anchors", "show", "m.safetensors")
+    record = calibration.provenance["cross_validation"]
+    chosen = record["auto"]["alone"]
+    assert status == 0 and f"auto     {chosen} (alone)" in out
+    for design, errors in record["designs"].items():
+        assert f"{design} {100 * errors[chosen]:.2f}" in out
+    assert f"{chosen} {100 * calibration.errors[chosen]:.2f}" in out
+    drawn = calibration.anchors.inclusion
+    assert drawn is not None and "weighted means are unbiased" in out
+    assert f"drawn with probability {drawn[0]:.4f}" in out
+    shown = json.loads(command("anchors", "show", "m.safetensors", "--json")[1])
+    assert [anchor["inclusion"] for anchor in shown["anchors"]] == drawn.tolist()
 
 
 def test_a_report_that_cannot_be_written_is_refused_at_once(command, tmp_path):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from merge3_plugin.domain import Calibration
+from merge3_plugin.estimate.base import CROSS_VALIDATION
 
 if TYPE_CHECKING:
     from merge3_plugin.calibrate.study import Study
@@ -57,16 +59,38 @@ def describe_origin(calibration: Calibration) -> str:
     if "gp_irt_weight" in origin:
         logits = f"{origin['convention']['file']} in the file, {origin['convention']['here']} here"
         lines.append(f"logits   {logits}; gp-irt: published weight {origin['gp_irt_weight']:.3g} of the answers")
-    if calibration.errors:
-        errors = ", ".join(f"{name} {100 * error:.2f}" for name, error in sorted(calibration.errors.items()))
-        lines.append(f"errors   {errors} (points, root mean square, on models left out)")
+    lines += _cross_validated(calibration)
     return "\n".join([*lines, f"version  merge3 {origin.get('version', 'unknown')}"])
 
 
+def _cross_validated(calibration: Calibration) -> list[str]:
+    """What was tried, and how far off it was on models left out."""
+    if not calibration.errors:
+        return []
+    record = calibration.provenance.get(CROSS_VALIDATION, {})
+    lines = [f"errors   {_points(calibration.errors)} (points, root mean square, on models left out)"]
+    chosen = next(iter(record.get("auto", {}).values()), None)
+    designs = {name: errors[chosen] for name, errors in record.get("designs", {}).items() if chosen in errors}
+    if len(designs) > 1:
+        lines.append(f"designs  {_points(designs)} (the same, of {chosen} on anchors of each design)")
+    if chosen is not None:
+        by = ", ".join(f"{name} ({known})" for known, name in record["auto"].items())
+        lines.append(f"auto     {by}")
+    return lines
+
+
+def _points(errors: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {100 * errors[name]:.2f}" for name in sorted(errors, key=errors.__getitem__))
+
+
 def describe_anchors(calibration: Calibration, at_most: int) -> str:
-    """The first ``at_most`` anchors with weight and difficulty."""
+    """The first ``at_most`` anchors with weight, difficulty and, where they were drawn, inclusion probability."""
     anchors = as_dict(calibration)["anchors"]
-    lines = [f"  {a['id']}  weight {a['weight']:.4f}  difficulty {a['difficulty']:+.2f}" for a in anchors[:at_most]]
+    lines = [
+        f"  {a['id']}  weight {a['weight']:.4f}  difficulty {a['difficulty']:+.2f}"
+        + ("" if a["inclusion"] is None else f"  drawn with probability {a['inclusion']:.4f}")
+        for a in anchors[:at_most]
+    ]
     more = [f"  ... and {len(anchors) - at_most:,} more (--items)"] if len(anchors) > at_most else []
     return "\n".join(["", "anchors:", *lines, *more])
 
@@ -98,23 +122,24 @@ def how_to_use(task: str, out: Path) -> str:
 
 def as_dict(calibration: Calibration) -> dict[str, Any]:
     """All but the single answers, as plain JSON."""
-    items, places = calibration.items, calibration.anchor_positions()
-    accuracy = calibration.responses.accuracy().tolist()
+    items, anchors, accuracy = calibration.items, calibration.anchors, calibration.responses.accuracy().tolist()
+    inclusion = [None] * len(anchors) if anchors.inclusion is None else anchors.inclusion.tolist()
     return {
         "provenance": dict(calibration.provenance),
         "n_items": calibration.n_items,
-        "method": calibration.anchors.method,
+        "method": anchors.method,
         "errors": dict(calibration.errors),
         "accuracy": dict(zip(calibration.responses.model_ids, accuracy, strict=True)),
         "anchors": [
             {
                 "id": item,
                 "weight": float(weight),
+                "inclusion": drawn,
                 "difficulty": float(items.difficulty[place]),
                 "discrimination": items.discrimination[place].tolist(),
             }
-            for item, weight, place in zip(
-                calibration.anchors.item_ids, calibration.anchors.weights, places, strict=True
+            for item, weight, drawn, place in zip(
+                anchors.item_ids, anchors.weights, inclusion, calibration.anchor_positions(), strict=True
             )
         ],
     }
