@@ -99,7 +99,7 @@ def _arrays(calibration: Calibration) -> dict[str, np.ndarray]:
         "anchor_weights": calibration.anchors.weights,
         "responses": _pack(calibration.responses.values),
         "inclusion": calibration.anchors.inclusion,
-        "soft": calibration.responses.soft,
+        "soft": None if calibration.responses.soft is None else calibration.responses.soft.astype(np.float32),
         "balance": calibration.responses.balance,
     }
     for k, fit in enumerate(calibration.alternatives, 1):

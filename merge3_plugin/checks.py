@@ -45,6 +45,15 @@ def check_unit(values: FloatArray, what: str) -> None:
         raise DataError(f"{what}: expected scores in [0, 1], got {bad:g}; rescale the metric")
 
 
+def checked_soft(soft: ArrayLike, shape: tuple[int, ...]) -> FloatArray:
+    """A read-only copy in single precision, which is how files keep it; DataError unless of this shape, in [0, 1]."""
+    array = frozen(frozen(soft, 2, "soft scores").astype(np.float32), 2, "soft scores")
+    if array.shape != shape:
+        raise DataError(f"soft scores: expected the shape of the scores, {shape}, got {array.shape}")
+    check_unit(array, "soft scores")
+    return array
+
+
 def checked_balance(balance: ArrayLike, n_items: int) -> FloatArray:
     """A read-only copy; DataError unless there is a positive number for each item."""
     array = frozen(balance, 1, "balance")

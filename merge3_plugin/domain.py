@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from merge3_plugin.checks import FloatArray, check_unit, checked_balance, frozen, positions, unique
+from merge3_plugin.checks import FloatArray, check_unit, checked_balance, checked_soft, frozen, positions, unique
 from merge3_plugin.errors import DataError
 
 __all__ = [
@@ -71,11 +71,7 @@ class ResponseMatrix:
         groups = None if item_groups is None else tuple(str(g) for g in item_groups)
         if groups is not None and len(groups) != len(items):
             raise DataError(f"item groups: expected {len(items)}, one for each item, got {len(groups)}")
-        graded = None if soft is None else frozen(soft, 2, "soft scores")
-        if graded is not None:
-            if graded.shape != array.shape:
-                raise DataError(f"soft scores: expected the shape of the scores, {array.shape}, got {graded.shape}")
-            check_unit(graded, "soft scores")
+        graded = None if soft is None else checked_soft(soft, array.shape)
         for name, value in (
             ("values", array),
             ("model_ids", models),
@@ -251,9 +247,9 @@ class Calibration:
 
     @property
     def ability_precision(self) -> float:
-        """Precision of the normal prior of abilities, of mean 0: 1, as our fits scale them, unless provenance says else.
+        """Precision of the normal prior of abilities, of mean 0: 1, as our fits scale them.
 
-        Parameters that were made elsewhere have another scale.
+        Parameters that were made elsewhere have another scale, of which the provenance speaks.
         """
         return float(self.provenance.get("ability_precision", 1.0))
 

@@ -34,13 +34,12 @@ def make(values: np.ndarray | None = None, **changes) -> Calibration:
 
 
 def same(a: Calibration, b: Calibration) -> bool:
-    arrays = (
-        (a.items.discrimination, b.items.discrimination),
-        (a.items.difficulty, b.items.difficulty),
-        (a.anchors.weights, b.anchors.weights),
-        (a.responses.values, b.responses.values),
-    )
-    return all(x.tobytes() == y.tobytes() for x, y in arrays) and all(
+    def arrays(c: Calibration) -> list[bytes | None]:
+        kept = [c.anchors.weights, c.anchors.inclusion, c.responses.values, c.responses.soft, c.responses.balance]
+        fits = [array for fit in (c.items, *c.alternatives) for array in (fit.discrimination, fit.difficulty)]
+        return [None if array is None else array.tobytes() for array in [*kept, *fits]]
+
+    return arrays(a) == arrays(b) and all(
         get(a) == get(b)
         for get in (
             lambda c: c.item_ids,
@@ -68,8 +67,19 @@ GRADED = np.array([[0.1, 1 / 3, np.nan, 1.0, 0.0]])
         make(GRADED),
         make(item_hashes=None, errors={}, provenance={}),
         make(responses=ResponseMatrix([[1, 0, 1, 1, 0]], ["m"], make().item_ids)),
+        make(
+            responses=ResponseMatrix(
+                [[1, 0, 1, 1, 0]],
+                ["m"],
+                make().item_ids,
+                soft=[[0.9, 1 / 3, np.nan, 1.0, 0.0]],
+                balance=[1, 2, 1, 0.5, 1 / 3],
+            ),
+            anchors=AnchorSet(("問3", "問1"), [0.3, 0.7], "neyman", [0.2, 1.0]),
+            alternatives=(ItemParameters(np.ones((5, 1)), np.arange(5)), ItemParameters(np.ones((5, 3)), np.zeros(5))),
+        ),
     ],
-    ids=["binary", "graded", "bare", "no groups"],
+    ids=["binary", "graded", "bare", "no groups", "soft scores, balance, inclusion, alternatives"],
 )
 def test_round_trip_is_exact(tmp_path, calibration):
     save_calibration(calibration, tmp_path / "c.safetensors")
