@@ -44,7 +44,11 @@ def check_test_sets(config: RunConfig, benchmarks: Mapping[str, Benchmark], *, a
 
 
 def check_metrics(config: RunConfig, benchmarks: Mapping[str, Benchmark]) -> list[str]:
-    """A line on each task that is evaluated in full; ConfigError for a weight that rewards what is worse."""
+    """A line on each task that is evaluated in full.
+
+    ConfigError for a weight that rewards what is worse, and for the calibration of what is not estimated.
+    """
+    calibrations = config.merge3.calibration if isinstance(config.merge3.calibration, Mapping) else {}
     notes = []
     for name, benchmark in benchmarks.items():
         weight, metric = config.objectives()[name].weight, benchmark.items.metric
@@ -54,6 +58,11 @@ def check_metrics(config: RunConfig, benchmarks: Mapping[str, Benchmark]) -> lis
                 f"write weight: {-weight:g}"
             )
         if not benchmark.per_item:
+            if name in calibrations:
+                raise ConfigError(
+                    f"merge3.calibration.{name}: expected a task that is estimated, got {metric}, which only all "
+                    "items together have; leave its calibration out"
+                )
             notes.append(
                 f"task {name}: {metric} is no score of single items, so it is not estimated: every candidate is "
                 f"evaluated on all {len(benchmark.item_ids):,} documents"

@@ -242,6 +242,12 @@ def test_a_run_says_what_it_evaluates_in_full(config, tmp_path, caplog):
     assert summary["tasks"] == {} and summary["verdict"] is None
 
 
+def test_a_calibration_of_what_is_evaluated_in_full_is_refused(config, tmp_path):
+    tasks = [{"name": "text", "metric": "bits_per_byte,none", "weight": -1.0}]
+    with pytest.raises(ConfigError, match="merge3.calibration.text: expected a task that is estimated, got bits_per_"):
+        evolve_here(config, tmp_path / "out", tasks=tasks, merge3__calibration={"text": "c.safetensors"})
+
+
 def test_a_weight_that_rewards_perplexity_is_refused(config, tmp_path):
     tasks = [{"name": "text", "metric": "byte_perplexity,none", "weight": 2.0}]
     with pytest.raises(ConfigError, match="task text: expected a negative weight for byte_perplexity, .*weight: -2"):

@@ -205,6 +205,37 @@ def test_items_of_the_arc_tasks_are_paired_across_languages(load):
     assert len(drawn) == 1
 
 
+def test_a_number_in_another_language_is_no_answer_to_a_japanese_question(load):
+    task = load("merge3_gsm8k_ja")
+    item, document = next(iter(task.items.documents.items()))
+    request = task.items.requests({item: 0})[item][0]
+    answers = {
+        "りんごは全部で2 + 3 = 5個になります。答えは5です。": 1.0,
+        "There are 2 + 3 = 5 apples in total. The answer is 5.": 0.0,
+        "Insgesamt sind es 2 + 3 = 5 Äpfel. Die Antwort ist 5.": 0.0,
+        "总共有2 + 3 = 5个苹果。答案是5。": 0.0,
+        "りんごは全部で6個になります。": 0.0,
+        "2 + 3 = 5": 1.0,
+    }
+    for text, score in answers.items():
+        request.resps, request.filtered_resps = [text], {}
+        task.items.apply_filter([request])
+        assert task.items.score(document, [request.filtered_resps["none"]]) == score, text
+    assert load("merge3_gsm8k_en").items.language is None
+
+
+def test_the_subjects_of_mmlu_count_by_their_size_as_in_lm_eval(load):
+    from merge3_plugin.harness.metrics import leaf_shares
+
+    items = load("merge3_mmlu_en").items
+    assert items.group is not None and items.group.name == "mmlu" and items.balance is None
+    sizes = {leaf: 100 + 10 * number for number, leaf in enumerate(items.leaves)}
+    total = sum(sizes.values())
+    by_size = pytest.approx({leaf: size / total for leaf, size in sizes.items()})
+    assert leaf_shares(items.group, sizes, "acc,none") == by_size
+    assert leaf_shares(items.group, sizes, "acc_norm,none") is None
+
+
 def test_text_labels_are_numbers_too():
     from merge3_plugin.harness.fields import label
 
