@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from merge3_plugin.errors import ConfigError
+from merge3_plugin.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from merge3_plugin.domain import Calibration, FloatArray, ResponseMatrix
@@ -62,9 +62,10 @@ class ManyValues(click.Command):
     "--anchor-method",
     default="auto",
     show_default=True,
-    help="random, stratified, kd, mixed, irt-clusters, correctness-clusters, representation-clusters (of the items as "
-    "the first of --models reads them), or auto: what cross-validation shows to be best.",
+    help="random, stratified, kd, mixed, irt-clusters, correctness-clusters, neyman (by --parents), "
+    "representation-clusters (of the items as the first of --models reads them), or auto, by cross-validation.",
 )
+@click.option("--parents", multiple=True, metavar="A B...", help="Those of the models that candidates are merged from.")
 @click.option("--report", type=click.Path(path_type=Path), help="A .html or .md file: how far it can be trusted.")
 @click.option(
     "--logs", type=click.Path(path_type=Path), help="With --models: folder for the logs.  [OUT less suffix, -logs]"
@@ -90,9 +91,10 @@ class ManyValues(click.Command):
 def calibrate(task: str, sources: tuple[str, ...], models: tuple[str, ...], out: Path, **options: Any) -> None:
     """Choose the items that stand for a whole benchmark, from the answers of several models to all of it.
 
-    Give logs that you have, or models to run now (their logs are kept; the same command goes on after a break): three
-    or more models of different strength; the more, the better. The printed error says how far off an estimate from
-    these anchors is for a model that the calibration has not seen, beside that of as many items drawn at random.
+    Give logs that you have, or models to run now (their logs are kept; the same command goes on after a break): two or
+    more models of different strength, five for errors that are measured, a dozen for a good estimate. What is printed,
+    and at length in --report, says how far off an estimate from these anchors is for a model that the calibration has
+    not seen, beside that of as many items drawn at random, and what more models or anchors would buy.
 
     \b
     lm_eval --model hf --model_args pretrained=A --tasks arc_easy --log_samples --output_path logs   # and B, C ...
@@ -113,7 +115,8 @@ def calibrate(task: str, sources: tuple[str, ...], models: tuple[str, ...], out:
     notes = [*responses.notes, *odd_models(responses.matrix)]
     for note in notes:
         log.warning("%s", note)
-    how = {"seed": options["seed"], "embeddings": embeddings}
+    parents = responses.matrix.models(options["parents"]) if options["parents"] else None
+    how = {"seed": options["seed"], "parents": parents, "embeddings": embeddings}
     made = study(responses.matrix, **how).calibration(options["n_anchors"], options["anchor_method"])
     made = replace(made, item_hashes=responses.item_hashes, provenance={**responses.provenance, **made.provenance})
     save_calibration(made, out)
@@ -151,12 +154,18 @@ def _assess(
 
 def _check_sources(sources: tuple[str, ...], models: tuple[str, ...], options: Mapping[str, Any]) -> None:
     """Before anything is read or run: do the options fit together?"""
+    from merge3_plugin.extract.anchors import METHODS
     from merge3_plugin.report.calibration_report import check_report_path
 
     if bool(sources) == bool(models):
         got = "both" if sources else "neither"
         raise ConfigError(f"calibrate: expected either --from LOGS or --models A B C, got {got}")
-    if sources and options["anchor_method"] == BY_REPRESENTATION:
+    method = options["anchor_method"]
+    if method not in (*METHODS, "auto"):
+        raise ConfigError(f"--anchor-method: expected a known one, got {method!r}{nearest(method, [*METHODS, 'auto'])}")
+    if method == "neyman" and not options["parents"]:
+        raise ConfigError("--anchor-method neyman: expected --parents, by whose answers it draws, got none; name them")
+    if sources and method == BY_REPRESENTATION:
         raise ConfigError(
             f"--anchor-method {BY_REPRESENTATION}: expected --models, the first of which reads the items, got --from"
         )

@@ -14,7 +14,7 @@ from merge3_plugin.artifact import load_calibration, save_calibration
 from merge3_plugin.cli import merge3, run
 from merge3_plugin.errors import DataError
 from merge3_plugin.harness.calibrations import check_settings
-from merge3_plugin.testing import simulate_responses
+from merge3_plugin.testing import simulate_merges, simulate_responses
 from tests.commands import refused
 from tests.lm_eval_runs import choice_documents
 
@@ -105,6 +105,24 @@ def test_a_report_beside_the_calibration(command, tmp_path, name):
     assert verdict[:40] in text, "the report opens with what the terminal says"
     assert command(*ask[:-1], "again.safetensors")[0] == 0
     assert Path("again.safetensors").read_bytes() == Path("m.safetensors").read_bytes()
+
+
+def test_calibrating_on_merges_and_their_parents(command, tmp_path):
+    family = simulate_merges(2, 6, 120, rng=np.random.default_rng(0))
+    np.savez(tmp_path / "r.npz", values=family.values, model_ids=family.model_ids)
+    ask = ("calibrate", "--task", "t", "--from", "r.npz", "--anchors", 12, "--out", "t.safetensors")
+    status, _, errors = command(*ask, "--parents", "p0", "p1", "--anchor-method", "neyman")
+    assert status == 0, errors
+    calibration = load_calibration("t.safetensors")
+    assert calibration.anchors.method == "neyman" and calibration.provenance["parents"] == ["p0", "p1"]
+    assert calibration.provenance["cross_validation"]["models"] == 6 and "plog" in calibration.errors
+    assert "expected a known model id, got 'p2'" in refused(command(*ask, "--parents", "p0", "p2"))
+
+
+def test_ways_to_choose_are_checked_before_anything_is_read(command):
+    ask = ("calibrate", "--task", "t", "--from", "nowhere", "--out", "t.safetensors", "--anchor-method")
+    assert "did you mean 'stratified'" in refused(command(*ask, "stratfied"))
+    assert "expected --parents, by whose answers it draws" in refused(command(*ask, "neyman"))
 
 
 def test_showing_what_cross_validation_chose_from(command, tmp_path):

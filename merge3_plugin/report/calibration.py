@@ -99,7 +99,7 @@ def describe_error(made: Study, n_anchors: int, *, anchors: str) -> str:
     """The error on models left out of the study, beside that of a random sample of as many items."""
     from merge3_plugin.calibrate import FEWEST_LEFT_OUT, eligible, left_out_errors
 
-    n_models = len(eligible(made.responses))
+    n_models = len(eligible(made.responses, () if made.parents is None else made.parents.model_ids))
     if n_models < FEWEST_LEFT_OUT:
         needed = f"{FEWEST_LEFT_OUT} that answered nearly all items"
         return f"error    unknown: to leave one model out takes {needed}, got {n_models}"
