@@ -113,7 +113,7 @@ def estimated_difference(
     (Welch and Satterthwaite). ``exact`` is a further difference without error, already in the units of the result.
     Raises DataError where the two were not scored on the same items.
     """
-    total = sum(abs(weights[task]) for task in first)
+    total = sum(abs(weights[task]) for task in first) or 1.0
     difference, errors, degrees = exact, defaultdict[str, float](float), defaultdict[str, float](lambda: math.inf)
     for task, (evidence, estimate) in first.items():
         other, share = second[task], weights[task] / total

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,9 +22,9 @@ SEARCH, RECALIBRATION = "search", "recalibration"
 class Assessor:
     """Turns vectors into assessed candidates; ``objectives`` are those of now.
 
-    After every ``every`` candidates (None: never) the best one that is not known in full yet is scored on all search
-    items, and the calibrations are made anew from the first ones and all answers so far. When, from what and to what
-    is an event of the record; the newest calibrations are kept in ``folder``.
+    After every ``every`` candidates (None: never) the best one that is not ``complete`` yet (ids of those scored on all
+    search items) is scored so, and the calibrations are made anew from the first ones and all answers so far. When,
+    from what and to what is an event of the record; the newest calibrations are kept in ``folder``.
     """
 
     def __init__(
@@ -34,12 +34,15 @@ class Assessor:
         store: RunStore,
         candidate: Callable[[FloatArray], Candidate],
         *,
+        complete: Iterable[str],
         every: int | None,
         folder: Path,
     ) -> None:
         self.objectives, self._first = objectives, objectives
         self._evaluator, self._store, self._candidate = evaluator, store, candidate
         self._every, self._folder = every, folder
+        # Kept here and not asked of the record: a run that is resumed knows answers that came later.
+        self._complete = set(complete)
         self._done = 0
 
     def score(self, vector: FloatArray) -> Scored:
@@ -87,21 +90,22 @@ class Assessor:
         ]
 
     def _score_in_full(self, scored: Sequence[Scored]) -> str | None:
-        """The best candidate that was not asked all search items is asked them now; None if there is none."""
+        """Ask the best candidate that was not asked all search items yet all of them; its id, None if there is none."""
         items = {objective.name: objective.population.search for objective in self._first.items}
-        for entry in ranked(scored):
-            asked = {task: self._evaluator.answers(entry.candidate, task, ids).right for task, ids in items.items()}
-            if any(len(asked[task]) < len(ids) for task, ids in items.items()):
-                state = self._evaluator.evaluate(entry.candidate, RECALIBRATION, items).state
-                return entry.candidate.id if state == COMPLETE else None
-        return None
+        entry = next((s for s in ranked(scored) if s.candidate.id not in self._complete), None)
+        if entry is None:
+            return None
+        self._complete.add(entry.candidate.id)
+        state = self._evaluator.evaluate(entry.candidate, RECALIBRATION, items).state
+        return entry.candidate.id if state == COMPLETE else None
 
     def _refined(self, objective: Objective, scored: Sequence[Scored]) -> Objective:
         items = objective.population.search
         answers = {
-            entry.candidate.id: self._evaluator.answers(entry.candidate, objective.name, items)
-            for entry in scored
-            if entry.assessment is not None
+            s.candidate.id: self._evaluator.answers(
+                s.candidate, objective.name, items if s.candidate.id in self._complete else objective.anchors
+            )
+            for s in ranked(scored)
         }
         refined = recalibrate(objective.calibration, answer_matrix(answers, items), objective.parents)
         return replace(objective, calibration=refined)

@@ -204,6 +204,7 @@ class Run:
             self._evaluator,
             self._store,
             self._candidates.at,
+            complete=[parent.id for parent in self._parents.values()],
             every=self._config.merge3.recalibrate,
             folder=self._setting.folder,
         )

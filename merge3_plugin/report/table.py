@@ -15,7 +15,7 @@ def render(summary: Mapping[str, Any]) -> str:
     parts = [_populations(summary["tasks"])]
     if summary["models"]:
         parts.append(_models(summary))
-    parts.append("\n".join([*_verdict(summary), *_cost(summary["cost"])]))
+    parts.append("\n".join([*_search(summary), *_verdict(summary), *_cost(summary["cost"])]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -66,12 +66,27 @@ def _percent(accuracy: float, low: float, high: float) -> str:
     return f"{100 * accuracy:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
+def _search(summary: Mapping[str, Any]) -> list[str]:
+    lines = [f"The search ended: {summary['search_ended']}."]
+    search = summary.get("search")
+    if search is None:  # a run of version 0.1
+        return lines
+    if summary["tasks"] and search["improvements"]:
+        best, others = search["improvements"][-1], search["merges"] - 1
+        lines.append(f"Its anchors cannot tell {search['contenders'] - 1} of {others} other merges from the best.")
+        if best["against_uniform"] is not None:
+            lines.append(f"There the best is {_points(best['against_uniform'])} on the uniform merge.")
+    if search["recalibrations"]:
+        after = ", ".join(str(found["candidates"]) for found in search["recalibrations"])
+        lines.append(f"It was recalibrated after {after} candidates; all estimates are by the last calibration.")
+    return lines
+
+
 def _verdict(summary: Mapping[str, Any]) -> list[str]:
     verdict = summary["verdict"]
     if verdict is None:
-        return [f"The search ended: {summary['search_ended']}. The run is {summary['state']}."]
+        return [f"The run is {summary['state']}."]
     lines = [
-        f"The search ended: {summary['search_ended']}.",
         f"{verdict['winner']} is {verdict['text']}, {verdict['best_parent']}: "
         f"{_points(verdict['against_best_parent'])}, paired on the held-out items.",
     ]

@@ -1,8 +1,12 @@
 import numpy as np
 import pytest
 
+from merge3_plugin.calibrate import build_calibration
+from merge3_plugin.domain import AnchorSet, Calibration, ItemParameters
 from merge3_plugin.errors import DataError
-from merge3_plugin.estimate.paired import paired_difference
+from merge3_plugin.estimate.base import find_estimator, gather, run_estimator
+from merge3_plugin.estimate.paired import Estimated, estimated_difference, paired_difference
+from merge3_plugin.testing import simulate_merges, simulate_responses
 
 
 def answers(values, task="t"):
@@ -102,3 +106,84 @@ def test_all_discordant(n):
 def test_other_items_are_an_error():
     with pytest.raises(DataError, match="same items"):
         paired_difference(answers([1, 1]), answers([1]), weights={"t": 1.0})
+
+
+def estimated(calibration, answers, estimator="mean"):
+    """The answers on the anchors, and the estimate from them, as the estimator `name` makes it."""
+    places = calibration.anchor_positions()
+    evidence = gather(calibration, {calibration.item_ids[j]: float(answers[j]) for j in places})
+    return Estimated(evidence, run_estimator(find_estimator(estimator), evidence))
+
+
+def plain_calibration(responses, n_anchors, rng):
+    """One whose anchors are a simple random sample; nothing was cross-validated."""
+    drawn = sorted(rng.choice(responses.n_items, n_anchors, replace=False))
+    anchors = AnchorSet(tuple(responses.item_ids[j] for j in drawn), np.full(n_anchors, 1 / n_anchors), "random")
+    items = ItemParameters(np.ones((responses.n_items, 1)), np.zeros(responses.n_items))
+    return Calibration(responses.item_ids, items, anchors, responses)
+
+
+def test_a_difference_of_estimates_by_hand():
+    responses = simulate_responses(2, 90, rng=np.random.default_rng(0))
+    calibration = plain_calibration(responses, 20, np.random.default_rng(1))
+    first, second = (estimated(calibration, row) for row in responses.values)
+    found = estimated_difference({"t": first}, {"t": second}, weights={"t": 2.0})
+    deltas = first.evidence.scores - second.evidence.scores
+    assert found.difference == pytest.approx(deltas.mean()) and found.n_items == 20
+    # Agresti and Min's half items, the finite population, and no cross-validation: a ratio of 1 with 4 degrees.
+    variance = ((deltas**2).sum() + 1) / 22 - (deltas.sum() / 22) ** 2
+    error = (variance / 20 * (90 - 20) / (90 - 1)) ** 0.5
+    assert found.standard_error == pytest.approx(error)
+    assert found.interval == pytest.approx((found.difference - 2.776445 * error, found.difference + 2.776445 * error))
+
+
+def test_tasks_and_exact_parts_add_up():
+    responses = simulate_responses(2, 60, rng=np.random.default_rng(2))
+    calibration = plain_calibration(responses, 15, np.random.default_rng(3))
+    pair = [{name: estimated(calibration, row) for name in ("a", "b")} for row in responses.values]
+    alone = estimated_difference({"a": pair[0]["a"]}, {"a": pair[1]["a"]}, weights={"a": 1.0})
+    both = estimated_difference(*pair, weights={"a": 3.0, "b": 1.0}, exact=0.25)
+    assert both.difference == pytest.approx(alone.difference + 0.25)
+    assert both.standard_error == pytest.approx(alone.standard_error * (10 / 16) ** 0.5)
+    same = estimated_difference(*pair, weights={"a": 3.0, "b": 1.0}, same_items={"a": "t", "b": "t"})
+    assert same.standard_error == pytest.approx(alone.standard_error)
+
+
+def test_all_items_scored_leave_nothing_to_estimate():
+    responses = simulate_responses(2, 40, rng=np.random.default_rng(4))
+    calibration = plain_calibration(responses, 40, np.random.default_rng(5))
+    first, second = ({"t": estimated(calibration, row)} for row in responses.values)
+    found = estimated_difference(first, second, weights={"t": 1.0})
+    truth = responses.accuracy()[0] - responses.accuracy()[1]
+    assert found.difference == pytest.approx(truth) and found.interval == (found.difference, found.difference)
+
+
+def test_estimates_from_other_items_cannot_be_paired():
+    responses = simulate_responses(2, 40, rng=np.random.default_rng(6))
+    calibrations = [plain_calibration(responses, 10, np.random.default_rng(seed)) for seed in (7, 8)]
+    first, second = ({"t": estimated(c, responses.values[0])} for c in calibrations)
+    with pytest.raises(DataError, match="same items"):
+        estimated_difference(first, second, weights={"t": 1.0})
+
+
+def test_the_interval_of_merges_on_shared_anchors_covers_and_is_narrower_than_theirs():
+    hits, widths = [], []
+    for seed in range(5):
+        world = simulate_merges(3, 24, 400, rng=np.random.default_rng(seed))
+        parents = world.models(["p0", "p1", "p2"])
+        calibration = build_calibration(
+            world.models([f"m{m}" for m in range(12)]), 40, seed=seed, parents=parents, anchors="kd"
+        )
+        new = world.models([f"m{m}" for m in range(12, 24)])
+        found = [estimated(calibration, row, "gp-irt") for row in new.values]
+        truths = new.accuracy()
+        for one in range(0, 12, 2):
+            pair = {"t": found[one]}, {"t": found[one + 1]}
+            difference = estimated_difference(*pair, weights={"t": 1.0})
+            low, high = difference.interval
+            hits.append(low <= truths[one] - truths[one + 1] <= high)
+            single = [of["t"].estimate.standard_error for of in pair]
+            widths.append(difference.standard_error / np.hypot(*single))
+    # 30 pairs, six of a world: three standard errors are 0.12, a little more as those of a world share their anchors.
+    assert np.mean(hits) >= 0.83
+    assert np.mean(widths) < 0.95, "what differs between the items cancels out"

@@ -39,6 +39,30 @@ def test_a_killed_run_goes_on_to_the_same_record(unbroken, tmp_path, purpose, nu
     assert ours == theirs
 
 
+def test_a_run_killed_in_a_recalibration_goes_on_to_the_same_record(tiny_models, tmp_path):
+    config = make_world(tmp_path, tiny_models, recalibrate=5)
+    done = run(config, tmp_path / "unbroken")
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "out"
+    kill(run_paused(config, out, "recalibration", 1, tmp_path / "pause"))
+    store = RunStore.open(out)
+    steps = [name for name, _ in store.events()]
+    store.close()
+    assert not any(step.startswith("recalibration") for step in steps), "scored in full, and not yet used"
+    kill(run_paused(config, out, "search", 3, tmp_path / "pause later"))
+    store = RunStore.open(out)
+    steps = dict(store.events())
+    store.close()
+    assert "recalibration 1" in steps
+    assert run(config, out).returncode == 0
+    assert canonical(out) == canonical(tmp_path / "unbroken")
+    ours, theirs = (json.loads((f / "summary.json").read_text()) for f in (out, tmp_path / "unbroken"))
+    assert ours == theirs
+    found = ours["search"]["recalibrations"]
+    assert [body["candidates"] // 5 for body in found] == [*range(1, len(found) + 1)]
+    assert len({body["tasks"]["tiny_sum"]["items"] for body in found}) == len(found) > 1
+
+
 def test_ctrl_c_ends_with_the_best_so_far_and_the_run_goes_on(unbroken, tmp_path):
     config, reference, _ = unbroken
     out = tmp_path / "out"

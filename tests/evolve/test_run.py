@@ -78,6 +78,67 @@ def test_the_result_is_what_its_files_say(config, tmp_path, tiny_models):
     assert ours.keys() == theirs.keys() and all((ours[name] == theirs[name]).all() for name in ours)
 
 
+def test_the_search_is_told_by_paired_differences(config, tmp_path):
+    summary = evolve_here(config, tmp_path / "out")
+    search = summary["search"]
+    assert 1 <= search["contenders"] <= search["merges"] <= 14
+    first, *later = search["improvements"]
+    assert first["candidates"] == 1 and first["against_previous"] is None
+    fitness = [found["fitness"] for found in search["improvements"]]
+    assert fitness == sorted(fitness)
+    for before, found in zip(search["improvements"], later, strict=False):
+        difference = found["against_previous"]
+        assert difference["difference"] == pytest.approx(found["fitness"] - before["fitness"])
+        low, high = difference["interval"]
+        assert low < difference["difference"] < high and difference["n_items"] == 20
+    assert search["soft_scores"]["tiny_sum"]["models"] >= 5
+    labels = [m["label"] for m in summary["models"] if m["label"].startswith("best")]
+    assert len(labels) == min(2, search["contenders"]) and search["recalibrations"] == []
+
+
+def test_soft_scores_break_ties_only(config, tmp_path):
+    """With two anchors nearly all candidates tie; the optimizer is told apart those whose soft scores differ."""
+    evolve_here(config, tmp_path / "out", merge3__anchors=2, merge3__estimator="mean")
+    store = RunStore.open(tmp_path / "out")
+    events = dict(store.events())
+    breaks = events["soft scores tiny_sum"]["break ties"]
+    costs = [cost for name, body in events.items() if name.startswith("tell") for cost in body["costs"]]
+    fitness = {row[0] for row in store._db.execute("SELECT fitness FROM evaluations WHERE purpose = 'search'")}
+    store.close()
+    assert len(fitness) <= 3 and {round(-cost, 9) for cost in costs} <= {round(value, 9) for value in fitness}
+    assert (len(set(costs)) > len(fitness)) == breaks
+
+
+def test_recalibration_scores_the_best_in_full_and_ranks_all_anew(config, tmp_path):
+    summary = evolve_here(config, tmp_path / "out", merge3__recalibrate=5)
+    store = RunStore.open(tmp_path / "out")
+    events, spent = dict(store.events()), store.spent()
+    first = events["recalibration 1"]
+    known = store.known_answers(first["in full"], "tiny_sum").right
+    assert set(events["items tiny_sum"]["search"]) <= set(known)
+    assert spent["recalibration"]["evaluations"] == len(summary["search"]["recalibrations"]) >= 2
+    before, after = (
+        load_calibration(tmp_path / "out" / "calibration" / f"tiny_sum{kind}.safetensors")
+        for kind in ("", "-recalibrated")
+    )
+    assert first["in full"] in after.responses.model_ids and first["in full"] not in before.responses.model_ids
+    assert (before.items.difficulty != after.items.difficulty).any()
+    # What is reported is by the last calibration: other than what was recorded when the candidate was scored.
+    (uniform,) = [m for m in summary["models"] if m["label"] == "uniform"]
+    recorded = store.find(uniform["candidate"], SEARCH).estimates["tiny_sum"]
+    store.close()
+    assert uniform["estimated"]["tiny_sum"]["accuracy"] != recorded.accuracy
+
+
+@pytest.mark.parametrize("method", ["neyman", "representation-clusters"])
+def test_the_config_says_how_anchors_are_chosen(config, tmp_path, method):
+    summary = evolve_here(config, tmp_path / "out", merge3__anchor_method=method, merge3__search__max_fevals=3)
+    # Clusters of unequal size fall back to groups of equal size.
+    assert summary["tasks"]["tiny_sum"]["anchor_method"] in (method, "kd" if method != "neyman" else method)
+    auto = evolve_here(config, tmp_path / "auto", merge3__anchor_method="stratified", merge3__search__max_fevals=3)
+    assert auto["tasks"]["tiny_sum"]["anchor_method"] == "stratified"
+
+
 @pytest.mark.parametrize("budget", [1, 6, 9])
 def test_the_budget_is_never_passed(config, tmp_path, budget):
     evolve_here(config, tmp_path / "out", merge3__search__max_fevals=budget)

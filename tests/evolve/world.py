@@ -143,8 +143,8 @@ def canonical(out: Path) -> str:
 def evolve_here(config: Path, out: Path, watcher=None, **changes):
     """The run in this process; ``changes`` are dotted config keys."""
     from merge3_plugin.config import load_config
-    from merge3_plugin.evolve.setting import Watcher
     from merge3_plugin.evolve.session import evolve
+    from merge3_plugin.evolve.setting import Watcher
     from merge3_plugin.evolve.setup import Flags
 
     flags = Flags(task_search_path=(str(config.parent / "tasks"),))

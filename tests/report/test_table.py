@@ -23,6 +23,15 @@ SUMMARY = {
         ),
         model("mean", {}, {"sum": figure(0.75, 0.72, 0.78), "max": figure(0.75, 0.7, 0.8)}),
     ],
+    "search": {
+        "improvements": [
+            {"candidates": 1, "against_previous": None, "against_uniform": None},
+            {"candidates": 7, "against_uniform": {"difference": 0.021, "interval": [-0.01, 0.052]}},
+        ],
+        "contenders": 5,
+        "merges": 57,
+        "recalibrations": [],
+    },
     "verdict": {
         "text": "better than the best parent",
         "winner": "mean",
@@ -47,8 +56,11 @@ def test_the_table_names_both_populations_and_gives_every_figure():
     # Overall: 3/4 of sum and 1/4 of max; its error is the root of (3/4 x 4)^2 + (1/4 x 5)^2 = 3.25 points.
     assert "parent estimate 33.3 (all items) 50.0 (all items) 37.5 (all items)" in lines
     assert "held out 30.0 [27.0, 33.0] 70.0 [60.0, 80.0] 40.0 [33.6, 46.4]" in lines
-    assert lines[-6].startswith("mean held out 75.0 [72.0, 78.0]")
+    assert lines[-8].startswith("mean held out 75.0 [72.0, 78.0]")
     assert "mean is better than the best parent, parent: +45.0 points [+41.0, +49.0], paired" in text
+    assert "Its anchors cannot tell 4 of 56 other merges from the best.\n" in text
+    assert "There the best is +2.1 points [-1.0, +5.2] on the uniform merge.\n" in text
+    assert "recalibrated" not in text
     assert "3,000 items for 60 candidates: 2.5 % of the 120,000" in text
 
 
@@ -73,3 +85,14 @@ def test_metrics_of_one_task_are_no_independent_figures():
     lines = [" ".join(line.split()) for line in render({**SUMMARY, "tasks": tasks}).splitlines()]
     # Of the same items, their errors add up: 3/4 x 4 + 1/4 x 5 = 4.25 points.
     assert "held out 30.0 [27.0, 33.0] 70.0 [60.0, 80.0] 40.0 [31.7, 48.3]" in lines
+
+
+def test_a_recalibrated_run_says_when():
+    search = {**SUMMARY["search"], "recalibrations": [{"candidates": 20}, {"candidates": 44}]}
+    assert "It was recalibrated after 20, 44 candidates; all estimates" in render({**SUMMARY, "search": search})
+
+
+def test_a_run_of_an_older_version_is_shown():
+    older = {key: value for key, value in SUMMARY.items() if key != "search"}
+    text = render(older)
+    assert "The search ended: budget of 60 candidates spent." in text and "anchors cannot" not in text
