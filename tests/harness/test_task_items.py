@@ -257,6 +257,17 @@ def test_a_language_is_refused_where_nothing_is_generated(group_folder: Path, lo
         load_benchmarks({"gen": "exact_match,strict"}, include_paths=[local_tasks], language={"gen": "japanese"})
 
 
+@pytest.mark.parametrize("language", ["de", None])
+def test_lm_evals_metadata_sets_the_language(speech_folder: Path, make_manager: Callable, language: str | None) -> None:
+    def metadata(code: str | None) -> dict[str, Any]:
+        return {"merge3": {"tasks": {"speech_ja": {"language": code}}}}
+
+    tasks = make_manager(speech_folder, metadata=metadata(language)).load(["speech_ja"])["tasks"]
+    assert tasks["speech_ja"].items.language == language
+    with pytest.raises(ConfigError, match="task 'speech_ja': expected a language as its ISO 639 code"):
+        make_manager(speech_folder, metadata=metadata("xx")).load(["speech_ja"])
+
+
 @pytest.mark.parametrize(("label", "shown"), [(3, "3"), (-1, "-1"), ("d", "'d'")])
 def test_a_label_that_is_no_choice_stops_a_run_with_the_documents_name(
     tmp_path: Path, evaluate: Callable, make_manager: Callable, label: Any, shown: str
