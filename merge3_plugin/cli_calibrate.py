@@ -105,7 +105,7 @@ def calibrate(task: str, sources: tuple[str, ...], models: tuple[str, ...], out:
         --metadata '{"merge3": {"tasks": {"merge3_arc_ja": {"data": "ja.jsonl"}}}}'
     """
     from merge3_plugin.artifact import save_calibration
-    from merge3_plugin.calibrate import study
+    from merge3_plugin.calibrate import items_for, study
     from merge3_plugin.extract.checks import odd_models
     from merge3_plugin.report.calibration import describe, how_to_use
 
@@ -116,7 +116,12 @@ def calibrate(task: str, sources: tuple[str, ...], models: tuple[str, ...], out:
     for note in notes:
         log.warning("%s", note)
     parents = responses.matrix.models(options["parents"]) if options["parents"] else None
-    how = {"seed": options["seed"], "parents": parents, "embeddings": embeddings}
+    how = {
+        "seed": options["seed"],
+        "parents": parents,
+        "embeddings": embeddings,
+        "max_items": items_for(options["n_anchors"]),
+    }
     made = study(responses.matrix, **how).calibration(options["n_anchors"], options["anchor_method"])
     made = replace(made, item_hashes=responses.item_hashes, provenance={**responses.provenance, **made.provenance})
     save_calibration(made, out)

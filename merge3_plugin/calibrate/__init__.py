@@ -1,7 +1,7 @@
 """Above extract and estimate: from responses to a calibration whose errors are known."""
 
 from merge3_plugin.calibrate.build import build_calibration, restrict
-from merge3_plugin.calibrate.folds import eligible
+from merge3_plugin.calibrate.folds import eligible, items_for
 from merge3_plugin.calibrate.report import (
     FEWEST_LEFT_OUT,
     MOST_FITS,
@@ -19,6 +19,7 @@ __all__ = [
     "ModelError",
     "build_calibration",
     "eligible",
+    "items_for",
     "leave_one_model_out",
     "left_out_errors",
     "restrict",

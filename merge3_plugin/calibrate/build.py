@@ -8,6 +8,7 @@ from numbers import Integral
 
 import numpy as np
 
+from merge3_plugin.calibrate.folds import items_for
 from merge3_plugin.calibrate.study import AUTO, study
 from merge3_plugin.domain import Calibration, FloatArray, ResponseMatrix
 from merge3_plugin.errors import DataError
@@ -24,7 +25,8 @@ def build_calibration(
 ) -> Calibration:
     """See `merge3_plugin.api.calibrate`."""
     check_size(n_anchors)
-    return study(responses, seed=seed, parents=parents, embeddings=embeddings).calibration(n_anchors, anchors)
+    made = study(responses, seed=seed, parents=parents, embeddings=embeddings, max_items=items_for(n_anchors))
+    return made.calibration(n_anchors, anchors)
 
 
 def check_size(n_anchors: int) -> None:

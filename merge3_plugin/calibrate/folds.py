@@ -83,6 +83,11 @@ def fit_each(responses: ResponseMatrix, numbers: Sequence[int]) -> tuple[ItemPar
     return tuple(fit_items(responses, number)[0] for number in numbers)
 
 
+def items_for(n_anchors: int) -> int:
+    """On so many items so many anchors are cross-validated."""
+    return max(MOST_ITEMS, 2 * n_anchors)
+
+
 def eligible(responses: ResponseMatrix, parents: tuple[str, ...] = ()) -> NDArray[np.intp]:
     """Rows of the models that can be left out: their accuracy is known, and they are nobody's parent here."""
     known = (~np.isnan(responses.values)).mean(axis=1) >= KNOWN_SHARE

@@ -103,7 +103,14 @@ def forecast(made: Study, n_anchors: int, method: str) -> Forecast:
     """The error to expect with anchors of the design ``method``, for the study's models and for more of them."""
     n_items, n_models = made.responses.n_items, made.responses.n_models
     smaller = [
-        study(made.responses, seed=made.seed, parents=made.parents, embeddings=made.embeddings, max_folds=n_folds)
+        study(
+            made.responses,
+            seed=made.seed,
+            parents=made.parents,
+            embeddings=made.embeddings,
+            max_folds=n_folds,
+            max_items=made.max_items,
+        )
         for n_folds in _FEWER
     ]
     sizes = sorted({min(size, n_items) for size in (*ANCHORS, n_anchors)})

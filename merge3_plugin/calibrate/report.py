@@ -10,7 +10,7 @@ import numpy as np
 from merge3_plugin.calibrate.build import check_size
 from merge3_plugin.calibrate.choice import chosen_design, chosen_estimator
 from merge3_plugin.calibrate.crossval import CrossValidation
-from merge3_plugin.calibrate.folds import eligible
+from merge3_plugin.calibrate.folds import eligible, items_for
 from merge3_plugin.calibrate.study import AUTO, Study, study
 from merge3_plugin.domain import ResponseMatrix
 from merge3_plugin.errors import DataError
@@ -90,13 +90,13 @@ def leave_one_model_out(
     ``"auto"`` is what the other models choose. Raises DataError for responses that cannot be calibrated on, and with
     fewer than 3 models besides the parents whose accuracy is known.
     """
-    made = study(responses, seed=seed, parents=parents, max_folds=MOST_FITS)
+    check_size(n_anchors)
+    made = study(responses, seed=seed, parents=parents, max_folds=MOST_FITS, max_items=items_for(n_anchors))
     return left_out_errors(made, n_anchors, anchors=anchors, estimator=estimator)
 
 
 def left_out_errors(made: Study, n_anchors: int, *, anchors: str = AUTO, estimator: str = AUTO) -> LeaveOneOut:
-    """`leave_one_model_out` in the folds of a study, several models at a time where these are few."""
-    check_size(n_anchors)
+    """`leave_one_model_out` in the folds of a study, whose items must be more than the anchors, or all."""
     everyone, parents = made.responses, made.parents
     n_models = len(eligible(everyone, () if parents is None else parents.model_ids))
     if n_models < FEWEST_LEFT_OUT:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from merge3_plugin.calibrate import study
+from merge3_plugin.api import calibrate
+from merge3_plugin.calibrate import leave_one_model_out, study
 from merge3_plugin.calibrate.assessment import AtSize, assess
 from merge3_plugin.calibrate.report import random_sample_error
 from merge3_plugin.domain import Estimate
@@ -71,6 +72,14 @@ def test_probabilities_are_near_what_happens(world, assessment):
     assert len(bins) == 10 and sum(b.n_answers for b in bins) == 10 * (300 - 30)
     assert all(abs(b.predicted - b.observed) < 0.15 for b in bins)
     assert bins[0].predicted < bins[-1].predicted and bins[0].observed < 0.3 < 0.6 < bins[-1].observed
+
+
+def test_more_anchors_than_a_cross_validation_reads_otherwise():
+    """Of large benchmarks a part is cross-validated on; more anchors than that need a larger part."""
+    large = simulate_responses(5, 2600, rng=np.random.default_rng(0))
+    found = leave_one_model_out(large, 1600, seed=0, anchors="random", estimator="mean")
+    assert 0 < found.error < 0.02 and found.n_anchors == 1600
+    assert calibrate(large, 1600, seed=0, anchors="random").errors["mean"] > 0
 
 
 def test_two_models_cannot_be_left_out(world):
