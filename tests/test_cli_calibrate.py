@@ -223,6 +223,7 @@ def test_answers_in_another_language_count_nothing_in_a_calibration_from_logs(co
     )
     plain, ja = load_calibration("any"), load_calibration("ja")
     assert plain.provenance["language"] is None and ja.provenance["language"] == "ja"
+    assert "answers in ja" in command("anchors", "show", "ja")[1]
     # Models that answer alike count as one, so there may be fewer of them.
     lost = plain.responses.models(ja.responses.model_ids).values - ja.responses.values
     assert 0.2 <= lost.mean() <= 0.3 and set(np.unique(lost)) == {0.0, 1.0}

@@ -20,6 +20,7 @@ def describe(calibration: Calibration) -> str:
     how = [str(origin[key]) for key in ("metric", "filter") if origin.get(key)]
     how += [f"{origin['num_fewshot']}-shot"] if origin.get("num_fewshot") is not None else []
     how += ["chat template"] if origin.get("chat_template") else []
+    how += [f"answers in {origin['language']}"] if origin.get("language") else []
     weights = calibration.responses.balance
     counted = "" if weights is None else f", {_groups(calibration)} sub-tasks counted by their weights"
     models = (
