@@ -86,6 +86,17 @@ def test_logs_of_other_items_do_not_make_a_calibration(command, tmp_path):
     )
 
 
+def test_perplexities_are_never_estimated(command, tmp_path):
+    for model in "ab":
+        (tmp_path / model).mkdir()
+        line = {"doc": {"page": "text"}, "filter": "none", "prompt_hash": "h", "metrics": ["word_perplexity"]}
+        with (tmp_path / model / "samples_wiki_2024-01-01T00-00-00.jsonl").open("w") as file:
+            file.write(json.dumps({**line, "word_perplexity": [-100.0, 20], "filtered_resps": [-100.0]}) + "\n")
+    ask = ("calibrate", "--task", "wiki", "--from", "a", "b", "--anchors", 5, "--out", "t.safetensors")
+    assert "word_perplexity belong to the whole set, and are no accuracies to estimate" in refused(command(*ask))
+    assert "one of the whole set is never estimated" in refused(command(*ask, "--metric", "word_perplexity"))
+
+
 def test_few_models_are_told_what_would_help(command, logs):
     status, out, _ = command("calibrate", "--task", "named", "--from", logs, "--anchors", 6, "--out", "n.safetensors")
     assert status == 0 and "Not enough data: 4 models cannot show the error" in " ".join(out.split())

@@ -152,7 +152,10 @@ def choose_pair(samples: Samples, metric: str | None, filter_name: str | None) -
         return fitting[0]
     if DEFAULT_METRIC in fitting:
         return DEFAULT_METRIC
-    there = ", ".join(f"--metric {m} --filter {f}" for m, f in sorted(p for p in pairs if pairs[p])) or "none"
+    there = ", ".join(f"--metric {m} --filter {f}" for m, f in sorted(p for p in pairs if pairs[p]))
+    if not there:
+        whole = ", ".join(sorted({m for m, _ in pairs}))
+        there = f"none, for {whole} belong to the whole set, and are no accuracies to estimate"
     asked = " and ".join(
         f"{what} {name!r}" for what, name in (("metric", metric), ("filter", filter_name)) if name is not None
     )
