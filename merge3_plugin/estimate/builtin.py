@@ -53,7 +53,7 @@ ESTIMATORS = (
     GMP_IRT,
     GMP_IRT_HALF,
     Difference(),
-    ShrunkenDifference("gd", P_IRT),
+    ShrunkenDifference(),
     Ridge(),
     Plog(),
     Core(),

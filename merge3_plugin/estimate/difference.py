@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from merge3_plugin.domain import Estimate, FloatArray
-from merge3_plugin.estimate.ability import prior_probabilities
+from merge3_plugin.estimate.ability import fits, prior_probabilities
 from merge3_plugin.estimate.base import Evidence, calibrated, misfit
-from merge3_plugin.estimate.irt_estimators import Irt
+from merge3_plugin.estimate.irt_estimators import p_irt_in
 
 
 def corrected(evidence: Evidence, predicted: FloatArray, weights: FloatArray) -> float:
@@ -46,13 +46,13 @@ class Difference:
 class ShrunkenDifference:
     """(1 - c) p-IRT + c difference, both with the probabilities fitted to the answers: gd.
 
-    c = b^2 / (b^2 + s^2 sum w^2), with b the cross-validated misfit of p-IRT, s^2 the mean variance p (1 - p) of an
+    The fit is the calibration's in ``n_dimensions``, by default the one in most. c = b^2 / (b^2 + s^2 sum w^2), with b the cross-validated misfit of p-IRT, s^2 the mean variance p (1 - p) of an
     answer and w the anchors' weights: the mix of least expected squared error of a term with the bias b and one with
     the variance s^2 sum w^2. 1/2 where b is not known.
     """
 
-    name: str
-    irt: Irt
+    name: str = "gd"
+    n_dimensions: int | None = None
     needs_parents: bool = False
 
     def estimate(self, evidence: Evidence) -> Estimate:
@@ -60,15 +60,16 @@ class ShrunkenDifference:
 
     def accuracy(self, evidence: Evidence) -> float:
         """The estimate itself, in [0, 1] but for sampling error."""
-        predicted = self.irt.probabilities(evidence)
+        irt = p_irt_in(self.n_dimensions or max(fits(evidence.calibration)))
+        predicted = irt.probabilities(evidence)
         by_model = evidence.completed(predicted)
-        c = self.trust_in_answers(evidence, predicted)
+        c = _trust_in_answers(evidence, predicted, misfit(evidence.calibration, irt.name, *irt.error_like))
         return (1.0 - c) * by_model + c * corrected(evidence, predicted, evidence.weights)
 
-    def trust_in_answers(self, evidence: Evidence, predicted: FloatArray) -> float:
-        """c, in [0, 1]."""
-        b = misfit(evidence.calibration, self.irt.name, *self.irt.error_like)
-        if b is None:
-            return 0.5
-        variance = float(evidence.item_weights @ (predicted * (1.0 - predicted)) * np.sum(evidence.weights**2))
-        return b**2 / (b**2 + variance) if b > 0 else 0.0
+
+def _trust_in_answers(evidence: Evidence, predicted: FloatArray, b: float | None) -> float:
+    """c, in [0, 1]."""
+    if b is None:
+        return 0.5
+    variance = float(evidence.item_weights @ (predicted * (1.0 - predicted)) * np.sum(evidence.weights**2))
+    return b**2 / (b**2 + variance) if b > 0 else 0.0

@@ -10,7 +10,6 @@ from merge3_plugin.domain import Estimate
 from merge3_plugin.estimate.ability import fits
 from merge3_plugin.estimate.base import Evidence, calibrated
 from merge3_plugin.estimate.difference import ShrunkenDifference
-from merge3_plugin.estimate.irt_estimators import p_irt_in
 from merge3_plugin.estimate.ridge import Ridge
 
 
@@ -23,7 +22,7 @@ class Core:
 
     def estimate(self, evidence: Evidence) -> Estimate:
         by_dimension = [
-            ShrunkenDifference("gd", p_irt_in(n_dimensions)).accuracy(evidence)
+            ShrunkenDifference(n_dimensions=n_dimensions).accuracy(evidence)
             for n_dimensions in fits(evidence.calibration)
         ]
         return calibrated(evidence, float(np.mean([*by_dimension, Ridge().accuracy(evidence)])), self.name)

@@ -6,7 +6,7 @@ import pytest
 from merge3_plugin.domain import ResponseMatrix
 from merge3_plugin.estimate.base import CROSS_VALIDATION
 from merge3_plugin.estimate.difference import Difference, ShrunkenDifference, corrected
-from merge3_plugin.estimate.irt_estimators import P_IRT
+from merge3_plugin.estimate.irt_estimators import P_IRT, p_irt_in
 from merge3_plugin.extract.anchors import select_anchors
 from merge3_plugin.testing import simulate_merges, simulate_responses
 from tests.estimate.worlds import evidence_of, quick_calibration, with_anchors
@@ -99,21 +99,30 @@ class TestShrunkenDifference:
     def estimate(self, calibration, newcomer, b):
         answers = np.array([newcomer[item] for item in calibration.item_ids])
         evidence = evidence_of(self.with_misfit(calibration, b), answers)
-        return evidence, ShrunkenDifference("gd", P_IRT).accuracy(evidence)
+        return evidence, ShrunkenDifference().accuracy(evidence)
 
     def test_without_misfit_it_is_p_irt(self, calibration, newcomer):
         evidence, found = self.estimate(calibration, newcomer, 0.0)
-        assert found == evidence.completed(P_IRT.probabilities(evidence))
+        assert found == evidence.completed(p_irt_in(3).probabilities(evidence))
 
     def test_with_nothing_but_misfit_it_is_the_difference(self, calibration, newcomer):
         evidence, found = self.estimate(calibration, newcomer, 1e6)
-        assert found == pytest.approx(corrected(evidence, P_IRT.probabilities(evidence), evidence.weights), abs=1e-9)
+        assert found == pytest.approx(
+            corrected(evidence, p_irt_in(3).probabilities(evidence), evidence.weights), abs=1e-9
+        )
 
     def test_in_between_by_its_formula(self, calibration, newcomer):
         evidence, found = self.estimate(calibration, newcomer, 0.05)
-        p = P_IRT.probabilities(evidence)
+        p = p_irt_in(3).probabilities(evidence)
         variance = np.mean(p * (1 - p)) * np.sum(evidence.weights**2)
         c = 0.05**2 / (0.05**2 + variance)
         by_difference = corrected(evidence, p, evidence.weights)
         assert found == pytest.approx((1 - c) * evidence.completed(p) + c * by_difference)
         assert 0.2 < c < 0.4
+
+    def test_it_reads_the_fit_in_most_dimensions_or_the_one_it_is_told(self, calibration, newcomer):
+        answers = np.array([newcomer[item] for item in calibration.item_ids])
+        evidence = evidence_of(self.with_misfit(calibration, 0.0), answers)
+        by_dimension = {d: ShrunkenDifference(n_dimensions=d).accuracy(evidence) for d in (1, 2, 3)}
+        assert ShrunkenDifference().accuracy(evidence) == by_dimension[3] != by_dimension[1]
+        assert by_dimension[2] == pytest.approx(evidence.completed(P_IRT.probabilities(evidence)))

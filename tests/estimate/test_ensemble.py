@@ -7,7 +7,6 @@ from merge3_plugin.domain import ResponseMatrix
 from merge3_plugin.estimate.base import CROSS_VALIDATION
 from merge3_plugin.estimate.difference import ShrunkenDifference
 from merge3_plugin.estimate.ensemble import Core
-from merge3_plugin.estimate.irt_estimators import p_irt_in
 from merge3_plugin.estimate.ridge import Ridge
 from merge3_plugin.irt import sigmoid
 from merge3_plugin.testing import simulate_responses
@@ -25,7 +24,7 @@ def test_it_is_the_mean_of_gd_in_every_dimension_there_is_and_ridge():
     for dimensions in ((2,), (2, 1), (2, 1, 3)):
         bare = quick_calibration(world.models(world.model_ids[:12]), 25, dimensions=dimensions)
         evidence = evidence_of(weighed(bare, MISFITS), world.values[12])
-        parts = [ShrunkenDifference("gd", p_irt_in(d)).accuracy(evidence) for d in dimensions]
+        parts = [ShrunkenDifference(n_dimensions=d).accuracy(evidence) for d in dimensions]
         found = Core().estimate(evidence).accuracy
         assert found == pytest.approx(np.mean([*parts, Ridge().accuracy(evidence)]))
         assert len(set(np.round(parts, 6))) == len(parts)
