@@ -46,9 +46,10 @@ class Difference:
 class ShrunkenDifference:
     """(1 - c) p-IRT + c difference, both with the probabilities fitted to the answers: gd.
 
-    The fit is the calibration's in ``n_dimensions``, by default the one in most. c = b^2 / (b^2 + s^2 sum w^2), with b the cross-validated misfit of p-IRT, s^2 the mean variance p (1 - p) of an
-    answer and w the anchors' weights: the mix of least expected squared error of a term with the bias b and one with
-    the variance s^2 sum w^2. 1/2 where b is not known.
+    The fit is the calibration's in ``n_dimensions``, by default the one in most. c = b^2 / (b^2 + s^2 sum w^2), with b
+    the cross-validated misfit of p-IRT, s^2 the mean variance p (1 - p) of an answer and w the anchors' weights: the
+    mix of least expected squared error of a term with the bias b and one with the variance s^2 sum w^2. 1/2 where b is
+    not known.
     """
 
     name: str = "gd"
