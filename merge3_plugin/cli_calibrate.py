@@ -147,12 +147,13 @@ def _assess(
 
     log.info("leaving one model out, to see the error of such a calibration")
     left_out = study(responses, **how, max_folds=MOST_FITS)
-    click.echo(describe_error(left_out, len(made.anchors), anchors=options["anchor_method"]))
+    n_anchors, method = len(made.anchors), made.anchors.method
+    click.echo(describe_error(left_out, n_anchors, asked=options["anchor_method"], method=method))
     log.info("calibrating on fewer models, to see what more would buy")
-    outlook = forecast(left_out, len(made.anchors), made.anchors.method)
+    outlook = forecast(left_out, n_anchors, method)
     click.echo("\n" + textwrap.fill(outlook.verdict, 100))
     if options["report"] is not None:
-        assessment = assess(left_out, len(made.anchors), made.anchors.method)
+        assessment = assess(left_out, n_anchors, method)
         write_report(options["report"], made, assessment, outlook, odd_items(responses), notes)
         click.echo(f"\nWrote {options['report']}, the report.")
 

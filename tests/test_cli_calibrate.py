@@ -11,6 +11,7 @@ import pytest
 
 from merge3_plugin.api import calibrate
 from merge3_plugin.artifact import load_calibration, save_calibration
+from merge3_plugin.calibrate import leave_one_model_out
 from merge3_plugin.cli import merge3, run
 from merge3_plugin.errors import DataError
 from merge3_plugin.harness.calibrations import check_settings
@@ -44,16 +45,19 @@ def test_calibrating_from_logs_then_showing(command, logs, tiny_models, tmp_path
     assert shown["provenance"] == calibration.provenance and shown["n_items"] == 20
 
 
-def test_the_printed_errors_are_those_of_leaving_one_model_out(command, logs):
-    from merge3_plugin.calibrate import leave_one_model_out
-    from merge3_plugin.extract.responses import read_responses
-
-    _, out, _ = command(
-        "calibrate", "--task", "pair", "--from", logs, "--anchors", 5, "--seed", 3, "--out", "p.safetensors"
-    )
-    found = leave_one_model_out(read_responses([logs], "pair").matrix, 5, seed=3)
-    assert f"{100 * found.error:.2f} points" in out and f"{100 * found.random_error:.2f} points" in out
+def test_the_printed_errors_are_those_of_leaving_one_model_out(command, tmp_path):
+    world = simulate_responses(12, 200, rng=np.random.default_rng(0), misfit=0.7)
+    np.savez(tmp_path / "r.npz", values=world.values, model_ids=world.model_ids)
+    ask = ("calibrate", "--task", "t", "--from", "r.npz", "--anchors", 15, "--seed", 3, "--out", "t.safetensors")
+    _, out, _ = command(*ask)
+    method = load_calibration("t.safetensors").anchors.method
+    found = leave_one_model_out(world, 15, seed=3, anchors=method)
+    assert f"15 anchors          {100 * found.error:6.2f} points" in out
+    assert f"15 random items     {100 * found.random_error:6.2f} points" in out
     assert found.error != found.random_error
+    chosen = leave_one_model_out(world, 15, seed=3)
+    anew = f"design chosen anew  {100 * chosen.error:6.2f} points"
+    assert (anew in out) == (abs(chosen.error - found.error) >= 0.0001)
 
 
 def test_models_that_answered_a_part_are_no_measure_of_the_error(command, tmp_path):

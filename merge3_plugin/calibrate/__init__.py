@@ -8,7 +8,6 @@ from merge3_plugin.calibrate.report import (
     LeaveOneOut,
     ModelError,
     leave_one_model_out,
-    left_out_errors,
 )
 from merge3_plugin.calibrate.study import study
 
@@ -21,7 +20,6 @@ __all__ = [
     "eligible",
     "items_for",
     "leave_one_model_out",
-    "left_out_errors",
     "restrict",
     "study",
 ]

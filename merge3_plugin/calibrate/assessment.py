@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from merge3_plugin import irt
-from merge3_plugin.calibrate.choice import chosen_estimator
+from merge3_plugin.calibrate.choice import chosen_design, chosen_estimator
 from merge3_plugin.calibrate.crossval import CrossValidation
 from merge3_plugin.calibrate.report import random_sample_error
 from merge3_plugin.calibrate.study import Study
@@ -130,35 +130,49 @@ def assess(made: Study, n_anchors: int, method: str) -> Assessment:
     """
     found = []
     for n in sorted({*SIZES, n_anchors}):
-        outcome = made.outcomes(n, method, with_intervals=True).get(method)
-        if outcome is not None:
-            found.append(at_size(outcome, made.responses.n_items))
-            log.info("report: %d models left out, at %d anchors", len(found[-1].accuracies), n)
+        size = left_out(made, n, method, with_intervals=True)
+        if size is not None:
+            found.append(size)
+            log.info("report: %d models left out, at %d anchors", len(size.accuracies), n)
     return Assessment(tuple(found), irt_bins(made, n_anchors) if found else ())
 
 
-def at_size(outcome: CrossValidation, n_items: int) -> AtSize:
-    """The estimates of each model by the estimator that the models of the other folds choose."""
-    names = auto_names(outcome)
-    estimates = tuple(
-        tuple(e for e in outcome.estimates[names[int(fold)]][place] if e is not None)
-        for place, fold in enumerate(outcome.fold_of)
-    )
+def left_out(made: Study, n_anchors: int, method: str, *, with_intervals: bool = False) -> AtSize | None:
+    """The study's models estimated from anchors of the design ``method``, or of what the other models choose (auto).
+
+    None where none can be left out, or all items are anchors.
+    """
+    outcomes = made.outcomes(n_anchors, method, with_intervals=with_intervals)
+    return at_size(outcomes, made.default_design, made.responses.n_items) if outcomes else None
+
+
+def at_size(outcomes: Mapping[str, CrossValidation], default: str, n_items: int) -> AtSize:
+    """The estimates of each model on anchors of the design, and by the estimator, that the other folds choose.
+
+    ``default`` is the design that is kept unless another one is surely better.
+    """
+    first = next(iter(outcomes.values()))
+    by_fold = [_estimates(outcomes, default, fold) for fold in range(len(first.folds.folds))]
     return AtSize(
-        outcome.n_anchors,
+        first.n_anchors,
         n_items,
-        outcome.folds.responses.n_items,
-        outcome.model_ids,
-        outcome.accuracies,
-        estimates,
+        first.folds.responses.n_items,
+        first.model_ids,
+        first.accuracies,
+        tuple(tuple(e for e in by_fold[int(fold)][place] if e is not None) for place, fold in enumerate(first.fold_of)),
     )
 
 
-def auto_names(outcome: CrossValidation) -> list[str]:
-    """What ``"auto"`` stands for in each fold, by the errors on the models of the others."""
+def _estimates(
+    outcomes: Mapping[str, CrossValidation], default: str, fold: int
+) -> tuple[tuple[Estimate | None, ...], ...]:
+    """Of every model, by what is chosen without this fold."""
+    outcome = (
+        outcomes[chosen_design(outcomes, default, without=fold)] if len(outcomes) > 1 else next(iter(outcomes.values()))
+    )
     folds = outcome.folds
     known = {"parents_known": folds.parents is not None, "soft_known": folds.responses.soft is not None}
-    return [chosen_estimator(outcome, **known, without=fold) for fold in range(len(folds.folds))]
+    return outcome.estimates[chosen_estimator(outcome, **known, without=fold)]
 
 
 def irt_bins(made: Study, n_anchors: int) -> tuple[Bin, ...]:

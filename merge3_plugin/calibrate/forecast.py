@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.random import Generator
 
-from merge3_plugin.calibrate.assessment import at_size
+from merge3_plugin.calibrate.assessment import left_out
 from merge3_plugin.calibrate.folds import generator
 from merge3_plugin.calibrate.report import random_sample_error
 from merge3_plugin.calibrate.study import Study, study
@@ -143,13 +143,12 @@ class LearningPoint(NamedTuple):
 
 def _learning_points(part: Study, n_anchors: int, method: str) -> list[LearningPoint]:
     """One point, or none where no model can be left out."""
-    outcome = part.outcomes(n_anchors, method).get(method)
-    if outcome is None:
+    size = left_out(part, n_anchors, method)
+    if size is None:
         return []
-    size = at_size(outcome, part.responses.n_items)
     known = ~np.isnan(size.errors)
     ratio = size.errors[known].sum() / size.random_errors[known].sum()
-    training = np.mean([fold.training.n_models for fold in outcome.folds.folds])
+    training = np.mean([fold.training.n_models for fold in part.folds.folds])
     return [LearningPoint(float(training), n_anchors, float(ratio**2), int(known.sum()))]
 
 

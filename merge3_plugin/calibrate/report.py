@@ -92,12 +92,7 @@ def leave_one_model_out(
     """
     check_size(n_anchors)
     made = study(responses, seed=seed, parents=parents, max_folds=MOST_FITS, max_items=items_for(n_anchors))
-    return left_out_errors(made, n_anchors, anchors=anchors, estimator=estimator)
-
-
-def left_out_errors(made: Study, n_anchors: int, *, anchors: str = AUTO, estimator: str = AUTO) -> LeaveOneOut:
-    """`leave_one_model_out` in the folds of a study, whose items must be more than the anchors, or all."""
-    everyone, parents = made.responses, made.parents
+    everyone = made.responses
     n_models = len(eligible(everyone, () if parents is None else parents.model_ids))
     if n_models < FEWEST_LEFT_OUT:
         raise DataError(

@@ -96,16 +96,26 @@ def describe_anchors(calibration: Calibration, at_most: int) -> str:
     return "\n".join(["", "anchors:", *lines, *more])
 
 
-def describe_error(made: Study, n_anchors: int, *, anchors: str) -> str:
-    """The error on models left out of the study, beside that of a random sample of as many items."""
-    from merge3_plugin.calibrate import FEWEST_LEFT_OUT, eligible, left_out_errors
+def describe_error(made: Study, n_anchors: int, *, asked: str, method: str) -> str:
+    """The error on models left out of the study, beside that of a random sample of as many items.
 
+    ``method`` is the design of the anchors, ``asked`` what was asked for: with ``"auto"``, the error is also told of
+    leaving the choice of the design to the other models.
+    """
+    from merge3_plugin.calibrate import FEWEST_LEFT_OUT, eligible
+    from merge3_plugin.calibrate.assessment import left_out
+
+    if n_anchors >= made.responses.n_items:
+        return "error    none: all items are anchors"
     n_models = len(eligible(made.responses, () if made.parents is None else made.parents.model_ids))
-    if n_models < FEWEST_LEFT_OUT:
+    found = left_out(made, n_anchors, method, with_intervals=True) if n_models >= FEWEST_LEFT_OUT else None
+    if found is None:
         needed = f"{FEWEST_LEFT_OUT} that answered nearly all items"
         return f"error    unknown: to leave one model out takes {needed}, got {n_models}"
-    found = left_out_errors(made, n_anchors, anchors=anchors)
-    rows = [(f"{found.n_anchors} anchors", found.error), (f"{found.n_anchors} random items", found.random_error)]
+    rows = [(f"{n_anchors} anchors", found.error), (f"{n_anchors} random items", found.random_error)]
+    anew = left_out(made, n_anchors, asked, with_intervals=True) if asked != method else None
+    if anew is not None and f"{100 * anew.error:.2f}" != f"{100 * found.error:.2f}":
+        rows.insert(1, ("design chosen anew", anew.error))
     lines = [f"  {what:<20}{100 * error:6.2f} points" for what, error in rows]
     about = "Error on a model that the calibration has not seen (mean absolute, each model left out in turn):"
     return "\n".join(["", about, *lines])

@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from merge3_plugin.calibrate import left_out_errors, study
+from merge3_plugin.calibrate import study
+from merge3_plugin.calibrate.assessment import left_out
 from merge3_plugin.calibrate.forecast import _UNRELATED, Forecast, LearningPoint, Prediction, _posterior, forecast
 from merge3_plugin.domain import ResponseMatrix
 from merge3_plugin.testing import simulate_merges, simulate_responses
@@ -49,7 +50,7 @@ def test_more_models_and_more_anchors_never_seem_to_hurt(world, n_models):
 
 def test_the_forecast_of_a_few_models_holds_for_many(world):
     """From 12 models, the error that 38 calibration models then have."""
-    measured = left_out_errors(study(world, seed=1), 50, anchors="kd").error
+    measured = left_out(study(world, seed=1), 50, "kd").error
     found = forecast_of(world, 12)
     low, high = found.at(50, 50).interval
     assert found.measured and low <= measured <= high
