@@ -104,7 +104,7 @@ def run_adaptive(
     n_items = calibration.n_items
     budget = n_items if budget is None else min(budget, n_items)
     aligned = None if parents is None else align_parents(parents, calibration.item_ids)
-    plan = make_plan(calibration, standard_error, budget, batch, seed, aligned)
+    plan = make_plan(calibration, standard_error, budget, batch, seed, simulated_parents(calibration, aligned))
     # By id: the order of the items in the calibration must not decide which ones are drawn.
     by_id = np.array(sorted(range(n_items), key=calibration.item_ids.__getitem__))
     latent = latent_of(calibration.items, aligned, calibration.ability_precision).take(by_id)
@@ -142,13 +142,11 @@ def make_plan(
 ) -> Plan:
     """The policy under which simulated tests of left-out models err least before the test will end, and their error.
 
-    ``parents`` have the calibration's items; tests are simulated with them where the calibration holds their merges.
-    With fewer than 5 models to leave out all items are a probability sample, whose error is taken to be that of a
+    ``parents`` have the calibration's items; the tests are then of their merges, which the other models should be. With
+    fewer than 5 models to leave out all items are a probability sample, whose error is taken to be that of a
     random one.
     """
     responses = calibration.responses
-    if parents is not None and set(parents.model_ids) != set(calibration.provenance.get("parents", ())):
-        parents = None
     parent_ids = () if parents is None else parents.model_ids
     if len(eligible(responses, parent_ids)) < FEWEST_MODELS or calibration.n_items <= batch:
         return UNTESTED
@@ -165,6 +163,16 @@ def make_plan(
         found += tested([chosen._replace(aim=ABILITY)])
     best = found[_surely_best(found, standard_error)]
     return Plan(best.policy, best.misfit, best.sizes, _honest_ratios(found, standard_error), len(best.accuracies))
+
+
+def simulated_parents(calibration: Calibration, parents: ResponseMatrix | None) -> ResponseMatrix | None:
+    """The parents to simulate tests with: none where the calibration was not made with merges of theirs.
+
+    The errors are then those of tests without parents: the merge-aware ability is the same fit with less freedom.
+    """
+    if parents is None or set(parents.model_ids) != set(calibration.provenance.get("parents", ())):
+        return None
+    return parents
 
 
 def _surely_best(tests: Sequence[SimulatedTests], standard_error: float | None, without: int | None = None) -> int:
