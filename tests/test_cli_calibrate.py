@@ -46,7 +46,7 @@ def test_calibrating_from_logs_then_showing(command, logs, tiny_models, tmp_path
 
 
 def test_the_printed_errors_are_those_of_leaving_one_model_out(command, tmp_path):
-    world = simulate_responses(12, 200, rng=np.random.default_rng(0), misfit=0.7)
+    world = simulate_responses(7, 80, rng=np.random.default_rng(0), misfit=0.7)
     np.savez(tmp_path / "r.npz", values=world.values, model_ids=world.model_ids)
     ask = ("calibrate", "--task", "t", "--from", "r.npz", "--anchors", 15, "--seed", 3, "--out", "t.safetensors")
     _, out, _ = command(*ask)
@@ -109,13 +109,13 @@ def test_few_models_are_told_what_would_help(command, logs):
 
 @pytest.mark.parametrize("name", ["r.md", "r.html"])
 def test_a_report_beside_the_calibration(command, tmp_path, name):
-    world = simulate_responses(5, 80, rng=np.random.default_rng(0))
-    np.savez(tmp_path / "r.npz", values=world.values, model_ids=["twin", *world.model_ids[1:]])
+    world = simulate_responses(4, 60, rng=np.random.default_rng(0))
+    np.savez(tmp_path / "r.npz", values=world.values, model_ids=["org/a|b", *world.model_ids[1:]])
     ask = ("calibrate", "--task", "mine", "--from", "r.npz", "--anchors", 12, "--out", "m.safetensors")
     status, out, _ = command(*ask, "--report", name)
     assert status == 0 and f"Wrote {name}, the report." in out and "Wrote m.safetensors" in out
     text = Path(name).read_text(encoding="utf-8")
-    assert "Calibration of mine" in text and "Error by number of anchors" in text and "twin" in text
+    assert "Calibration of mine" in text and "Error by number of anchors" in text and "org/a" in text
     verdict = next(line for line in out.splitlines() if "nough data" in line)
     assert verdict[:40] in text, "the report opens with what the terminal says"
     assert command(*ask[:-1], "again.safetensors")[0] == 0
@@ -123,7 +123,7 @@ def test_a_report_beside_the_calibration(command, tmp_path, name):
 
 
 def test_calibrating_on_merges_and_their_parents(command, tmp_path):
-    family = simulate_merges(2, 6, 120, rng=np.random.default_rng(0))
+    family = simulate_merges(2, 6, 60, rng=np.random.default_rng(0))
     np.savez(tmp_path / "r.npz", values=family.values, model_ids=family.model_ids)
     ask = ("calibrate", "--task", "t", "--from", "r.npz", "--anchors", 12, "--out", "t.safetensors")
     status, _, errors = command(*ask, "--parents", "p0", "p1", "--anchor-method", "neyman")
@@ -165,7 +165,7 @@ def test_a_report_that_cannot_be_written_is_refused_at_once(command, tmp_path):
 
 
 def test_odd_models_are_named_once(capsys, tmp_path):
-    world = simulate_responses(5, 80, rng=np.random.default_rng(0))
+    world = simulate_responses(3, 80, rng=np.random.default_rng(0))
     values = np.vstack([world.values, world.values[:1], np.zeros((1, 80))])
     np.savez(tmp_path / "r.npz", values=values, model_ids=[*world.model_ids, "twin", "wrong"])
     ask = ["calibrate", "--task", "t", "--from", str(tmp_path / "r.npz"), "--anchors", "12", "--out"]
