@@ -62,15 +62,14 @@ class ShrunkenDifference:
     def accuracy(self, evidence: Evidence) -> float:
         """The estimate itself, in [0, 1] but for sampling error."""
         irt = p_irt_in(self.n_dimensions or max(fits(evidence.calibration)))
-        predicted = irt.probabilities(evidence)
-        by_model = evidence.completed(predicted)
-        c = _trust_in_answers(evidence, predicted, misfit(evidence.calibration, irt.name, *irt.error_like))
-        return (1.0 - c) * by_model + c * corrected(evidence, predicted, evidence.weights)
+        return shrunken(evidence, irt.probabilities(evidence), misfit(evidence.calibration, irt.name, *irt.error_like))
 
 
-def _trust_in_answers(evidence: Evidence, predicted: FloatArray, b: float | None) -> float:
-    """c, in [0, 1]."""
-    if b is None:
-        return 0.5
+def shrunken(evidence: Evidence, predicted: FloatArray, bias: float | None) -> float:
+    """(1 - c) (answers where known, else ``predicted`` (N,)) + c `corrected`, c = bias^2 / (bias^2 + variance).
+
+    The variance is that of the corrected one, s^2 sum w^2. c is 1/2 where the ``bias`` of the first is not known.
+    """
     variance = float(evidence.item_weights @ (predicted * (1.0 - predicted)) * np.sum(evidence.weights**2))
-    return b**2 / (b**2 + variance) if b > 0 else 0.0
+    c = 0.5 if bias is None else bias**2 / (bias**2 + variance) if bias > 0 else 0.0
+    return (1.0 - c) * evidence.completed(predicted) + c * corrected(evidence, predicted, evidence.weights)

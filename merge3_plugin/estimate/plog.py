@@ -13,6 +13,7 @@ from merge3_plugin.domain import Estimate, FloatArray, ItemParameters, ResponseM
 from merge3_plugin.errors import DataError
 from merge3_plugin.estimate.ability import parent_abilities
 from merge3_plugin.estimate.base import Evidence, calibrated
+from merge3_plugin.estimate.difference import shrunken
 from merge3_plugin.irt import fit_logistic, probabilities, sigmoid
 
 Positions = NDArray[np.intp]
@@ -20,11 +21,13 @@ Positions = NDArray[np.intp]
 # Prior standard deviations of a merge about its parents, in logits at scale 1: of its ability in any direction, of the
 # factor by which it scales the parents' mean ability, and of the level that no ability explains.
 ABILITY_SPREAD, FACTOR_SPREAD, LEVEL_SPREAD = 0.15, 0.25, 0.1
-# The parents' surpluses together enter with about this coefficient, the single ones with shares of it.
-SURPLUS, SURPLUS_SPREAD, SHARE_SPREAD = 1.5, 1.0, 0.5
+# The mean and the spread of the sum of the parents' multiples, and by how much single ones differ.
+SURPLUS, SURPLUS_SPREAD, SHARE_SPREAD = 1.5, 1.5, 2.0
 # How much nearer or further than scale 1 a merge may be, and how probable that is before its answers are known: a
 # normal prior of one scale would be too tight for the odd merge or too wide for the usual one.
 SCALES, CHANCES = (0.7, 2.0, 5.0), (0.55, 0.25, 0.2)
+# What such a regression errs by however many answers it is fitted to: merges do not all resemble their parents.
+BIAS = 0.025
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class Plog:
 
     The logit is that of the item response model, a . theta - b, plus a level, plus for each parent a multiple of its
     surplus, score - probability: what the parent knows, or fails to know, beyond its ability. Ability, level and
-    multiples are fitted to the answers, about those of a mean of the parents.
+    multiples are fitted to the answers, about those of a mean of the parents. The estimate is shrunk to the answers'
+    own as gd is.
     """
 
     name: str = "plog"
@@ -44,14 +48,18 @@ class Plog:
 
 
 def parent_logistic(evidence: Evidence) -> float:
-    """The estimate in [0, 1]: its mean over the scales of the prior, by their posterior probability."""
+    """The estimate itself, in [0, 1] but for sampling error."""
+    return shrunken(evidence, parent_probabilities(evidence), BIAS)
+
+
+def parent_probabilities(evidence: Evidence) -> FloatArray:
+    """Probability of a right answer to every item, shape (N,): its mean over the scales of the prior."""
     if evidence.parents is None:
         raise DataError("plog: expected the parents' full answers, got none; pass parents=")
     items = evidence.calibration.items
     model = parent_model(items, evidence.parents)
     fit = fit_parents(model, items.difficulty, evidence.positions, evidence.scores)
-    logits = fit.coefficients @ model.design.T - items.difficulty
-    return float(fit.chances @ [evidence.completed(sigmoid(logit)) for logit in logits])
+    return fit.chances @ sigmoid(fit.coefficients @ model.design.T - items.difficulty)
 
 
 class ParentFit(NamedTuple):
