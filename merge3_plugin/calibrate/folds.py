@@ -91,7 +91,7 @@ def items_for(n_anchors: int) -> int:
 def eligible(responses: ResponseMatrix, parents: tuple[str, ...] = ()) -> NDArray[np.intp]:
     """Rows of the models that can be left out: their accuracy is known, and they are nobody's parent here."""
     known = (~np.isnan(responses.values)).mean(axis=1) >= KNOWN_SHARE
-    candidate = np.array([model not in parents for model in responses.model_ids])
+    candidate = np.array([model not in parents for model in responses.model_ids], dtype=bool)
     return np.flatnonzero(known & candidate)
 
 

@@ -10,6 +10,7 @@ from scipy.optimize import minimize
 from merge3_plugin import irt
 from merge3_plugin.api import estimate
 from merge3_plugin.artifact import load_calibration, save_calibration
+from merge3_plugin.calibrate.adaptive import run_adaptive
 from merge3_plugin.errors import ConfigError, DataError
 from merge3_plugin.estimate.base import gather
 from merge3_plugin.estimate.irt_estimators import GP_IRT, gp_irt
@@ -216,6 +217,15 @@ def test_the_published_weight_is_for_all_anchors(write):
     assert GP_IRT.trust_in_answers(gather(calibration, scores)) == pytest.approx(0.29)
     half = GP_IRT.trust_in_answers(gather(calibration, dict(list(scores.items())[: N_SEEN // 2])))
     assert half / (1 - half) == pytest.approx(0.5 * 0.29 / 0.71)
+
+
+def test_adaptive_tests_do_without_models(write):
+    calibration = read_tinybenchmarks(write(published_file()), scenario="mmlu")["lb", "mmlu"]
+    published = Published(published_file()["lb"], "mmlu")
+    y = answers_of(published, [0.5, 0.2], np.random.default_rng(0))[published.positions]
+    found = run_adaptive(calibration, lambda items: {item: y[int(item)] for item in items}, seed=0, budget=60)
+    low, high = found.estimate.interval
+    assert low <= y @ calibration.responses.item_weights <= high
 
 
 def test_every_estimator_does_without_models(write):
