@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import logging
 import time
@@ -211,7 +212,12 @@ def _count(path: Path) -> int:
 
 
 def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=_text).encode()).hexdigest()[:32]
+
+
+def _text(value: Any) -> str:
+    """The same in every process, as a function's address is not."""
+    return inspect.getsource(value) if inspect.isfunction(value) else str(value)
 
 
 def _line(error: BaseException) -> str:
