@@ -254,7 +254,7 @@ def _evaluate(
         id_field=options["id_field"] or own.get("id_field"),
         base=list(benchmark.items.leaves),
         language=benchmark.items.language,
-        balance=benchmark.balance_of,
+        balance=benchmark.balance_among,
     )
     responses = replace(responses, provenance={**benchmark.provenance, **responses.provenance})
     if options["anchor_method"] != BY_REPRESENTATION:

@@ -47,6 +47,10 @@ class Benchmark:
         """How much each of these items counts in the benchmark's accuracy, as lm-eval weighs a group; None: alike."""
         return self.items.balance_of(item_ids)
 
+    def balance_among(self, item_ids: Iterable[str]) -> FloatArray | None:
+        """How much each of these items counts where no other is asked, as in a run with ``--limit``; None: alike."""
+        return self.items.balance_among(item_ids)
+
     @property
     def per_item(self) -> bool:
         """False for a metric of the whole set (perplexity, say), which no subset of items can stand for."""

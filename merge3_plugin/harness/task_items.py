@@ -103,16 +103,21 @@ class TaskItems:
 
     @cached_property
     def balance(self) -> FloatArray | None:
-        """How much each item counts in lm-eval's score of the group, of mean 1; None where all count alike.
+        """How much each item counts in lm-eval's score of the group, of mean 1; None where all count alike."""
+        return self.balance_among(self.documents)
+
+    def balance_among(self, item_ids: Iterable[str]) -> FloatArray | None:
+        """How much each of these items counts where no other is asked (``--limit``), of mean 1; None: all alike.
 
         Where sub-tasks count alike whatever their size (``weight_by_size: false``), an item of sub-task i counts
         N / (n_sub n_i) (tinyBenchmarks' balance weights).
         """
-        sizes = Counter(self._leaf_of.values())
+        leaves = [self._leaf_of[item] for item in item_ids]
+        sizes = Counter(leaves)
         shares = None if self.group is None else leaf_shares(self.group, sizes, f"{self.metric},{self.filter}")
         if shares is None:
             return None
-        weights = np.array([len(self.documents) * shares[leaf] / sizes[leaf] for leaf in self._leaf_of.values()])
+        weights = np.array([len(leaves) * shares[leaf] / sizes[leaf] for leaf in leaves])
         return None if np.allclose(weights, 1.0) else weights
 
     def balance_of(self, item_ids: Iterable[str]) -> FloatArray | None:

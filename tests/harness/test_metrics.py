@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from merge3_plugin.api import calibrate, estimate
-from merge3_plugin.artifact import save_calibration
+from merge3_plugin.artifact import load_calibration, save_calibration
 from merge3_plugin.errors import DataError
 from merge3_plugin.extract.responses import read_responses
 from merge3_plugin.harness.benchmark import load_benchmarks
@@ -127,6 +127,24 @@ def test_lm_eval_prints_the_estimate_of_a_graded_metric(
         assert found["merge3_acc,none"] == pytest.approx(full, abs=1e-12) and found["merge3_se,none"] == 0
     else:
         assert found["merge3_lo,none"] <= full <= found["merge3_hi,none"]
+
+
+def test_a_limited_calibration_weighs_sub_tasks_as_lm_eval_does_under_the_limit(
+    command: Callable, folder: Path, tiny_models: list[Path], model_folder: Path, evaluate: Callable,
+    make_manager: Callable, tmp_path: Path,
+) -> None:  # fmt: skip
+    status, _, _ = command(
+        "calibrate", "--task", "alike", "--models", tiny_models[0], model_folder, "--anchors", 6,
+        "--out", tmp_path / "c.safetensors", "--metric", "overlap", "--include-path", folder, "--dtype", "float32",
+        "--device", "cpu", "--limit", 14,
+    )  # fmt: skip
+    assert status == 0
+    responses = load_calibration(tmp_path / "c.safetensors").responses
+    assert responses.n_items == 12 + 14
+    results = evaluate(make_manager(folder), "alike", limit=14)["results"]
+    assert results["one"]["overlap,none"] != pytest.approx(results["two"]["overlap,none"], abs=1e-3)
+    accuracy = responses.models([str(model_folder)]).accuracy()
+    assert accuracy == pytest.approx(results["alike"]["overlap,none"], abs=1e-12)
 
 
 def test_a_metric_of_the_whole_set_is_never_estimated(
