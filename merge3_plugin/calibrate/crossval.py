@@ -15,14 +15,14 @@ from merge3_plugin.calibrate.folds import Fold, Folds
 from merge3_plugin.domain import AnchorSet, Calibration, Estimate, FloatArray
 from merge3_plugin.estimate.base import CROSS_VALIDATION, Estimator, Evidence, needs_soft, run_estimator
 from merge3_plugin.estimate.builtin import misfits
-from merge3_plugin.estimate.interval import variance_unit
+from merge3_plugin.estimate.interval import degrees_of_freedom, variance_unit
 from merge3_plugin.extract.anchors import select_anchors
 from merge3_plugin.plugins import plugin_host
 
 # Draws of anchors, nearly free on one fit, steady the errors; of many models each needs fewer.
 MODELS_AND_DRAWS = 128
 FEWEST_DRAWS = 2
-MOST_DRAWS = 8
+MOST_DRAWS = 6
 
 
 class Findings(NamedTuple):
@@ -94,6 +94,8 @@ class CrossValidation:
         errors = {name: _root_mean_square(deviation[keep]) for name, deviation in self.deviations.items()}
         # A ratio of means: one model of accuracy near 0, where a random sample hardly errs, must not decide alone.
         by_chance = np.nanmean(self.variances[keep])
+        floors = {name: self._floor(name, keep) for name in self.deviations}
+        n_draws = len(np.unique(self.fold_of[keep])) * self.scored.shape[1]
         record = {
             "models": len(keep),
             "folds": len(self.folds.folds),
@@ -102,7 +104,8 @@ class CrossValidation:
             "anchors": self.n_anchors,
             "misfit": {name: _root_mean_square(values[keep]) for name, values in self.misfits.items()},
             "ratios": {name: float(error**2 / by_chance) for name, error in errors.items()},
-            "floors": {name: self._floor(name, keep) for name in self.deviations},
+            "floors": floors,
+            "degrees": {name: degrees_of_freedom(floor, len(keep), n_draws) for name, floor in floors.items()},
         }
         return Findings(errors, {**record, "differences": self._differences(set(keep.tolist()))} if errors else record)
 

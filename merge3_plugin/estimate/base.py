@@ -22,7 +22,8 @@ FEWEST_MODELS = 5
 
 # Where a calibration's provenance keeps what its cross-validation found. By estimator: "misfit", of IRT estimators the
 # root mean squared error that all answers leave; "ratios", the mean over "models" models of squared error over the
-# variance of a random sample; "floors", its share that does not vary with the anchors; "differences", ratios of pairs.
+# variance of a random sample; "floors", its share that does not vary with the anchors; "degrees" of freedom behind it;
+# "differences", ratios of pairs.
 CROSS_VALIDATION = "cross_validation"
 
 
@@ -274,5 +275,7 @@ def moderated_difference(calibration: Calibration, *names: str) -> Moderated:
 
 
 def _moderated(record: Mapping[str, Any], names: Iterable[str], prior: float) -> Moderated:
-    ratio = _first(record.get("ratios", {}), names)
-    return moderated(prior, 0, prior) if ratio is None else moderated(ratio, record["models"], prior)
+    known = [name for name in names if name in record.get("ratios", {})]
+    if not known:
+        return moderated(prior, 0, prior)
+    return moderated(record["ratios"][known[0]], record.get("degrees", {}).get(known[0], record["models"]), prior)

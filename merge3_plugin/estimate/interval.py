@@ -15,8 +15,8 @@ import numpy as np
 
 from merge3_plugin.estimate.design import Z
 
-# The prior weighs as much as so many left-out models: enough to tame three, little beside twenty.
-PRIOR_MODELS = 4
+# The prior weighs as much as so many degrees of freedom: enough to tame three models, little beside twenty.
+PRIOR_DEGREES = 3.0
 
 
 class Moderated(NamedTuple):
@@ -38,10 +38,21 @@ def _quantile(degrees: float) -> float:
     return float(stdtrit(degrees, 0.975))
 
 
-def moderated(ratio: float, n_models: int, prior: float = 1.0) -> Moderated:
-    """The mean ``ratio`` over ``n_models`` models (0: none), shrunk to the ``prior``."""
-    total = PRIOR_MODELS + n_models
-    return Moderated((PRIOR_MODELS * prior + n_models * ratio) / total, total)
+def moderated(ratio: float, degrees: float, prior: float = 1.0) -> Moderated:
+    """A ``ratio`` known with so many degrees of freedom (0: not at all), shrunk to the ``prior``."""
+    total = PRIOR_DEGREES + degrees
+    return Moderated((PRIOR_DEGREES * prior + degrees * ratio) / total, total)
+
+
+def degrees_of_freedom(floor: float, n_models: int, n_draws: int) -> float:
+    """How well a mean squared error over ``n_models`` and, in all, ``n_draws`` draws of anchors is known.
+
+    The share ``floor`` of it is a model's own and the same in each of its draws, the rest the draw's: by the variances
+    of the squares of normal errors (Satterthwaite 1946) it is as well known as that of so many independent errors. Few
+    models show the floor badly: it is shrunk to one half.
+    """
+    own = (PRIOR_DEGREES * 0.5 + n_models * floor) / (PRIOR_DEGREES + n_models)
+    return 1.0 / (own**2 / n_models + (1.0 - own**2) / n_draws)
 
 
 def variance_unit(size: float, n_items: int) -> float:

@@ -3,56 +3,87 @@
 import numpy as np
 import pytest
 
-from merge3_plugin.api import calibrate, estimate
+from merge3_plugin.calibrate.study import study
+from merge3_plugin.estimate.auto import resolve
+from merge3_plugin.estimate.base import Evidence, run_estimator
+from merge3_plugin.estimate.design import wilson_interval
 from merge3_plugin.testing import simulate_merges, simulate_responses
 
-SEEDS, NEWCOMERS, ITEMS, ANCHORS = 4, 60, 250, 25
+SEEDS, MODELS, NEWCOMERS, ITEMS, SIZES = 24, 200, 60, 250, (20, 50, 100)
+WELL_SPECIFIED = [{}]
+BADLY_SPECIFIED = [{"misfit": 1.5}, {"guessing": 0.25}, {"drift": 0.2}, {"outliers": 10}]
 
 
-def unrelated(n_models, misfit):
-    return [
-        simulate_responses(n_models + NEWCOMERS, ITEMS, rng=np.random.default_rng(seed), misfit=misfit)
-        for seed in range(SEEDS)
-    ]
+class Tally:
+    """Whether intervals held, and their widths over those of the design-based interval, pooled."""
+
+    def __init__(self):
+        self.held, self.width = [], []
+
+    def add(self, made, world, newcomers, n, *, anchors, estimator, parents=None):
+        calibration = made.calibration(n, anchors)
+        chosen = resolve(estimator, calibration, parents_known=parents is not None)
+        places = np.sort(calibration.anchor_positions())
+        for model in newcomers:
+            answers = world.values[world.model_ids.index(model)]
+            low, high = run_estimator(chosen, Evidence(calibration, places, answers[places], parents)).interval
+            truth = answers.mean()
+            by_design = wilson_interval(truth, n, len(answers))
+            self.held.append(low <= truth <= high)
+            self.width.append((high - low) / (by_design[1] - by_design[0]))
+
+    @property
+    def covered(self):
+        return np.mean(self.held)
 
 
-def pooled(worlds, n_models, estimators, n_parents=0):
-    """By estimator and world: the share of intervals that hold the truth, and their mean width against the mean's."""
-    held = {name: np.zeros((SEEDS, NEWCOMERS)) for name in estimators}
-    width = {name: np.zeros((SEEDS, NEWCOMERS)) for name in estimators}
-    for seed, world in enumerate(worlds):
-        parents = world.models(world.model_ids[:n_parents]) if n_parents else None
-        calibration = calibrate(world.models(world.model_ids[:n_models]), ANCHORS, seed=seed, parents=parents)
-        for k, answers in enumerate(world.values[n_models:]):
-            scores = {item: answers[world.item_ids.index(item)] for item in calibration.anchors.item_ids}
-            plain = estimate(calibration, scores, estimator="mean").interval
-            for name in estimators:
-                low, high = estimate(calibration, scores, estimator=name, parents=parents).interval
-                held[name][seed, k] = low <= answers.mean() <= high
-                width[name][seed, k] = (high - low) / (plain[1] - plain[0])
-    return {name: (held[name].mean(axis=1), width[name].mean(axis=1)) for name in estimators}
+def split(seed, n_calibrators, **world):
+    """A world of 200 models, those to calibrate on and some of the others, in a random order."""
+    rng = np.random.default_rng([seed, n_calibrators])
+    responses = simulate_responses(MODELS, ITEMS, rng=rng, **world)
+    shuffled = rng.permutation(responses.model_ids).tolist()
+    return responses, shuffled[:n_calibrators], shuffled[n_calibrators:][:NEWCOMERS]
 
 
-def covers(held):
-    """Whether the pooled share is within three standard errors of 0.95 or above; calibrations are drawn, models too."""
-    variance = max(held.var(ddof=1), 0.95 * 0.05 / NEWCOMERS)
-    return held.mean() >= max(0.9, 0.95 - 3 * np.sqrt(variance / SEEDS))
+@pytest.mark.parametrize("worlds", [WELL_SPECIFIED, BADLY_SPECIFIED], ids=["well", "badly"])
+def test_of_unrelated_models(worlds):
+    """Pooled over sizes and seeds; in badly specified worlds also over what is wrong."""
+    tally = Tally()
+    for seed in range(SEEDS):
+        responses, calibrators, newcomers = split(seed, 12, **worlds[seed % len(worlds)])
+        made = study(responses.models(calibrators), seed=seed)
+        tally.add(made, responses, newcomers, SIZES[seed // len(worlds) % 3], anchors="kd", estimator="core")
+    assert 0.93 <= tally.covered <= 0.97 and np.mean(tally.width) < 1.3
 
 
-@pytest.mark.parametrize("misfit", [0.0, 1.5])
-def test_of_unrelated_models(misfit):
-    for held, width in pooled(unrelated(8, misfit), 8, ["mean", "p-irt", "gp-irt", "auto"]).values():
-        assert covers(held) and width.mean() < 1.6
+def test_of_what_auto_chooses():
+    tally = Tally()
+    for seed in range(SEEDS):
+        responses, calibrators, newcomers = split(seed, 8, misfit=0.7)
+        made = study(responses.models(calibrators), seed=seed)
+        tally.add(made, responses, newcomers, SIZES[seed % 3], anchors="auto", estimator="auto")
+    assert 0.93 <= tally.covered <= 0.97 and np.mean(tally.width) < 1.3
+
+
+@pytest.mark.parametrize("n_models", [2, 3, 4])
+def test_of_very_few_models(n_models):
+    """The interval must be wide rather than wrong, and finite; `auto` falls back on what is known by design."""
+    tally, by_model = Tally(), Tally()
+    for seed in range(SEEDS):
+        responses, calibrators, newcomers = split(seed, n_models, misfit=1.0)
+        made = study(responses.models(calibrators), seed=seed)
+        tally.add(made, responses, newcomers, 30, anchors="auto", estimator="auto")
+        by_model.add(made, responses, newcomers, 30, anchors="stratified", estimator="gd")
+    assert 0.93 <= tally.covered <= 0.99 and np.mean(tally.width) < 1.3
+    assert by_model.covered >= 0.92 and np.mean(by_model.width) < 2.0
 
 
 def test_of_merges():
-    worlds = [simulate_merges(3, 6 + NEWCOMERS, ITEMS, rng=np.random.default_rng(seed)) for seed in range(SEEDS)]
-    for held, width in pooled(worlds, 9, ["mp-irt", "gmp-irt", "auto"], n_parents=3).values():
-        assert covers(held) and width.mean() < 1.6
-
-
-@pytest.mark.parametrize("n_models", [2, 4])
-def test_of_very_few_models(n_models):
-    """Too few to cross-validate: the interval must be wide rather than wrong, and finite."""
-    for held, width in pooled(unrelated(n_models, 1.0), n_models, ["p-irt", "gp-irt", "auto"]).values():
-        assert covers(held) and 1.0 <= width.mean() < 2.0
+    """Three parents and six random merges: what a run calibrates on before it searches."""
+    tally = Tally()
+    for seed in range(SEEDS):
+        world = simulate_merges(3, 6 + NEWCOMERS, ITEMS, rng=np.random.default_rng(seed))
+        parents = world.models(world.model_ids[:3])
+        made = study(world.models(world.model_ids[:9]), seed=seed, parents=parents)
+        tally.add(made, world, world.model_ids[9:], 25, anchors="auto", estimator="auto", parents=parents)
+    assert 0.93 <= tally.covered <= 0.99 and np.mean(tally.width) < 1.3

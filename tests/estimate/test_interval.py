@@ -6,7 +6,14 @@ import pytest
 from merge3_plugin.api import calibrate, estimate
 from merge3_plugin.estimate.base import CROSS_VALIDATION, moderated_difference, moderated_ratio
 from merge3_plugin.estimate.design import Z, wilson_interval
-from merge3_plugin.estimate.interval import PRIOR_MODELS, error_unit, moderated, score_interval, variance_unit
+from merge3_plugin.estimate.interval import (
+    PRIOR_DEGREES,
+    degrees_of_freedom,
+    error_unit,
+    moderated,
+    score_interval,
+    variance_unit,
+)
 from merge3_plugin.testing import simulate_responses
 
 
@@ -31,10 +38,17 @@ def test_all_items_leave_nothing_open():
 
 def test_a_few_models_are_moderated_and_many_speak_for_themselves():
     none, three, many = (moderated(0.4, n) for n in (0, 3, 300))
-    assert none.ratio == 1 and none.degrees == PRIOR_MODELS
-    assert three.ratio == pytest.approx((PRIOR_MODELS + 3 * 0.4) / (PRIOR_MODELS + 3))
+    assert none.ratio == 1 and none.degrees == PRIOR_DEGREES
+    assert three.ratio == pytest.approx((PRIOR_DEGREES + 3 * 0.4) / (PRIOR_DEGREES + 3))
     assert many.ratio == pytest.approx(0.4, rel=0.03) and many.quantile == pytest.approx(Z, rel=0.01)
     assert none.quantile > three.quantile > many.quantile
+
+
+def test_draws_of_one_model_are_not_independent_models():
+    """Where the error is each model's own, further draws add nothing; where it is the draws', they count."""
+    assert degrees_of_freedom(1.0, 40, 4000) < 45
+    assert degrees_of_freedom(0.0, 40, 320) > 300
+    assert degrees_of_freedom(0.0, 3, 2400) < 60, "three models cannot show that nothing is their own"
 
 
 def test_further_items_do_not_remove_a_floor():
@@ -49,14 +63,17 @@ def test_further_items_do_not_remove_a_floor():
 class TestOfACalibration:
     world = simulate_responses(13, 300, rng=np.random.default_rng(0))
     calibration = calibrate(world.models(world.model_ids[:12]), 30, seed=0)
-    answers = dict(zip(world.item_ids, world.values[12], strict=True))
+
+    @property
+    def answers(self):
+        return dict(zip(self.world.item_ids, self.world.values[12], strict=True))
 
     def test_rests_on_the_cross_validated_ratio(self):
         scores = {item: self.answers[item] for item in self.calibration.anchors.item_ids}
         found = estimate(self.calibration, scores, estimator="core")
         record = self.calibration.provenance[CROSS_VALIDATION]
         learned = moderated_ratio(self.calibration, "core")
-        assert learned == moderated(record["ratios"]["core"], record["models"])
+        assert learned == moderated(record["ratios"]["core"], record["degrees"]["core"])
         expected = score_interval(found.accuracy, learned.ratio * variance_unit(30, 300), learned.quantile)
         assert found.interval == pytest.approx(expected)
         assert found.standard_error == pytest.approx((found.interval[1] - found.interval[0]) / (2 * Z))
