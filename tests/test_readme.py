@@ -21,7 +21,7 @@ def test_the_config_by_example_is_valid_and_names_every_key_with_its_default():
     (text,) = blocks("yaml")
     raw = yaml.safe_load(text)
     shown = parse_config(raw).merge3
-    examples = {"data", "bounds", "parameters"}
+    examples = {"data", "language", "bounds", "parameters"}
     assert set(raw["merge3"]) >= set(Merge3Config.model_fields) - {"id_field", "split"}
     for key in set(raw["merge3"]) - examples - {"held_out", "search"}:
         assert getattr(shown, key) == getattr(Merge3Config(), key), key
