@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 
 from merge3_plugin.calibrate import leave_one_model_out
-from merge3_plugin.calibrate.crossval import cross_validate, fit_folds
 from merge3_plugin.calibrate.report import random_sample_error
 from merge3_plugin.domain import ResponseMatrix
 from merge3_plugin.errors import DataError
-from merge3_plugin.irt import fit_ability, probabilities
 from merge3_plugin.testing import simulate_merges, simulate_responses
 
 CHEMBENCH = Path(__file__).parents[3] / "shared" / "data" / "responses_chembench.npz"
@@ -52,41 +50,6 @@ def test_all_items_as_anchors_leave_no_error(world):
 def test_too_few_models(world):
     with pytest.raises(DataError, match="at least 3 models"):
         leave_one_model_out(world.models(world.model_ids[:2]), 20, seed=0)
-
-
-def test_a_left_out_model_leaves_no_trace(world):
-    """Its own answers change nothing in the calibration that estimates it."""
-    flipped = np.array(world.values)
-    flipped[5] = 1 - flipped[5]
-    folds, others = (
-        fit_folds(ResponseMatrix(values, world.model_ids, world.item_ids), 2, np.random.default_rng(7))
-        for values in (world.values, flipped)
-    )
-    for fold, other in zip(folds, others, strict=True):
-        same = (fold.items.difficulty == other.items.difficulty).all()
-        assert same == (5 in fold.left_out)
-
-
-def test_errors_without_a_model_are_those_of_the_others(world):
-    rng = np.random.default_rng(0)
-    outcome = cross_validate(world, fit_folds(world, 1, rng), 20, method="random", rng=rng)
-    points = np.array([[e.accuracy for e in draws] for draws in outcome.estimates["gp-irt"]])
-    squares = (points - world.accuracy()[:, None]) ** 2
-    assert outcome.findings().errors["gp-irt"] == pytest.approx(np.sqrt(squares.mean()))
-    without = outcome.findings(without=2)
-    assert without.errors["gp-irt"] == pytest.approx(np.sqrt(np.delete(squares, 2, axis=0).mean()))
-    assert without.record["models"] == 7
-
-
-def test_misfit_is_what_all_answers_do_not_remove(world):
-    rng = np.random.default_rng(0)
-    folds = fit_folds(world, 1, rng)
-    outcome = cross_validate(world, folds, 20, method="random", rng=rng)
-    for fold in folds:
-        (row,) = fold.left_out
-        ability = fit_ability(fold.items, world.values[row]).mean
-        expected = probabilities(fold.items, ability).mean() - world.values[row].mean()
-        assert outcome.misfits["p-irt"][row] == pytest.approx(expected)
 
 
 @pytest.mark.skipif(not CHEMBENCH.exists(), reason="the ChemBench responses are not here")
