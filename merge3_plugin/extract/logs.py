@@ -63,6 +63,10 @@ class SampleLog:
         """Documents of the task before ``--limit``, where the results file tells."""
         return None if self.results is None else self.results.n_samples.get(self.task, SampleCount()).original
 
+    def less_is_better(self, metric: str) -> bool:
+        """Whether the results file says so of this metric."""
+        return self.results is not None and self.results.higher_is_better.get(self.task, {}).get(metric) is False
+
     @property
     def target_delimiter(self) -> str:
         """What lm-eval wrote before every option: with a chat template nothing, unless the answer has begun."""
@@ -93,7 +97,7 @@ class Samples:
     """
 
     def __init__(self, log: SampleLog, language: str | None = None) -> None:
-        self.log = log
+        self.log, self._language = log, language
         digest = hashlib.sha256()
         self._lines: list[dict[str, Any]] = []
         try:
@@ -120,7 +124,16 @@ class Samples:
         return found
 
     def answers(self, metric: str, filter_name: str, id_field: str | None) -> dict[str, Answer]:
-        """Answer of each item by id. Raises DataError for NaN, for scores outside [0, 1], and for unusable ids."""
+        """Answer of each item by id.
+
+        Raises DataError for NaN, for scores outside [0, 1], for unusable ids, and for a language under a metric of
+        which less is better.
+        """
+        if self._language is not None and self.log.less_is_better(metric):
+            raise DataError(
+                f"task {self.log.task!r}: expected a language only for a metric of which more is better, got "
+                f"{metric!r}, in which no score is the best; leave the language out or name another metric"
+            )
         lines = [line for line in self._lines if line["filter"] == filter_name]
         # Equal documents may have different few-shot prompts: their ordinals must not depend on the order of lines.
         lines.sort(key=lambda line: line["prompt_hash"] or "")

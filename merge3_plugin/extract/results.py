@@ -52,6 +52,7 @@ class RunResults(_Section):
     n_shot: dict[str, Any] = Field({}, alias="n-shot")
     results: dict[str, dict[str, Any]] = {}
     versions: dict[str, Any] = {}
+    higher_is_better: dict[str, dict[str, Any]] = {}
     chat_template_sha: str | None = None
     system_instruction_sha: str | None = None
     fewshot_as_multiturn: bool | None = None

@@ -54,7 +54,8 @@ def check_settings(calibration: Calibration, now: Mapping[str, Any]) -> None:
     ``now`` is the task's provenance, whose ``chat_template`` is a hash (`template_hash`), None without a template. A
     calibration that does not say its few-shot count (made from an .npz) says nothing of its template either.
     """
-    then = calibration.provenance
+    # Logs always tell the few-shot count; those that tell no language were read before answers were checked for it.
+    then = {**({"language": None} if "num_fewshot" in calibration.provenance else {}), **calibration.provenance}
     keys = ["metric", "filter", "language"] if then.get("metric") is not None else []
     if then.get("num_fewshot") is not None:
         keys += ["num_fewshot", "chat_template"]

@@ -41,7 +41,8 @@ class TaskItems:
     ``group`` is the group that the leaves are of, if they are of one. ``metric`` is ``metric,filter`` as in lm-eval's
     results; None stands for the only one, else acc,none. An answer in another ``language`` (ISO 639 code) than this
     scores nothing. Raises ConfigError for a metric that the tasks do not have, for leaves of several output types or
-    few-shot counts, and for a language that is not known, or of a task that generates nothing.
+    few-shot counts, and for a language that is not known, of a task that generates nothing, or under a metric of which
+    less is better.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class TaskItems:
                     f"{self.output_type}; leave it out"
                 )
             check_language(name, language)
-        self.metric, self.filter = metric_and_filter(name, leaves, metric)
+        self._choose(metric)
         self.documents: dict[str, Document] = {}
         self._leaf_of: dict[str, str] = {}
         self._options: dict[str, tuple[list[str], frozenset[int]] | None] = {}
@@ -87,10 +88,18 @@ class TaskItems:
     def with_metric(self, metric: str | None) -> TaskItems:
         """The same items, asked in the same way, under another metric."""
         other = copy.copy(self)
-        other.metric, other.filter = metric_and_filter(self.name, self.leaves, metric)
+        other._choose(metric)
         for cached in ("balance", "per_item"):
             other.__dict__.pop(cached, None)
         return other
+
+    def _choose(self, metric: str | None) -> None:
+        self.metric, self.filter = metric_and_filter(self.name, self.leaves, metric)
+        if self.language is not None and self.higher_is_better is False:
+            raise ConfigError(
+                f"task {self.name!r}: expected a language only for a metric of which more is better, got "
+                f"{self.metric!r}, in which no score is the best; leave the language out or name another metric"
+            )
 
     def leaf(self, document: Document) -> Task:
         """The task that a document belongs to."""

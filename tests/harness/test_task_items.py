@@ -236,14 +236,34 @@ def test_a_calibration_made_without_the_language_check_is_refused(
 
     (benchmark,) = load_benchmarks({"speech_ja": None}, include_paths=[speech_folder]).values()
     now = {**benchmark.provenance, "chat_template": None}
-    for language in ("ja", None):
-        read = read_responses([spoken["folder"]], "speech_ja", base=["speech"], language=language)
-        calibration = type("Made", (), {"provenance": read.provenance})()
-        if language:
-            check_settings(calibration, now)
-        else:
-            with pytest.raises(DataError, match="expected a calibration for language 'ja', got one for None"):
-                check_settings(calibration, now)
+    checked, unchecked = (
+        read_responses([spoken["folder"]], "speech_ja", base=["speech"], language=language).provenance
+        for language in ("ja", None)
+    )
+    of_old_release = {key: value for key, value in unchecked.items() if key != "language"}
+    of_npz = {"task": "speech", "metric": "exact_match", "filter": "number"}
+    for provenance in (checked, of_npz):
+        check_settings(type("Made", (), {"provenance": provenance})(), now)
+    for provenance in (unchecked, of_old_release):
+        with pytest.raises(DataError, match="expected a calibration for language 'ja', got one for None"):
+            check_settings(type("Made", (), {"provenance": provenance})(), now)
+
+
+def test_a_language_is_refused_where_less_is_better(speech_folder: Path, speaker: Path, tmp_path: Path) -> None:
+    """Nothing, which a foreign answer scores, would be the best there."""
+    from merge3_plugin.extract.responses import read_responses
+    from merge3_plugin.harness.collect import EvaluationSettings, collect_logs
+
+    wrong = (speech_folder / "speech.yaml").read_text().replace("task: speech", "task: errors")
+    (tmp_path / "errors.yaml").write_text(wrong.replace("higher_is_better: true", "higher_is_better: false"))
+    line = "task 'errors': expected a language only for a metric of which more is better, got 'exact_match'"
+    with pytest.raises(ConfigError, match=line):
+        load_benchmarks({"errors": None}, include_paths=[tmp_path], language={"errors": "ja"})
+    benchmark = load_benchmarks({"errors": None}, include_paths=[tmp_path])["errors"]
+    logs = collect_logs(benchmark, [str(speaker)], tmp_path / "logs", EvaluationSettings(dtype="float32", device="cpu"))
+    assert read_responses(logs, "errors").matrix.n_items == 60
+    with pytest.raises(DataError, match=line):
+        read_responses(logs, "errors", language="ja")
 
 
 def test_a_language_is_refused_where_nothing_is_generated(group_folder: Path, local_tasks: Path, logs: Path) -> None:
