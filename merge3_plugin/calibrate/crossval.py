@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -151,7 +151,7 @@ def cross_validate(folds: Folds, n_anchors: int, method: str, *, with_intervals:
     scored = np.zeros((len(rows), draws_for(len(rows))), dtype=np.intp)
     for trial in (trial for of_fold in trials for trial in of_fold):
         scored[np.searchsorted(rows, trial.row), trial.draw] = trial.evidence.n_scored
-    outcome = CrossValidation(folds, n_anchors, method, rows, fold_of, _misfits(folds, rows), {}, scored)
+    outcome = CrossValidation(folds, n_anchors, method, rows, fold_of, _misfits(folds), {}, scored)
     # The first round knows the misfits, which weigh gp-IRT and gd; the second also the errors, which make intervals.
     for _ in range(2 if with_intervals else 1):
         outcome = replace(outcome, estimates=_estimate_all(outcome, trials))
@@ -203,9 +203,10 @@ def _evidence(folds: Folds, calibration: Calibration, row: int, positions: NDArr
     return Evidence(calibration, positions[asked], answers[asked], folds.parents, soft)
 
 
-def _misfits(folds: Folds, rows: NDArray[np.intp]) -> dict[str, FloatArray]:
-    """Each left-out model's misfits, in the order of ``rows``."""
-    found = {}
+@lru_cache(maxsize=8)  # The same for any number and design of anchors.
+def _misfits(folds: Folds) -> dict[str, FloatArray]:
+    """Each left-out model's misfits, in the order of ``folds.rows``."""
+    found, rows = {}, folds.rows
     everything = np.arange(folds.responses.n_items)
     for fold in folds.folds:
         # Which items are the anchors does not matter here: all answers are read.

@@ -26,7 +26,7 @@ MODELS_FOR_TWO = 5
 MODELS_FOR_THREE = 8
 # A merge lies between its parents: about half of their disagreement is left, and what it learned itself.
 BETWEEN_PARENTS = 0.85
-MOST = 0.75
+MOST = 0.9
 
 
 class Fold(NamedTuple):
