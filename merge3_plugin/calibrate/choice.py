@@ -16,7 +16,7 @@ from merge3_plugin.calibrate.crossval import CrossValidation
 from merge3_plugin.calibrate.folds import MODELS_FOR_TWO, Folds
 from merge3_plugin.domain import FloatArray
 from merge3_plugin.estimate.auto import default_estimator, knowledge
-from merge3_plugin.estimate.base import needs_soft
+from merge3_plugin.estimate.base import FEWEST_MODELS, needs_soft
 from merge3_plugin.plugins import plugin_host
 
 # One-sided: of a dozen rivals that are no better than the default few pass.
@@ -50,17 +50,20 @@ def chosen_estimator(
 ) -> str:
     """The estimator for such evidence on these anchors, by the errors of all folds, or of all but one.
 
-    With parents it is the default unless the errors are seen to be those of merges.
+    It is the default for fewer than `FEWEST_MODELS` models, and with parents unless the errors are seen to be those of
+    merges.
     """
-    if parents_known and not outcome.folds.of_merges:
-        return default_estimator(len(outcome.rows), parents_known=True)
+    n_models = len(outcome.rows)
+    default = default_estimator(n_models, parents_known=parents_known)
+    if n_models < FEWEST_MODELS or (parents_known and not outcome.folds.of_merges):
+        return default
     known = plugin_host().estimators()
     errors = {
         name: outcome.fold_errors(name, without)
         for name in outcome.estimates
         if (parents_known or not known[name].needs_parents) and (soft_known or not needs_soft(known[name]))
     }
-    return surely_best(default_estimator(len(outcome.rows), parents_known=parents_known), errors)
+    return surely_best(default, errors)
 
 
 class Choice(NamedTuple):
@@ -88,6 +91,8 @@ def choices(outcomes: Mapping[str, CrossValidation], default: str, method: str) 
 
 def chosen_design(outcomes: Mapping[str, CrossValidation], default: str, *, without: int | None = None) -> str:
     """The design of anchors whose own choice of estimator errs least, by all folds, or by all but one."""
+    if len(outcomes[default].rows) < FEWEST_MODELS:
+        return default
     errors = {}
     for method, outcome in outcomes.items():
         folds = outcome.folds

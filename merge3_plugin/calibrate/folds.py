@@ -145,5 +145,6 @@ def fit_folds(
     folds = []
     for left_out in np.array_split(drawn_rows, n_folds) if n_folds else []:
         training = responses.models(m for row, m in enumerate(responses.model_ids) if row not in left_out)
-        folds.append(Fold(left_out, training, fit_each(training, numbers)))
+        if np.nanmin(training.values) < np.nanmax(training.values):  # else there is nothing to fit
+            folds.append(Fold(left_out, training, fit_each(training, numbers)))
     return Folds(responses, tuple(folds), seed, parents, embeddings, of_merges)

@@ -175,12 +175,13 @@ def _check(responses: ResponseMatrix) -> None:
 
 def _distinct(responses: ResponseMatrix, parents: tuple[str, ...]) -> ResponseMatrix:
     """The responses without copies of other models; parents stay, and two models at least."""
+    by_id = sorted(responses.model_ids, key=lambda model: (model not in parents, model))
     originals: dict[bytes, str] = {}
-    kept = set(parents)
-    for model in sorted(responses.model_ids, key=lambda model: (model not in parents, model)):
-        answers = responses.values[responses.model_ids.index(model)].tobytes()
-        if originals.setdefault(answers, model) == model or (model not in parents and len(kept) < 2):
-            kept.add(model)
-    return (
-        responses if len(kept) == responses.n_models else responses.models(m for m in responses.model_ids if m in kept)
-    )
+    for model in by_id:
+        originals.setdefault(responses.values[responses.model_ids.index(model)].tobytes(), model)
+    kept = {*parents, *originals.values()}
+    if len(kept) < 2:
+        kept = set(by_id[:2])
+    if len(kept) == responses.n_models:
+        return responses
+    return responses.models(model for model in responses.model_ids if model in kept)

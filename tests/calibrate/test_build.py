@@ -65,6 +65,21 @@ def test_few_models(world):
         assert few.items.n_dimensions == 1 and few.anchors.method == "stratified"
 
 
+def test_models_that_leave_only_constant_ones_are_not_left_out(world):
+    right, nearly = np.ones(200), np.where(np.arange(200) == 3, np.nan, 1.0)
+    responses = ResponseMatrix(np.vstack([right, nearly, world.values[0]]), ["a", "b", "c"], world.item_ids)
+    assert calibrate(responses, 10, seed=0).provenance[CROSS_VALIDATION]["models"] == 2
+
+
+def test_copies_count_as_one_model(world):
+    """Else the copy left in would tell all about the one left out."""
+    doubled = world.joined(ResponseMatrix(world.values[:3], ["x", "y", "z"], world.item_ids))
+    first, second = calibrate(doubled, 20, seed=3), calibrate(world, 20, seed=3)
+    assert first.responses.model_ids == world.model_ids and first.errors == second.errors
+    pair = ResponseMatrix(world.values[[0, 0]], ["a", "b"], world.item_ids)
+    assert calibrate(pair, 20, seed=0).responses.n_models == 2
+
+
 def test_as_many_anchors_as_items(world):
     everything = calibrate(world.models(world.model_ids[:6]), 1000, seed=0)
     assert sorted(everything.anchors.item_ids) == sorted(world.item_ids)
