@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from merge3_plugin.errors import DataError
+from merge3_plugin.errors import DataError, nearest
 
 FloatArray = NDArray[np.float64]
 
@@ -64,12 +64,24 @@ def checked_balance(balance: ArrayLike, n_items: int) -> FloatArray:
     return array
 
 
+def checked_inclusion(inclusion: ArrayLike, n_anchors: int) -> FloatArray:
+    """A read-only copy; DataError unless there is a probability above 0 for each anchor."""
+    array = frozen(inclusion, 1, "inclusion probabilities")
+    if len(array) != n_anchors:
+        raise DataError(f"inclusion probabilities: expected {n_anchors}, one for each anchor, got {len(array)}")
+    possible = (array > 0) & (array <= 1)
+    if not possible.all():
+        raise DataError(f"inclusion probabilities: expected numbers in (0, 1], got {array[~possible][0]:g}")
+    return array
+
+
 def positions(known: Sequence[str], wanted: Iterable[str], what: str) -> list[int]:
     """Where the wanted ids stand among the known ones; DataError for one that does not."""
     index = {name: position for position, name in enumerate(known)}
     try:
         return [index[name] for name in wanted]
     except KeyError as error:
+        name = error.args[0]
         raise DataError(
-            f"expected a known {what} id, got {error.args[0]!r}, which is not among the {len(known)}"
+            f"expected a known {what} id, got {name!r}, which is not among the {len(known)}{nearest(str(name), known)}"
         ) from None

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from merge3_plugin.checks import FloatArray, check_unit, checked_balance, checked_soft, frozen, positions, unique
+from merge3_plugin import checks
+from merge3_plugin.checks import FloatArray
 from merge3_plugin.errors import DataError
 
 __all__ = [
@@ -61,24 +62,24 @@ class ResponseMatrix:
         soft: ArrayLike | None = None,
         balance: ArrayLike | None = None,
     ) -> None:
-        array = frozen(values, 2, "response matrix")
-        models, items = unique(model_ids, "model ids"), unique(item_ids, "item ids")
+        array = checks.frozen(values, 2, "response matrix")
+        models, items = checks.unique(model_ids, "model ids"), checks.unique(item_ids, "item ids")
         if array.shape != (len(models), len(items)):
             raise DataError(
                 f"response matrix: expected shape (models, items) = ({len(models)}, {len(items)}), got {array.shape}"
             )
-        check_unit(array, "response matrix")
+        checks.check_unit(array, "response matrix")
         groups = None if item_groups is None else tuple(str(g) for g in item_groups)
         if groups is not None and len(groups) != len(items):
             raise DataError(f"item groups: expected {len(items)}, one for each item, got {len(groups)}")
-        graded = None if soft is None else checked_soft(soft, array.shape)
+        graded = None if soft is None else checks.checked_soft(soft, array.shape)
         for name, value in (
             ("values", array),
             ("model_ids", models),
             ("item_ids", items),
             ("item_groups", groups),
             ("soft", graded),
-            ("balance", None if balance is None else checked_balance(balance, len(items))),
+            ("balance", None if balance is None else checks.checked_balance(balance, len(items))),
         ):
             object.__setattr__(self, name, value)
 
@@ -107,7 +108,7 @@ class ResponseMatrix:
 
     def models(self, model_ids: Iterable[str]) -> ResponseMatrix:
         """The rows of these models, in this order. Raises DataError for a model that is not here."""
-        rows = positions(self.model_ids, model_ids, "model")
+        rows = checks.positions(self.model_ids, model_ids, "model")
         return ResponseMatrix(
             self.values[rows],
             [self.model_ids[r] for r in rows],
@@ -119,7 +120,7 @@ class ResponseMatrix:
 
     def items(self, item_ids: Iterable[str]) -> ResponseMatrix:
         """The columns of these items, in this order. Raises DataError for an item that is not here."""
-        columns = positions(self.item_ids, item_ids, "item")
+        columns = checks.positions(self.item_ids, item_ids, "item")
         return ResponseMatrix(
             self.values[:, columns],
             self.model_ids,
@@ -154,8 +155,8 @@ class ItemParameters:
     difficulty: FloatArray
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "discrimination", frozen(self.discrimination, 2, "discrimination"))
-        object.__setattr__(self, "difficulty", frozen(self.difficulty, 1, "difficulty"))
+        object.__setattr__(self, "discrimination", checks.frozen(self.discrimination, 2, "discrimination"))
+        object.__setattr__(self, "difficulty", checks.frozen(self.difficulty, 1, "difficulty"))
         if len(self.discrimination) != len(self.difficulty):
             raise DataError(
                 f"item parameters: expected one difficulty for each of {len(self.discrimination)} items, "
@@ -188,8 +189,8 @@ class AnchorSet:
     inclusion: FloatArray | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "item_ids", unique(self.item_ids, "anchor ids"))
-        weights = frozen(self.weights, 1, "anchor weights")
+        object.__setattr__(self, "item_ids", checks.unique(self.item_ids, "anchor ids"))
+        weights = checks.frozen(self.weights, 1, "anchor weights")
         if not self.item_ids:
             raise DataError("anchors: expected at least one item, got none; ask for more anchors")
         if len(weights) != len(self.item_ids):
@@ -198,10 +199,7 @@ class AnchorSet:
             raise DataError(f"anchor weights: expected finite, non-negative, of sum 1; got sum {weights.sum():g}")
         object.__setattr__(self, "weights", weights)
         if self.inclusion is not None:
-            inclusion = frozen(self.inclusion, 1, "inclusion probabilities")
-            if len(inclusion) != len(weights) or not ((inclusion > 0) & (inclusion <= 1)).all():
-                raise DataError(f"inclusion probabilities: expected {len(weights)} in (0, 1], got {inclusion}")
-            object.__setattr__(self, "inclusion", inclusion)
+            object.__setattr__(self, "inclusion", checks.checked_inclusion(self.inclusion, len(weights)))
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -230,7 +228,7 @@ class Calibration:
     alternatives: tuple[ItemParameters, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "item_ids", unique(self.item_ids, "item ids"))
+        object.__setattr__(self, "item_ids", checks.unique(self.item_ids, "item ids"))
         n = len(self.item_ids)
         for fit in (self.items, *self.alternatives):
             if len(fit.difficulty) != n:
@@ -239,7 +237,7 @@ class Calibration:
             raise DataError("calibration: expected the responses' items to be the calibration's, in the same order")
         if self.item_hashes is not None and len(self.item_hashes) != n:
             raise DataError(f"calibration: expected {n} item hashes, got {len(self.item_hashes)}")
-        positions(self.item_ids, self.anchors.item_ids, "anchor")
+        checks.positions(self.item_ids, self.anchors.item_ids, "anchor")
 
     @property
     def n_items(self) -> int:
@@ -255,7 +253,7 @@ class Calibration:
 
     def anchor_positions(self) -> NDArray[np.intp]:
         """Where the anchors stand among ``item_ids``, shape (n,)."""
-        return np.array(positions(self.item_ids, self.anchors.item_ids, "anchor"), dtype=np.intp)
+        return np.array(checks.positions(self.item_ids, self.anchors.item_ids, "anchor"), dtype=np.intp)
 
 
 @dataclass(frozen=True)

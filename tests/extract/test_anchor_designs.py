@@ -150,6 +150,10 @@ def test_neyman_of_parents_who_were_not_asked_all(world):
     parents = ResponseMatrix(values, ["p", "q"], world.responses.item_ids)
     chosen = neyman(world._replace(parents=parents), 30, np.random.default_rng(0))
     assert len(chosen.positions) == 30 and chosen.weights.sum() == pytest.approx(1)
+    # What one parent knows stands for both: the answer of the other is then taken for the same.
+    right = np.where(np.isnan(values[0]), 2 * values[1], values.sum(axis=0))[chosen.positions]
+    for count in (0, 1, 2):
+        assert len(set(chosen.inclusion[right == count])) == 1, count
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +202,18 @@ def test_fitted_abilities_gain_from_mixed_anchors(n):
         return np.mean(found, axis=0)
 
     assert errors(mixed)[0] < 0.95 * errors(stratified)[0] < 0.95 * errors(mixed)[1]
+
+
+def test_items_that_count_more_are_more_informative():
+    """Of two sub-tasks with an ability each, the one that makes up nearly all of the accuracy gives the anchors."""
+    discrimination = np.repeat(np.eye(2), 50, axis=0)
+    items = ItemParameters(1.5 * discrimination, np.zeros(100))
+    values = simulate_responses(6, 100, rng=np.random.default_rng(0)).values
+    for heavy in (0, 1):
+        responses = ResponseMatrix(values, range(6), range(100), balance=1 + 49 * discrimination[:, heavy])
+        chosen = mixed(Pool(responses, items, None, None), 24, np.random.default_rng(0))
+        certain = chosen.positions[chosen.inclusion == 1][:6]  # those that come first were taken as informative
+        assert set(certain // 50) == {heavy}
 
 
 def test_items_of_one_ability_are_informative_where_it_lies():
