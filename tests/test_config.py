@@ -1,6 +1,8 @@
+from typing import get_args
+
 import pytest
 
-from merge3_plugin.config import load_config, parse_config
+from merge3_plugin.config import AnchorMethod, load_config, parse_config
 from merge3_plugin.errors import ConfigError
 
 MINIMAL = {"genome": {"models": ["a", "b"], "merge_method": "linear"}, "tasks": ["x"]}
@@ -46,6 +48,8 @@ def test_upstreams_keys_are_read_unchanged():
         ({"merge3": {"ancors": 3}}, ["merge3", "'ancors'", "'anchors'"]),
         ({"merge3": {"search": {"popsise": 3}}}, ["merge3.search", "'popsize'"]),
         ({"merge3": {"anchors": 0}}, ["merge3.anchors", "0"]),
+        ({"merge3": {"recalibrate": 0}}, ["merge3.recalibrate", "0"]),
+        ({"merge3": {"anchor_method": "neymann"}}, ["merge3.anchor_method", "'neyman'", "'neymann'"]),
         ({"tasks": []}, ["tasks"]),
         ({"tasks": ["x", "x"]}, ["each task once"]),
         ({"tasks": [{"name": "x", "weight": 0}]}, ["weight other than 0"]),
@@ -92,6 +96,14 @@ def test_a_task_under_several_metrics_is_several_objectives():
     }
     assert config.calibration_of("y") == "auto" and config.calibration_of("x:acc_norm,none") == "norm.safetensors"
     assert config.calibration_of("x:acc,none").logs == ["folder"]
+
+
+def test_every_way_to_choose_anchors_can_be_asked_for():
+    from merge3_plugin.extract.anchors import METHODS
+
+    for method in ("auto", *METHODS):
+        assert parse_config({**MINIMAL, "merge3": {"anchor_method": method}}).merge3.anchor_method == method
+    assert set(get_args(AnchorMethod)) == {"auto", *METHODS}
 
 
 def test_flags_win_and_leave_the_rest():

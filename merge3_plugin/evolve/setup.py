@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from merge3_plugin import __version__
-from merge3_plugin.config import RunConfig
+from merge3_plugin.config import RunConfig, parse_config
 from merge3_plugin.errors import ConfigError, RunError
 from merge3_plugin.estimate.auto import AUTO
 from merge3_plugin.estimate.base import find_estimator
@@ -128,18 +128,27 @@ def _tell_plugins(evaluation: Evaluation) -> None:
 
 def _claim(store: RunStore, config: RunConfig, folder: Path) -> None:
     """Make the folder this config's, or see that it is. Raises RunError that names the first key that differs."""
-    own = config.model_dump(mode="json")
-    for key in BUDGET_KEYS:
-        own["merge3"]["search"].pop(key)
     # A folder in which nothing was scored is free: a config that failed its checks may come back mended.
     store.forget_unless_scored()
+    own = _lasting(config)
     kept = store.pin("config", own)
+    if kept != own:
+        # A key that is newer than the record had its default then.
+        kept = _lasting(parse_config(kept, str(store.path)))
     if kept != own:
         key, was, now = next(_differences(kept, own))
         raise RunError(
             f"{folder}: expected the config that this folder was begun with, got another: {key} was {was!r}, "
             f"is {now!r}; go back to it, or name a new --storage-path"
         )
+
+
+def _lasting(config: RunConfig) -> dict[str, Any]:
+    """What of a config makes a run what it is."""
+    own = config.model_dump(mode="json")
+    for key in BUDGET_KEYS:
+        own["merge3"]["search"].pop(key)
+    return own
 
 
 def _differences(kept: Any, own: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

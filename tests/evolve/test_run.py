@@ -256,6 +256,21 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(config, tmp_path, monkeypat
     assert canonical(tmp_path / "out") == canonical(tmp_path / "unbroken")
 
 
+def test_a_config_key_newer_than_the_record_had_its_default(config, tmp_path):
+    out = tmp_path / "out"
+    evolve_here(config, out, merge3__search__max_fevals=3)
+    before = canonical(out)
+    store = RunStore.open(out)
+    older = store.meta()["config"]
+    del older["merge3"]["recalibrate"], older["merge3"]["anchor_method"]
+    store._db.execute("UPDATE meta SET value = ? WHERE key = 'config'", (json.dumps(older, sort_keys=True),))
+    store.close()
+    with pytest.raises(RunError, match=r"merge3\.recalibrate was None, is 7"):
+        evolve_here(config, out, merge3__search__max_fevals=3, merge3__recalibrate=7)
+    evolve_here(config, out, merge3__search__max_fevals=3)
+    assert canonical(out).splitlines()[2:] == before.splitlines()[2:]
+
+
 def test_a_lora_adapter_can_be_a_parent(config, tmp_path, tiny_models):
     import peft
     import torch
