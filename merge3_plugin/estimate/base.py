@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from merge3_plugin.domain import AnchorSet, Calibration, Estimate, FloatArray, ResponseMatrix, check_scores, positions
+from merge3_plugin.checks import positions
+from merge3_plugin.domain import AnchorSet, Calibration, Estimate, FloatArray, ResponseMatrix, check_scores
 from merge3_plugin.errors import ConfigError, DataError, nearest
 from merge3_plugin.estimate.design import Z, effective_size, sample_mean
 from merge3_plugin.estimate.interval import Moderated, error_unit, moderated, score_interval, standard_error
