@@ -50,7 +50,7 @@ def test_of_unrelated_models(worlds):
     """Pooled over sizes and seeds; in badly specified worlds also over what is wrong."""
     tally = Tally()
     for seed in range(SEEDS):
-        responses, calibrators, newcomers = split(seed, 12, **worlds[seed % len(worlds)])
+        responses, calibrators, newcomers = split(seed, 10, **worlds[seed % len(worlds)])
         made = study(responses.models(calibrators), seed=seed)
         tally.add(made, responses, newcomers, SIZES[seed // len(worlds) % 3], anchors="kd", estimator="core")
     assert 0.93 <= tally.covered <= 0.97 and np.mean(tally.width) < 1.3
@@ -81,7 +81,7 @@ def test_of_very_few_models(n_models):
 def test_of_merges():
     """Three parents and six random merges: what a run calibrates on before it searches."""
     tally = Tally()
-    for seed in range(SEEDS):
+    for seed in range(SEEDS // 2):
         world = simulate_merges(3, 6 + NEWCOMERS, ITEMS, rng=np.random.default_rng(seed))
         parents = world.models(world.model_ids[:3])
         made = study(world.models(world.model_ids[:9]), seed=seed, parents=parents)
