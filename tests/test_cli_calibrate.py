@@ -327,7 +327,7 @@ def test_sources_that_do_not_serve(command, logs, tmp_path):
     assert not Path("x.safetensors").exists()
 
 
-def test_models_and_tasks_that_are_not_there(command, local_tasks, tiny_models):
+def test_models_and_tasks_that_are_not_there(command, local_tasks, logs, tiny_models):
     ask = ["calibrate", "--anchors", 5, "--out", "x.safetensors", "--include-path", local_tasks, "--device", "cpu"]
     assert "model 'nowhere': expected" in refused(
         command(*ask, "--task", "named", "--models", tiny_models[0], "nowhere")
@@ -338,6 +338,10 @@ def test_models_and_tasks_that_are_not_there(command, local_tasks, tiny_models):
     )
     metadata = ("--metadata", '{"merge3": {"tasks": {"namd": {}}}}')
     assert "did you mean 'named'" in refused(command(*ask, "--task", "named", "--models", *tiny_models, *metadata))
+    misspelt = ("--metadata", '{"merge3": {"tasks": {"named": {"langauge": "ja"}}}}')
+    for source in (("--models", *tiny_models), ("--from", logs)):
+        line = refused(command("calibrate", "--task", "named", *source, "--out", "c.safetensors", *misspelt))
+        assert "unknown setting 'langauge'; did you mean 'language'" in line
     assert "expected JSON" in refused(command(*ask, "--task", "named", "--models", *tiny_models, "--metadata", "{"))
 
 

@@ -36,18 +36,17 @@ def read_settings(name: str, config: Mapping[str, Any]) -> AnchorSettings:
     The latter stands in the task's metadata, where lm-eval puts ``--metadata``. Raises ConfigError for unknown keys.
     """
     chosen = {key: config[key] for key in SETTINGS if key in config}
-    chosen.update(tasks_of_run(config).get(name) or {})
-    for key in chosen:
-        if key not in SETTINGS:
-            raise ConfigError(f"merge3.tasks.{name}: unknown setting {key!r}{nearest(key, SETTINGS)}")
-    settings = AnchorSettings(**chosen)
+    settings = AnchorSettings(**{**chosen, **tasks_of_run(config).get(name, {})})
     if not isinstance(settings.anchors, int) or settings.anchors < 1:
         raise ConfigError(f"merge3.tasks.{name}.anchors: expected a number of items, got {settings.anchors!r}")
     return settings
 
 
 def tasks_of_run(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The block ``merge3.tasks`` of a task's metadata; empty without one. Raises ConfigError for another shape."""
+    """The block ``merge3.tasks`` of a task's metadata; empty without one.
+
+    Raises ConfigError for another shape, and for settings that there are not.
+    """
     block = (config.get("metadata") or {}).get("merge3") or {}
     tasks = block.get("tasks") or {} if isinstance(block, Mapping) else None
     if not isinstance(tasks, Mapping) or not all(isinstance(of, Mapping) for of in tasks.values()):
@@ -55,6 +54,10 @@ def tasks_of_run(config: Mapping[str, Any]) -> Mapping[str, Any]:
     for key in block:
         if key != "tasks":
             raise ConfigError(f"metadata: unknown key {key!r} under merge3{nearest(key, ['tasks'])}")
+    for name, of in tasks.items():
+        for key in of:
+            if key not in SETTINGS:
+                raise ConfigError(f"merge3.tasks.{name}: unknown setting {key!r}{nearest(key, SETTINGS)}")
     return tasks
 
 
