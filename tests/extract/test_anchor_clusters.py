@@ -103,6 +103,25 @@ def test_unanswered_items_lie_where_they_are_expected():
     assert error(sparse) < 1.25 * error(responses)
 
 
+def test_clusters_are_drawn_around_what_counts():
+    """Of three places in a row, the two nearest make one cluster, unless they count far more than the third."""
+    vectors = np.repeat([0.0, 1.0, 2.1], 10)[:, None]
+    for balance, places in ((None, ({0, 2}, {1, 2})), (np.repeat([30.0, 30.0, 1.0], 10), ({0, 1},))):
+        found = representation_clusters(pool_of(vectors, "embeddings", balance), 2, np.random.default_rng(0))
+        assert set(found.positions // 10) in places
+
+
+def test_an_unanswered_cell_is_no_wrong_answer():
+    """Of four weak models three were not asked half the easy items, and the one that was knew them."""
+    kinds = np.repeat([[1] * 8, [0] * 4 + [1] * 4, [0] * 8], 40, axis=0).astype(float)
+    kinds[:20, :3] = np.nan
+    responses = ResponseMatrix(kinds.T, range(8), range(120))
+    pool = Pool(responses, fit_items(responses, 2)[0], None, None)
+    found = correctness_clusters(pool, 3, np.random.default_rng(0))
+    assert found.method == "correctness-clusters" and found.weights == pytest.approx(1 / 3)
+    assert set(found.positions // 40) == {0, 1, 2}
+
+
 def test_embeddings_must_be_finite():
     pool = pool_of(np.full((9, 2), np.nan), "embeddings")
     with pytest.raises(DataError, match="finite embeddings"):

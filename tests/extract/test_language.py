@@ -82,6 +82,11 @@ def test_numbers_formulas_code_and_names_have_no_language(text, language):
     assert speaks(text, language) is None
 
 
+@pytest.mark.parametrize(("text", "language"), [("答案是18。", "zh"), ("18 uova", "it"), ("Jibu ni 18.", "sw")])
+def test_a_short_answer_that_may_be_in_the_asked_language_is_not_refused(text, language):
+    assert speaks(text, language) is None
+
+
 @pytest.mark.parametrize(("most", "few"), PAIRS)
 def test_most_of_the_prose_decides(most, few):
     for text in (" ".join([*ANSWERS[most], ANSWERS[few][0]]), " ".join([ANSWERS[few][0], *ANSWERS[most]])):

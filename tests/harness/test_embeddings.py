@@ -47,6 +47,19 @@ def test_they_are_mean_last_hidden_states_of_the_items_own_text(scorer, model_an
     assert distances(found) == pytest.approx(distances(np.array(expected)), abs=1e-4)
 
 
+def test_of_a_text_that_is_too_long_the_end_is_read(scorer, model_and_tokenizer, monkeypatch):
+    import torch
+
+    model, tokenizer = model_and_tokenizer
+    items, live = scorer.live("plain_choice")
+    monkeypatch.setattr(live, "_max_length", 9)
+    tokens = [tokenizer(f"数の問題。\n質問: {d['prompt']}\n答え:")["input_ids"] for d in items.documents.values()]
+    assert min(map(len, tokens)) > 9
+    with torch.no_grad():
+        states = model(torch.tensor([of[-9:] for of in tokens]), output_hidden_states=True).hidden_states[-1]
+    assert distances(embed_items(scorer, "plain_choice")) == pytest.approx(distances(states.mean(1).numpy()), abs=1e-4)
+
+
 @pytest.mark.parametrize("task", METRICS)
 def test_batches_change_nothing(tasks_folder, model_and_tokenizer, scorer, task):
     benchmarks = load_benchmarks({task: METRICS[task]}, include_paths=[tasks_folder])

@@ -89,6 +89,30 @@ def test_items_count_alike_where_lm_eval_does_not_weigh_them(task: str, group_fo
     assert benchmark.balance_of(benchmark.item_ids) is None
 
 
+def test_every_metric_has_its_own_weights(group_folder: Path) -> None:
+    items = load_benchmarks({"of_another_metric": "acc,none"}, include_paths=[group_folder])["of_another_metric"].items
+    assert items.balance is None and items.with_metric("acc_norm,none").balance is not None
+
+
+@pytest.mark.parametrize("n_anchors", [28, 12])
+def test_a_sample_of_a_group_counts_as_lm_eval_counts_its_sub_tasks(
+    n_anchors: int, group_folder: Path, tmp_path: Path, make_manager: Callable, evaluate: Callable
+) -> None:
+    (tmp_path / "sampled.yaml").write_text(
+        "task: sampled\nclass: !function merge3_plugin.harness.anchor_task.AnchorTask\n"
+        f"base: alike\nmetric: acc,none\nanchors: {n_anchors}\n"
+    )
+    results = evaluate(make_manager(group_folder, tmp_path), "alike", "sampled")
+    scored = [sample["merge3_acc"] for sample in results["samples"]["sampled"]]
+    weights = [1 / SIZES[one.item.split("/")[0]] for one in scored]
+    found = results["results"]["sampled"]["merge3_acc,none"]
+    assert len(scored) == n_anchors and found == pytest.approx(
+        np.average([one.score for one in scored], weights=weights)
+    )
+    if n_anchors == sum(SIZES.values()):
+        assert found == pytest.approx(results["results"]["alike"]["acc,none"], abs=1e-12)
+
+
 SPEECH = """
 task: speech
 dataset_path: json
