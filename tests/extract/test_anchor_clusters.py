@@ -105,10 +105,12 @@ def test_unanswered_items_lie_where_they_are_expected():
 
 def test_clusters_are_drawn_around_what_counts():
     """Of three places in a row, the two nearest make one cluster, unless they count far more than the third."""
-    vectors = np.repeat([0.0, 1.0, 2.1], 10)[:, None]
-    for balance, places in ((None, ({0, 2}, {1, 2})), (np.repeat([30.0, 30.0, 1.0], 10), ({0, 1},))):
-        found = representation_clusters(pool_of(vectors, "embeddings", balance), 2, np.random.default_rng(0))
-        assert set(found.positions // 10) in places
+    vectors = np.repeat([0.0, 1.0, 3.5], 10)[:, None]
+    for seed in range(4):
+        for balance, places in ((None, ({0, 2}, {1, 2})), (np.repeat([3000.0, 3000.0, 1.0], 10), ({0, 1},))):
+            pool = pool_of(vectors, "embeddings", balance)
+            found = representation_clusters(pool, 2, np.random.default_rng(seed))
+            assert set(found.positions // 10) in places
 
 
 def test_an_unanswered_cell_is_no_wrong_answer():

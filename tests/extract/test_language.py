@@ -82,7 +82,11 @@ def test_numbers_formulas_code_and_names_have_no_language(text, language):
     assert speaks(text, language) is None
 
 
-@pytest.mark.parametrize(("text", "language"), [("答案是18。", "zh"), ("18 uova", "it"), ("Jibu ni 18.", "sw")])
+@pytest.mark.parametrize(
+    ("text", "language"),
+    [("18 Euro pro Tag", "de"), ("oplossing is 18", "nl"), ("answer is 18 eggs", "en"), ("毎日卵十六個", "ja"),
+     ("il reste 18 oeufs", "fr")],
+)  # fmt: skip
 def test_a_short_answer_that_may_be_in_the_asked_language_is_not_refused(text, language):
     assert speaks(text, language) is None
 
