@@ -22,6 +22,7 @@ from merge3_plugin.plugins import plugin_host
 # One-sided: of a dozen rivals that are no better than the default few pass.
 CONFIDENCE = 0.975
 FEWEST_FOLDS = 3
+MODELS_FOR_CLUSTERS = 16
 
 
 def surely_best(default: str, errors: Mapping[str, FloatArray]) -> str:
@@ -54,7 +55,9 @@ def chosen_estimator(
     merges.
     """
     n_models = len(outcome.rows)
-    default = default_estimator(n_models, parents_known=parents_known)
+    default = default_estimator(n_models, parents_known=parents_known, soft_known=soft_known)
+    if default not in outcome.estimates:
+        default = default_estimator(n_models, parents_known=parents_known)
     if n_models < FEWEST_MODELS or (parents_known and not outcome.folds.of_merges):
         return default
     known = plugin_host().estimators()
@@ -120,9 +123,15 @@ def honest_ratio(
 
 
 def default_design(n_models: int, *, parents_known: bool) -> str:
-    """Anchors spread over the parents' answers, or over groups of items that behave alike, or over difficulty."""
+    """Anchors spread over the parents' answers, over items that are answered alike, or over difficulty alone.
+
+    k-means says best which items are, but of few models it makes a few large clusters and many tiny ones: then groups
+    of equal size serve better.
+    """
     if parents_known:
         return "neyman"
+    if n_models >= MODELS_FOR_CLUSTERS:
+        return "correctness-clusters"
     return "kd" if n_models >= MODELS_FOR_TWO else "stratified"
 
 

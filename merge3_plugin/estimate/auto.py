@@ -9,14 +9,16 @@ from merge3_plugin.plugins import plugin_host
 AUTO = "auto"
 
 
-def default_estimator(n_models: int, *, parents_known: bool) -> str:
+def default_estimator(n_models: int, *, parents_known: bool, soft_known: bool = False) -> str:
     """What serves any benchmark, by the number of models that were left out of it.
 
     Parents' answers say most of a merge; without them the ensemble of control variates and ridge. With a handful of
-    models there is too little to learn from, and the answers speak for themselves.
+    models there is too little to learn from, and the answers speak for themselves. ``soft_known`` says that soft scores
+    were cross-validated on merges: a search soon leaves the merges that calibrated it behind, and soft scores tell that
+    where answers and the parents' do not.
     """
     if parents_known:
-        return "plog"
+        return "factor-soft" if soft_known else "plog"
     return "core" if n_models >= FEWEST_MODELS else "weighted"
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from merge3_plugin.api import calibrate, estimate
-from merge3_plugin.calibrate.choice import chosen_design, chosen_estimator, honest_ratio, surely_best
+from merge3_plugin.calibrate.choice import chosen_design, chosen_estimator, default_design, honest_ratio, surely_best
 from merge3_plugin.calibrate.study import study
 from merge3_plugin.estimate.auto import resolve
 from merge3_plugin.estimate.base import CROSS_VALIDATION
@@ -92,3 +92,9 @@ def test_a_choice_that_is_not_installed_any_more():
     calibration = calibrate(world, 10, seed=0)
     calibration.provenance[CROSS_VALIDATION]["auto"]["alone"] = "from-a-plug-in"
     assert resolve("auto", calibration, parents_known=False).name == "core"
+
+
+def test_clusters_are_for_models_enough():
+    """Pitfall of k-means with few models: a few large clusters, whose weights leave few anchors that count."""
+    assert [default_design(n, parents_known=False) for n in (4, 12, 16)] == ["stratified", "kd", "correctness-clusters"]
+    assert default_design(300, parents_known=True) == "neyman"
