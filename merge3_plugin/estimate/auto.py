@@ -13,9 +13,9 @@ def default_estimator(n_models: int, *, parents_known: bool, soft_known: bool = 
     """What serves any benchmark, by the number of models that were left out of it.
 
     Parents' answers say most of a merge; without them the ensemble of control variates and ridge. With a handful of
-    models there is too little to learn from, and the answers speak for themselves. ``soft_known`` says that soft scores
-    were cross-validated on merges: a search soon leaves the merges that calibrated it behind, and soft scores tell that
-    where answers and the parents' do not.
+    models there is too little to learn from, and the answers speak for themselves. ``soft_known`` says that the
+    parents' and others' soft scores are known on all items: a search soon leaves the merges that calibrated it behind,
+    and a merge's soft scores show where it is then, which its parents' answers do not.
     """
     if parents_known:
         return "factor-soft" if soft_known else "plog"

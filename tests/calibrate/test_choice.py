@@ -6,6 +6,7 @@ import pytest
 from merge3_plugin.api import calibrate, estimate
 from merge3_plugin.calibrate.choice import chosen_design, chosen_estimator, default_design, honest_ratio, surely_best
 from merge3_plugin.calibrate.study import study
+from merge3_plugin.domain import ResponseMatrix
 from merge3_plugin.estimate.auto import resolve
 from merge3_plugin.estimate.base import CROSS_VALIDATION
 from merge3_plugin.testing import simulate_merges, simulate_responses
@@ -85,6 +86,19 @@ def test_parents_make_the_default():
     scores = dict.fromkeys(calibration.anchors.item_ids, 1.0)
     assert estimate(calibration, scores, parents=parents).method == "plog"
     assert estimate(calibration, scores).method == calibration.provenance[CROSS_VALIDATION]["auto"]["alone"]
+
+
+def test_soft_scores_of_merges_and_parents_make_another_default():
+    family = simulate_merges(2, 6, 200, rng=np.random.default_rng(1))
+    soft = 0.2 + 0.6 * family.values
+    graded = ResponseMatrix(family.values, family.model_ids, family.item_ids, soft=soft)
+    for merges in (family.model_ids, family.model_ids[:4]):  # too few of them to choose by, in the second case
+        calibration = calibrate(graded.models(merges), 20, seed=0, parents=graded.models(["p0", "p1"]))
+        known = {"parents_known": True, "soft_known": True}
+        chosen = calibration.provenance.get(CROSS_VALIDATION, {}).get("auto", {})
+        assert resolve("auto", calibration, **known).name == chosen.get("parents+soft", "plog")
+        assert chosen.get("parents+soft", "factor-soft") == "factor-soft"
+        assert resolve("auto", calibration, parents_known=True).name == "plog"
 
 
 def test_a_choice_that_is_not_installed_any_more():
