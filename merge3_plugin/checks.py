@@ -75,6 +75,18 @@ def checked_inclusion(inclusion: ArrayLike, n_anchors: int) -> FloatArray:
     return array
 
 
+def checked_embeddings(embeddings: ArrayLike, n_items: int) -> FloatArray:
+    """A read-only copy; DataError unless there is a vector of finite numbers for each item."""
+    array = frozen(embeddings, 2, "embeddings")
+    if len(array) != n_items or not array.size:
+        raise DataError(
+            f"embeddings: expected shape ({n_items}, d), got {array.shape}; embed the items of these responses"
+        )
+    if not np.isfinite(array).all():
+        raise DataError("embeddings: expected finite numbers, got NaN or infinity; embed the items in another dtype")
+    return array
+
+
 def positions(known: Sequence[str], wanted: Iterable[str], what: str) -> list[int]:
     """Where the wanted ids stand among the known ones; DataError for one that does not."""
     index = {name: position for position, name in enumerate(known)}

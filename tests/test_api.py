@@ -6,6 +6,7 @@ import pytest
 
 import merge3_plugin
 from merge3_plugin.api import ResponseMatrix, calibrate, estimate
+from merge3_plugin.errors import DataError
 from merge3_plugin.testing import simulate_responses
 
 
@@ -28,6 +29,21 @@ def test_models_that_look_wrong_are_named_and_doubles_count_once(caplog):
     assert "m0, twin: gave the same answers to all 200 items" in caplog.text
     assert found.responses.model_ids == world.model_ids and found.errors == calibrate(world, 20, seed=0).errors
     assert caplog.text.count("\n") == 1
+
+
+def test_embeddings_of_any_kind_of_array_are_taken_and_checked_before_hours_of_fits():
+    world, vectors = (
+        simulate_responses(5, 1600, rng=np.random.default_rng(0)),
+        np.random.default_rng(1).random((1600, 2)),
+    )
+    found = [
+        calibrate(world, 6, seed=0, anchors="representation-clusters", embeddings=embeddings).anchors
+        for embeddings in (vectors, vectors.tolist())
+    ]
+    assert found[0].method == "representation-clusters" and found[0].item_ids == found[1].item_ids
+    for embeddings, got in ((vectors[:9], r"\(9, 2\)"), (vectors[:, :0], r"\(1600, 0\)"), (vectors * np.nan, "NaN")):
+        with pytest.raises(DataError, match=f"embeddings: expected .* got {got}"):
+            calibrate(world, 6, seed=0, embeddings=embeddings)
 
 
 def test_no_export_shares_a_name_with_a_subpackage():

@@ -13,6 +13,7 @@ from merge3_plugin import __version__
 from merge3_plugin.calibrate.choice import choices, chosen_design, default_design, designs
 from merge3_plugin.calibrate.crossval import CrossValidation, Findings, cross_validate
 from merge3_plugin.calibrate.folds import FOLDS, MOST_ITEMS, Folds, dimensions, fit_each, fit_folds, generator
+from merge3_plugin.checks import checked_embeddings
 from merge3_plugin.domain import Calibration, FloatArray, ItemParameters, ResponseMatrix
 from merge3_plugin.errors import ConfigError, DataError, nearest
 from merge3_plugin.estimate.base import CROSS_VALIDATION, align_parents
@@ -155,7 +156,8 @@ def study(
         everyone = responses.joined(aligned.models(new)) if new else responses
     _check(everyone)
     everyone = _distinct(everyone, () if aligned is None else aligned.model_ids)
-    return Study(everyone, int(seed), aligned, embeddings, max_folds, max_items)
+    vectors = None if embeddings is None else checked_embeddings(embeddings, responses.n_items)
+    return Study(everyone, int(seed), aligned, vectors, max_folds, max_items)
 
 
 def _check(responses: ResponseMatrix) -> None:

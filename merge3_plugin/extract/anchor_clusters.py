@@ -10,7 +10,7 @@ import numpy as np
 from numpy.random import Generator
 
 from merge3_plugin.domain import FloatArray
-from merge3_plugin.errors import ConfigError, DataError
+from merge3_plugin.errors import ConfigError
 from merge3_plugin.extract.anchor_designs import Chosen, Pool, Positions, allocate, fitted_probabilities, kd
 from merge3_plugin.extract.patterns import distinct_rows
 
@@ -40,8 +40,6 @@ def representation_clusters(pool: Pool, n: int, rng: Generator) -> Chosen:
             "anchors: expected embeddings of the items for 'representation-clusters', got none; "
             "name a model to embed them or choose 'kd'"
         )
-    if not np.isfinite(pool.embeddings).all():
-        raise DataError("anchors: expected finite embeddings, got NaN or infinity; embed the items in another dtype")
     return _clusters(pool, pool.embeddings, n, rng, "representation-clusters")
 
 

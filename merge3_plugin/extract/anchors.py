@@ -8,6 +8,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.random import Generator
 
+from merge3_plugin.checks import checked_embeddings
 from merge3_plugin.domain import AnchorSet, FloatArray, ItemParameters, ResponseMatrix
 from merge3_plugin.errors import ConfigError, DataError, nearest
 from merge3_plugin.extract import anchor_clusters, anchor_designs
@@ -57,11 +58,6 @@ def select_anchors(
             f"anchors: expected parameters for the {responses.n_items} items of the responses, "
             f"got {len(items.difficulty)}; fit the items on these responses"
         )
-    if embeddings is not None and (np.ndim(embeddings) != 2 or len(embeddings) != responses.n_items):
-        raise DataError(
-            f"anchors: expected embeddings of shape ({responses.n_items}, d), got {np.shape(embeddings)}; "
-            "embed the items of these responses"
-        )
     if n >= responses.n_items:
         return AnchorSet(responses.item_ids, responses.item_weights, method, np.ones(responses.n_items))
     # By id: the order of items and models in the matrix must not decide which ones are drawn.
@@ -71,7 +67,7 @@ def select_anchors(
         responses.models(sorted(responses.model_ids)).items(item_ids),
         items.take(by_id),
         None if parents is None else parents.items(item_ids),
-        None if embeddings is None else embeddings[by_id],
+        None if embeddings is None else checked_embeddings(embeddings, responses.n_items)[by_id],
     )
     chosen = METHODS[method](pool, n, rng)
     order = np.argsort(by_id[chosen.positions])

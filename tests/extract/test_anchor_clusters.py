@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from merge3_plugin.domain import FloatArray, ItemParameters, ResponseMatrix
-from merge3_plugin.errors import DataError
 from merge3_plugin.extract.anchor_clusters import correctness_clusters, irt_clusters, representation_clusters
 from merge3_plugin.extract.anchor_designs import Pool
 from merge3_plugin.extract.fit import fit_items
@@ -122,9 +121,3 @@ def test_an_unanswered_cell_is_no_wrong_answer():
     found = correctness_clusters(pool, 3, np.random.default_rng(0))
     assert found.method == "correctness-clusters" and found.weights == pytest.approx(1 / 3)
     assert set(found.positions // 40) == {0, 1, 2}
-
-
-def test_embeddings_must_be_finite():
-    pool = pool_of(np.full((9, 2), np.nan), "embeddings")
-    with pytest.raises(DataError, match="finite embeddings"):
-        representation_clusters(pool, 3, np.random.default_rng(0))

@@ -179,5 +179,11 @@ def test_misuse_is_one_line(world):
         select_anchors(responses, items, 5, method="neyman", rng=rng)
     with pytest.raises(ConfigError, match="expected embeddings of the items"):
         select_anchors(responses, items, 5, method="representation-clusters", rng=rng)
-    with pytest.raises(DataError, match="embeddings of shape \\(103, d\\), got \\(7, 2\\)"):
-        select_anchors(responses, items, 5, method="kd", rng=rng, embeddings=np.ones((7, 2)))
+    for embeddings, line in (
+        (np.ones((7, 2)), r"expected shape \(103, d\), got \(7, 2\)"),
+        (np.ones((103, 0)), r"expected shape \(103, d\), got \(103, 0\)"),
+        (np.ones(103), r"expected 2 dimension\(s\), got shape \(103,\)"),
+        (np.full((103, 2), np.nan), "expected finite numbers, got NaN or infinity"),
+    ):
+        with pytest.raises(DataError, match=f"embeddings: {line}"):
+            select_anchors(responses, items, 5, method="representation-clusters", rng=rng, embeddings=embeddings)
