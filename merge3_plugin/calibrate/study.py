@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +20,8 @@ from merge3_plugin.errors import ConfigError, DataError, nearest
 from merge3_plugin.estimate.base import CROSS_VALIDATION, align_parents
 from merge3_plugin.extract.anchors import METHODS, select_anchors
 from merge3_plugin.extract.checks import check_shared_items
+
+log = logging.getLogger(__name__)
 
 AUTO = "auto"
 # Leaving out one of fewer models leaves a single one, which no item can be fitted to.
@@ -81,7 +84,8 @@ class Study:
     def calibration(self, n_anchors: int, method: str = AUTO) -> Calibration:
         """The calibration with ``n_anchors`` anchors of this design; ``"auto"``: of the best by cross-validation.
 
-        Raises ConfigError for an unknown design.
+        Clusters that would count too unequally give way to "kd", with a warning. Raises ConfigError for an unknown
+        design.
         """
         if method != AUTO and method not in METHODS:
             raise ConfigError(f"anchors: expected a known method, got {method!r}{nearest(method, [*METHODS, AUTO])}")
@@ -98,6 +102,13 @@ class Study:
             parents=self.parents,
             embeddings=self.embeddings,
         )
+        if anchors.method != method:
+            log.warning(
+                "anchors: %d of %r would count too unequally, which costs more than it gains: drawn by %r instead",
+                n_anchors,
+                method,
+                anchors.method,
+            )
         errors, record = _findings(outcomes, default, method) if outcomes else ({}, {})
         return Calibration(
             self.responses.item_ids,

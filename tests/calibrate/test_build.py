@@ -57,6 +57,18 @@ def test_anchors_by_name(world, method):
     assert calibrate(world.models(world.model_ids[:3]), 10, seed=0, anchors=method).anchors.method == method
 
 
+def test_unequal_clusters_give_way_with_a_warning(world, caplog):
+    vectors = np.random.default_rng(0).normal(size=(200, 2))
+    three = world.models(world.model_ids[:3])
+    given = {"seed": 0, "anchors": "representation-clusters"}
+    assert calibrate(three, 6, **given, embeddings=vectors).anchors.method == "representation-clusters"
+    assert "too unequally" not in caplog.text
+    vectors[:5] += 100 * np.arange(1, 6)[:, None]
+    found = calibrate(three, 6, **given, embeddings=vectors)
+    assert found.anchors.method == "kd" and (found.anchors.inclusion == 6 / 200).all()
+    assert "6 of 'representation-clusters' would count too unequally" in caplog.text and "by 'kd'" in caplog.text
+
+
 def test_few_models(world):
     """Three can be left out one by one; of two, no item can be fitted to the one that stays."""
     three, two = (calibrate(world.models(world.model_ids[:n]), 10, seed=0) for n in (3, 2))
