@@ -65,7 +65,7 @@ def test_unequal_clusters_give_way_with_a_warning(world, caplog):
     assert "too unequally" not in caplog.text
     vectors[:5] += 100 * np.arange(1, 6)[:, None]
     found = calibrate(three, 6, **given, embeddings=vectors)
-    assert found.anchors.method == "kd" and (found.anchors.inclusion == 6 / 200).all()
+    assert found.anchors.method == "kd" and found.anchors.inclusion == pytest.approx(6 / 200)
     assert "6 of 'representation-clusters' would count too unequally" in caplog.text and "by 'kd'" in caplog.text
 
 
