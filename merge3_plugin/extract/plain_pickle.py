@@ -6,8 +6,8 @@ its own. `pickletools.genops` splits the file into instructions, which runs none
 those few that containers and arrays are written with. A name is never imported: it must be one of `_NAMES`, and stands
 for what we then do with checked arguments: a dtype without objects, an array whose bytes are all in the file, a number.
 Whatever else a file asks (a function, a class, an extension, a persistent id) ends the reading at that instruction,
-before anything was made of it. What is made of the file's bytes may not exceed twice its size, and all else grows with
-the number of its instructions.
+before anything was made of it. What is made of the file's bytes may not exceed twice its size, all else grows with the
+number of its instructions, which is limited, and no number has more than 64 bits, lest its products take hours.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import math
 import os
 import pickletools
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ import numpy as np
 from merge3_plugin.errors import DataError
 
 MAX_BYTES = 1 << 28
+MAX_INSTRUCTIONS = 1 << 22  # one byte of them can make a container of 70
 
 
 class _Name(enum.Enum):
@@ -53,7 +55,7 @@ _NAMES = {
     ("__builtin__", "bytes"): _Name.BYTES,
 }
 
-_NUMBERS_OR_TEXT = re.compile(r"b1|[iu][1248]|f[248]|[US][1-9]\d{0,3}")
+_NUMBERS_OR_TEXT = re.compile(r"b1|[iu][1248]|f[248]|[US][1-9][0-9]{0,3}")
 _NOT_RUN = "nothing of it was run; take the file from its authors"
 _NO_PICKLES = {b"\x1f\x8b": "a gzip file", b"PK\x03\x04": "a zip file", b"version https://git-lfs": "git-lfs's pointer"}
 
@@ -63,7 +65,7 @@ def read_plain_pickle(path: str | os.PathLike[str]) -> tuple[Any, str]:
 
     Only dict (its keys text or numbers), list, tuple, str, bytes, int, float, bool, None, and numpy arrays of numbers
     or text come back; numpy scalars as the numbers that they are. Raises DataError, in one line, for anything else, for
-    damaged files and for files of more than 256 MiB.
+    damaged files and for files of more than 256 MiB, four million instructions, or numbers of more than 64 bits.
     """
     content = _content(Path(path))
     try:
@@ -79,12 +81,12 @@ def read_plain_pickle(path: str | os.PathLike[str]) -> tuple[Any, str]:
 
 def _content(path: Path) -> bytes:
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise DataError(f"{path}: expected a pickle of at most {MAX_BYTES:,} bytes, got {size:,}")
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise DataError(f"{path}: expected a pickle, got: {error.strerror}") from None
+    if len(content) > MAX_BYTES:
+        raise DataError(f"{path}: expected a pickle of at most {MAX_BYTES:,} bytes, got more")
     for start, kind in _NO_PICKLES.items():
         if content.startswith(start):
             raise DataError(f"{path}: expected a pickle, got {kind}; unpack it, or fetch the file itself")
@@ -108,7 +110,9 @@ class _Machine:
         self.memo: dict[int, Any] = {}
 
     def run(self, content: bytes) -> Any:
-        for opcode, argument, _ in pickletools.genops(io.BytesIO(content)):
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(io.BytesIO(content))):
+            if count >= MAX_INSTRUCTIONS:
+                raise DataError(f"expected at most {MAX_INSTRUCTIONS:,} instructions, got more; {_NOT_RUN}")
             self.step(opcode.name, argument)
         (value,) = self.stack
         _check_plain(value)
@@ -116,6 +120,8 @@ class _Machine:
 
     def step(self, name: str, argument: Any) -> None:
         if name in _LITERALS:
+            if isinstance(argument, int) and argument.bit_length() > 64:
+                raise DataError(f"expected numbers of up to 64 bits, got one of {argument.bit_length():,}; {_NOT_RUN}")
             self.stack.append(argument)
         elif name in _MADE:
             self.stack.append(_MADE[name]())
@@ -152,6 +158,8 @@ class _Machine:
 
     def name(self, argument: str | None) -> None:
         module, name = self.pop(2) if argument is None else argument.split(" ", 1)
+        if not (isinstance(module, str) and isinstance(name, str)):  # hashing nested tuples can take for ever
+            raise TypeError("a name that is no text")
         if (module, name) not in _NAMES:
             raise DataError(f"expected numpy arrays and plain containers, got {_shown(f'{module}.{name}')}; {_NOT_RUN}")
         self.push(_NAMES[module, name])
@@ -215,6 +223,8 @@ class _Machine:
         if math.prod(shape) * dtype.dtype.itemsize != len(data):
             raise DataError(f"expected the bytes of an array of shape {_shown(shape)}, got {len(data)}; fetch it again")
         self.spend(len(data))
+        if dtype.dtype.kind == "U" and (np.frombuffer(data, f"{dtype.dtype.str[0]}u4") > sys.maxunicode).any():
+            raise DataError("expected text, got numbers that are no characters; fetch the file again")
         return np.frombuffer(data, dtype.dtype).reshape(shape, order="F" if fortran else "C")
 
     def spend(self, n_bytes: int) -> None:

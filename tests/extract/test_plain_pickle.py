@@ -32,7 +32,7 @@ PLAIN = {
     "number": np.array(3.0),
     "scalars": [np.float64(0.25), np.int64(-3), np.float32(1.5), np.bool_(True)],
     "nested": {"list": [1, [2, [3, ()]]], "tuples": [(1,), (1, 2), (1, 2, 3), (1, 2, 3, 4)], 7: {"deep": {}}},
-    "numbers": [0, -1, 255, 70_000, -(2**40), 10**30, 0.5, float("inf"), True, False, None],
+    "numbers": [0, -1, 255, 70_000, -(2**40), 2**64 - 1, 0.5, float("inf"), True, False, None],
     "words": ["", "é\n", "x" * 300, b"", b"\xff\x00", b"y" * 300],
 }
 
@@ -251,6 +251,30 @@ def test_bombs_do_not_go_off(read):
     deep = read(b"]" * 50_000 + b"a" * 49_999 + b".")
     assert len(deep) == 1
     assert memory() - before < 100 and time.monotonic() - started < 20
+
+
+def test_a_few_bytes_cannot_ask_for_hours(read):
+    """Products of long numbers, hashes of them and of nested tuples, and masses of containers."""
+    started, before = time.monotonic(), memory()
+    long = b"\x8b" + struct.pack("<i", 3_000_000) + b"\x01" * 3_000_000 + b"q\x01"
+    shape = b"(" + long + b"h\x01" * 5 + b"t"
+    refused(read, ARRAY + b"(K\x01" + shape + FLOAT + b"\x89C\x00tb.", "64 bits")
+    refused(read, b"}(" + long + b"N" + b"h\x01N" * 100_000 + b"u.", "64 bits")
+    alike = b"".join(b"\x8a\x0a" + (k * (2**61 - 1)).to_bytes(10, "little") + b"N" for k in range(9, 50_000))
+    refused(read, b"}(" + alike + b"u.", "64 bits")  # all of one hash
+    nested = b")q\x01" + b"h\x01h\x01\x86q\x01" * 60
+    refused(read, nested + b"h\x01\x93.", "a name that is no text")
+    refused(read, b"(" + b"}" * 5_000_000 + b"t.", "4,194,304 instructions")
+    assert time.monotonic() - started < 20 and memory() - before < 800
+
+
+@pytest.mark.parametrize("code", ["<U1", ">U1"])
+def test_text_of_no_characters(read, code):
+    """numpy itself raises SystemError for these, when they are looked at."""
+    text = np.array(["a"], dtype=code)
+    content = pickle.dumps(text, 4)
+    assert read(content)[0] == "a"
+    refused(read, content.replace(text.tobytes(), b"\xff" * 4), "no characters")
 
 
 def test_containers_that_hold_themselves(read):
