@@ -28,8 +28,12 @@ def frozen(values: ArrayLike, ndim: int, what: str) -> FloatArray:
 
 
 def unique(ids: Iterable[Any], what: str) -> tuple[str, ...]:
-    """The ids as text; DataError if one comes twice."""
+    """The ids as text; DataError if one comes twice, or is text that no file can hold."""
     names = tuple(str(i) for i in ids)
+    try:
+        "".join(names).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{what}: expected text, got a lone surrogate ({error}); mend the data's encoding") from None
     if len(set(names)) != len(names):
         seen: set[str] = set()
         twice = next(n for n in names if n in seen or seen.add(n))  # type: ignore[func-returns-value]

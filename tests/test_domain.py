@@ -65,6 +65,7 @@ def test_arrays_are_owned_and_read_only():
         ({"values": [["a"]]}, "expected numbers in 2 dimension"),
         ({"model_ids": ["a", "a"]}, "model ids: expected distinct ids, got 'a' more than once"),
         ({"item_ids": [1, "1", 2, 3]}, "item ids: expected distinct ids, got '1' more than once"),
+        ({"item_ids": ["é", "w", "x", "\ud800"]}, "item ids: expected text, got a lone surrogate"),
         ({"item_groups": "LR"}, "item groups: expected 4, one for each item, got 2"),
         ({"soft": SOFT[:1]}, r"soft scores: expected the shape of the scores, \(2, 4\), got \(1, 4\)"),
         ({"soft": -SOFT}, r"soft scores: expected scores in \[0, 1\], got -0.9"),
