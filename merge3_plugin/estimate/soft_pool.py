@@ -14,16 +14,16 @@ KNOWN_SHARE = 0.9
 
 @lru_cache(maxsize=64)
 def soft_pool(responses: ResponseMatrix, parents: ResponseMatrix | None) -> ResponseMatrix | None:
-    """The models, parents included, whose soft scores are known on nearly all items.
+    """The models, parents included, whose soft scores are known on nearly all items of which any model's is.
 
-    None where they are fewer than two, or leave an item without any. ``parents`` has the items of ``responses``.
+    None where they are fewer than two. ``parents`` has the items of ``responses``.
     """
     pool = responses
     if parents is not None:
         pool = responses.joined(parents.models([m for m in parents.model_ids if m not in responses.model_ids]))
     if pool.soft is None:
         return None
-    known = (~np.isnan(pool.soft)).mean(axis=1) >= KNOWN_SHARE
-    pool = pool.models([model for model, knows in zip(pool.model_ids, known, strict=True) if knows])
-    enough = pool.n_models >= 2 and pool.soft is not None and not np.isnan(pool.soft).all(axis=0).any()
-    return pool if enough else None
+    known = ~np.isnan(pool.soft)
+    shares = known.sum(axis=1) / max(int(known.any(axis=0).sum()), 1)
+    members = [model for model, share in zip(pool.model_ids, shares, strict=True) if share >= KNOWN_SHARE]
+    return pool.models(members) if len(members) >= 2 else None

@@ -75,6 +75,30 @@ def test_unknown_soft_scores_are_passed_over(worlds):
     assert found.shape == (400,) and np.abs(found - soft_probabilities(whole)).mean() < 0.1
 
 
+def test_items_and_models_without_soft_scores_do_not_take_them_from_the_others(worlds):
+    """A fifth of the items, some of them anchors, has none in any model, and one model has none at all."""
+    world = worlds[0]
+    calibration = calibrated_on(world, 11)
+    soft = calibration.responses.soft.copy()
+    bare = np.arange(400) % 5 == 0
+    soft[:, bare] = np.nan
+    soft[4] = np.nan
+    of_models = calibration.responses
+    torn = ResponseMatrix(of_models.values, of_models.model_ids, of_models.item_ids, soft=soft)
+    assert soft_pool(torn, None).model_ids == tuple(m for m in torn.model_ids if m != torn.model_ids[4])
+    gaps, plain = [], []
+    for answers, graded in zip(world.values[11:], world.soft[11:], strict=True):
+        evidence = evidence_of(replace(calibration, responses=torn), answers, soft=graded)
+        assert evidence.has_soft(of_parents=False)
+        found = soft_probabilities(evidence)
+        assert np.isfinite(found).all()
+        gaps.append(run_estimator(SoftFactors(), evidence).accuracy - answers.mean())
+        plain.append(evidence.weights @ evidence.scores - answers.mean())
+        hidden = replace(evidence, soft=np.where(bare[evidence.positions], np.nan, evidence.soft))
+        assert np.array_equal(soft_probabilities(hidden), found)  # nothing is made of what nobody else shows
+    assert np.abs(gaps).mean() < 0.85 * np.abs(plain).mean()
+
+
 def test_all_right_and_all_wrong(worlds):
     calibration = calibrated_on(worlds[0], 11)
     for score in (0.0, 1.0):
