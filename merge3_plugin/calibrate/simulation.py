@@ -121,4 +121,4 @@ def latent_of(items: ItemParameters, parents: ResponseMatrix | None, precision: 
     """The lambdas of a merge where its parents are known, else the ability."""
     if parents is None:
         return Latent.of_ability(items, precision)
-    return Latent.of_merge(items, parent_abilities(items, parents))
+    return Latent.of_merge(items, parent_abilities(items, parents, precision))

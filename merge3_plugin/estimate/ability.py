@@ -45,16 +45,19 @@ def merged_probabilities(evidence: Evidence) -> FloatArray:
     if evidence.parents is None:
         raise DataError("merged ability: expected the parents' full answers, got none; pass parents=")
     items = evidence.calibration.items
-    parents = parent_abilities(items, evidence.parents)
+    parents = parent_abilities(items, evidence.parents, evidence.calibration.ability_precision)
     seen = items.take(evidence.positions)
     mix = fit_lambda(seen, evidence.scores, parents, precision=len(parents), bounds=(-np.inf, np.inf)).mean
     return probabilities(items, mix @ parents)
 
 
 @lru_cache(maxsize=64)
-def parent_abilities(items: ItemParameters, parents: ResponseMatrix) -> FloatArray:
-    """Abilities (n_parents, D) by all that the parents answered; ``parents`` has the items of the fit."""
-    abilities = fit_ability(items, parents.values).mean
+def parent_abilities(items: ItemParameters, parents: ResponseMatrix, precision: float) -> FloatArray:
+    """Abilities (n_parents, D) by all that the parents answered; ``parents`` has the items of the fit.
+
+    ``precision`` is that of the abilities' prior, `Calibration.ability_precision`.
+    """
+    abilities = fit_ability(items, parents.values, precision=precision).mean
     abilities.flags.writeable = False
     return abilities
 
@@ -65,10 +68,10 @@ def prior_probabilities(evidence: Evidence) -> FloatArray:
     The parents' mean score where they are known (their mean probability where none of them was asked), else the
     probability at the mean ability of the calibration models.
     """
-    items = evidence.calibration.items
+    calibration = evidence.calibration
     if evidence.parents is None:
-        return _average_probabilities(items)
-    return _parents_mean(items, evidence.parents)
+        return _average_probabilities(calibration.items)
+    return _parents_mean(calibration.items, evidence.parents, calibration.ability_precision)
 
 
 @lru_cache(maxsize=64)
@@ -77,6 +80,6 @@ def _average_probabilities(items: ItemParameters) -> FloatArray:
 
 
 @lru_cache(maxsize=64)
-def _parents_mean(items: ItemParameters, parents: ResponseMatrix) -> FloatArray:
-    expected = probabilities(items, parent_abilities(items, parents))
+def _parents_mean(items: ItemParameters, parents: ResponseMatrix, precision: float) -> FloatArray:
+    expected = probabilities(items, parent_abilities(items, parents, precision))
     return np.where(np.isnan(parents.values), expected, parents.values).mean(axis=0)

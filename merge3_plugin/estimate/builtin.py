@@ -21,14 +21,19 @@ from merge3_plugin.hookspecs import RegisterEstimator, hookimpl
 
 @dataclass(frozen=True)
 class Mean:
-    """Mean of the answers, by item weight / inclusion probability where the anchors were drawn (Hajek 1971)."""
+    """Mean of the answers, by item weight / inclusion probability where the anchors were drawn (Hajek 1971).
+
+    Of drawn anchors that are not all scored, or scored beside other items, by their weights in the evidence.
+    """
 
     name: str = "mean"
     needs_parents: bool = False
 
     def estimate(self, evidence: Evidence) -> Estimate:
-        by_design = evidence.design_weights
-        weights = evidence.item_weights[evidence.positions] if by_design is None else by_design
+        weights = evidence.design_weights
+        if weights is None:
+            drawn = evidence.calibration.anchors.inclusion is not None
+            weights = evidence.weights if drawn else evidence.item_weights[evidence.positions]
         return sample_mean(evidence.scores, evidence.n_items, weights=weights, method=self.name)
 
 

@@ -57,7 +57,7 @@ def parent_probabilities(evidence: Evidence) -> FloatArray:
     if evidence.parents is None:
         raise DataError("plog: expected the parents' full answers, got none; pass parents=")
     items = evidence.calibration.items
-    model = parent_model(items, evidence.parents)
+    model = parent_model(items, evidence.parents, evidence.calibration.ability_precision)
     fit = fit_parents(model, items.difficulty, evidence.positions, evidence.scores)
     return fit.chances @ sigmoid(fit.coefficients @ model.design.T - items.difficulty)
 
@@ -109,9 +109,12 @@ class ParentModel(NamedTuple):
 
 
 @lru_cache(maxsize=64)
-def parent_model(items: ItemParameters, parents: ResponseMatrix) -> ParentModel:
-    """The regression for merges of ``parents``, who answered the items of the fit in its order."""
-    abilities = parent_abilities(items, parents)
+def parent_model(items: ItemParameters, parents: ResponseMatrix, precision: float) -> ParentModel:
+    """The regression for merges of ``parents``, who answered the items of the fit in its order.
+
+    ``precision`` is that of the abilities' prior.
+    """
+    abilities = parent_abilities(items, parents, precision)
     n_parents, n_dimensions = abilities.shape
     # A parent that was not asked an item tells nothing of it beyond its ability.
     surplus = np.nan_to_num(parents.values - probabilities(items, abilities), nan=0.0).T

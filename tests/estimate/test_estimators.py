@@ -211,6 +211,38 @@ def test_lambdas_are_recovered(family, family_calibration):
     assert np.abs(mixed - own).mean() < 0.06
 
 
+@pytest.mark.parametrize("name", ["mp-irt", "gmp-irt", "difference"])
+def test_parents_are_placed_on_the_scale_of_the_parameters(name, family, family_calibration):
+    """Abilities ten times as large, as imported parameters may have them, under a prior that says so: nothing changes.
+
+    A tenth of the parents' answers is not known, so that their abilities stand in for them.
+    """
+    items, answers = family_calibration.items, row(family, "m9")
+    known = family.models(["p0", "p1", "p2"])
+    values = np.where(np.arange(400) % 10 == 0, np.nan, known.values)
+    parents = ResponseMatrix(values, known.model_ids, known.item_ids)
+    spread = replace(
+        family_calibration,
+        items=ItemParameters(items.discrimination / 10.0, items.difficulty),
+        provenance={**family_calibration.provenance, "ability_precision": 0.01},
+    )
+    ours, theirs = (
+        estimate(made, on_anchors(made, answers), estimator=name, parents=parents).accuracy
+        for made in (family_calibration, spread)
+    )
+    assert theirs == pytest.approx(ours, abs=1e-6)
+
+
+def test_drawn_anchors_keep_their_weights_when_one_is_not_scored(weighted_family):
+    """Items of more weight are drawn more often: to weigh the mean by it once more would count them twice."""
+    world, calibration = weighted_family
+    some = dict(list(on_anchors(calibration, row(world, "m9")).items())[1:])
+    mean, weighted = (estimate(calibration, some, estimator=name).accuracy for name in ("mean", "weighted"))
+    assert mean == pytest.approx(weighted)
+    evidence = gather(calibration, some)
+    assert abs(mean - np.average(evidence.scores, weights=evidence.item_weights[evidence.positions])) > 0.005
+
+
 def test_graded_scores_are_kept(calibration, newcomer):
     halved = {item: 0.5 * score for item, score in on_anchors(calibration, newcomer).items()}
     full = estimate(calibration, on_anchors(calibration, newcomer), estimator="mean")

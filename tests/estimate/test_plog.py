@@ -38,7 +38,7 @@ def test_planted_coefficients_are_recovered():
     items = ItemParameters(rng.lognormal(0.0, 0.4, (n_items, 1)), rng.normal(0.0, 1.0, n_items))
     right = rng.random((2, n_items)) < sigmoid([[1.0], [-0.5]] * items.discrimination.T - items.difficulty)
     parents = ResponseMatrix(right, ["a", "b"], range(n_items))
-    model = parent_model(items, parents)
+    model = parent_model(items, parents, 1.0)
     planted = np.array([0.3, 0.1, 1.6, 0.4])
     answers = (rng.random(n_items) < sigmoid(model.design @ planted - items.difficulty)).astype(float)
     fit = fit_parents(model, items.difficulty, np.arange(n_items), answers)
@@ -50,7 +50,7 @@ def test_a_merge_far_from_its_parents_widens_the_prior():
     rng = np.random.default_rng(1)
     items = ItemParameters(rng.lognormal(0.0, 0.3, (500, 1)), rng.normal(0.0, 1.0, 500))
     right = rng.random((2, 500)) < sigmoid(np.array([[0.2], [0.0]]) * items.discrimination.T - items.difficulty)
-    model = parent_model(items, ResponseMatrix(right, ["a", "b"], range(500)))
+    model = parent_model(items, ResponseMatrix(right, ["a", "b"], range(500)), 1.0)
     for ability, likeliest in ((0.1, 0), (2.5, 2)):
         answers = (rng.random(500) < sigmoid(items.discrimination[:, 0] * ability - items.difficulty)).astype(float)
         assert np.argmax(fit_parents(model, items.difficulty, np.arange(100), answers[:100]).chances) == likeliest
