@@ -116,6 +116,7 @@ class Run:
             self._tasks[name].item_ids,
             anchors=task_anchors(given, self._tasks, name),
             searchable=given[name].item_ids if name in given else None,
+            groups=self._tasks[name].item_groups,
             fraction=self._config.merge3.held_out,
             seed=self._config.merge3.seed,
             limit=self._config.limit,

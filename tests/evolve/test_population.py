@@ -43,3 +43,12 @@ def test_what_cannot_be_split_is_an_error():
         split_items(["a"], fraction=1 / 3, seed=0)
     with pytest.raises(DataError, match="enough items"):
         split_items(ITEMS, anchors=ITEMS, fraction=1 / 3, seed=0)
+
+
+def test_each_sub_task_gives_its_share_to_both_sets():
+    groups = ["small" if n < 12 else "large" for n in range(300)]
+    for seed in range(20):
+        split = split_items(ITEMS, groups=groups, fraction=1 / 3, seed=seed, limit=50)
+        assert len(split.held_out) == 100 and len(split.search) == 50
+        assert len(set(split.held_out) & set(ITEMS[:12])) == 4
+        assert len(set(split.search) & set(ITEMS[:12])) == 2
