@@ -41,7 +41,7 @@ def write_report(
     """Write the report as one file, HTML or Markdown by its suffix; ``notes`` are what is odd about the models."""
     blocks = [
         *_summary(calibration, forecast),
-        *_errors(assessment),
+        *_errors(assessment, _tried(calibration)),
         *_reliability(assessment.at(len(calibration.anchors))),
         *_probabilities(assessment.bins),
         *_choices(calibration),
@@ -60,7 +60,13 @@ def _summary(calibration: Calibration, forecast: Forecast) -> Iterator[Block]:
     yield Bullets(describe(calibration).splitlines())
 
 
-def _errors(assessment: Assessment) -> Iterator[Block]:
+def _tried(calibration: Calibration) -> tuple[str, ...]:
+    """The designs of anchors that the calibration's own was chosen from; none where it was asked for."""
+    designs = tuple(calibration.provenance.get(CROSS_VALIDATION, {}).get("designs", ()))
+    return designs if len(designs) > 1 else ()
+
+
+def _errors(assessment: Assessment, tried: Sequence[str]) -> Iterator[Block]:
     yield Heading("Error by number of anchors")
     sizes = assessment.sizes
     if not sizes:
@@ -73,6 +79,12 @@ def _errors(assessment: Assessment) -> Iterator[Block]:
         "column. Coverage is the share of the 95 % intervals that hold the true accuracy; width compares them to the "
         "interval of a random sample; Kendall's tau says how far the estimates put the models in their true order."
     )
+    if tried:
+        yield Text(
+            f"The design of the anchors was chosen from {', '.join(tried)} by the errors on all models, these among "
+            "them, so that the errors below are a little too low; `merge3 calibrate` also prints the error with the "
+            "design chosen anew for each, where it differs."
+        )
     yield Table(
         ("anchors", "error", "random sample", "ratio", "coverage", "width", "Kendall's tau"),
         [
@@ -171,7 +183,10 @@ def _choices(calibration: Calibration) -> Iterator[Block]:
         return
     yield Heading("What cross-validation chose from")
     chosen = ", ".join(dict.fromkeys(record.get("auto", {}).values())) or "unknown"
-    yield Text(f"Anchors: {calibration.anchors.method}. Estimator: {chosen}. Root mean squared errors, in points:")
+    yield Text(
+        f"Anchors: {calibration.anchors.method}. Estimator: {chosen}. The robust default of each is kept unless "
+        "another one errs less by more than the noise over folds. Root mean squared errors, in points:"
+    )
     tried = {calibration.anchors.method: calibration.errors} | record.get("designs", {})
     rows = [
         (name, *(f"{100 * errors[name]:.2f}" if name in errors else "-" for errors in tried.values()))
@@ -213,8 +228,8 @@ def _items(items: OddItems) -> Iterator[Block]:
         [
             f"answered alike by all models: {constant:,} of {items.n_items:,} ({len(items.all_right):,} all right, "
             f"{len(items.all_wrong):,} all wrong); they tell nothing of these models, and stay in the accuracy",
-            f"negative discrimination: {items.n_negative:,}, of which {len(items.negative):,} beyond chance; check "
-            "the keys of those",
+            f"negative discrimination: {items.n_negative:,}, of which {len(items.negative):,} beyond chance"
+            + ("; check the keys of those" if items.negative else ""),
         ]
     )
     if items.negative:

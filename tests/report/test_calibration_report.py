@@ -55,6 +55,7 @@ def test_markdown_holds_every_part_and_its_numbers(parts, tmp_path):
         assert re.search(rf"^\| {estimator} .* {100 * error:.2f} ", text, re.MULTILINE)
     assert f"answered alike by all models: {len(items.all_right) + len(items.all_wrong)} of 150" in text
     assert len(items.all_right) >= 2 and f"({len(items.all_right)} all right" in text
+    assert len(calibration.provenance["cross_validation"]["designs"]) > 1 and "design of the anchors was chosen" in text
     assert "- m3: is odd" in text and "8 (now)" in text and "300" in text
     assert "&lt;b&gt;org\\|x&lt;/b&gt;" in text and "<b>" not in text
 
