@@ -197,9 +197,13 @@ def _with_ids(
 
 def _mapping(value: Any, where: str) -> Mapping[str, Any]:
     """``value``, a dict whose keys a person can read."""
-    if not (isinstance(value, dict) and value and all(isinstance(key, str) and key.isprintable() for key in value)):
+    if not (isinstance(value, dict) and value and all(_is_name(key) for key in value)):
         raise DataError(f"{where}: expected names with values, as in tinyBenchmarks.pkl, got another content")
     return value
+
+
+def _is_name(key: Any) -> bool:
+    return isinstance(key, str) and key.isprintable() and len(key) <= 200
 
 
 def _chosen(name: str | None, known: Iterable[str], what: str) -> list[str]:

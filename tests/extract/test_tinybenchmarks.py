@@ -277,6 +277,7 @@ def test_answers_all_right_or_all_wrong_have_an_estimate(write, answer):
         (lambda lb: lb["optimal_lambdas"].update(mmlu="x"), "expected a number in [0, 1] in optimal_lambdas"),
         (lambda lb: lb.update(seen_examples=["a"]), "seen_examples: expected a list of finite numbers"),
         (lambda lb: lb.update(scenarios_position={"a\x1b[2J": [0]}), "expected names with values"),
+        (lambda lb: lb.update(scenarios_position={"a" * 100_000: [0]}), "expected names with values"),
         (lambda lb: lb.update(scenarios_position=lb), "expected"),
     ],
 )
