@@ -110,7 +110,7 @@ def _factors(responses: ResponseMatrix, parents: ResponseMatrix | None) -> Facto
     precision = np.concatenate([[LEVEL_SPREAD**-2], np.ones(n_factors)])
     variance = float(np.mean(centred[given] ** 2)) + 1e-6
     design = np.column_stack([np.ones(len(mean)), loadings])
-    return Factors(mean, design, precision, variance, scaling, given.any(axis=0))
+    return Factors(mean, design, precision, variance, scaling, np.asarray(given.any(axis=0)))
 
 
 def _logits(soft: FloatArray) -> FloatArray:
