@@ -10,6 +10,7 @@ import numpy as np
 
 from merge3_plugin.domain import Estimate, FloatArray, ResponseMatrix
 from merge3_plugin.estimate.base import Evidence, calibrated
+from merge3_plugin.estimate.soft_pool import KNOWN_SHARE
 
 # Ridge penalties tried, as multiples of the kernel's mean eigenvalue.
 PENALTIES = np.geomspace(1e-3, 1e3, 25)
@@ -20,7 +21,7 @@ class Ridge:
     """The weighted mean of the answers, plus what the same anchors make of it on models like this one.
 
     Regression of (accuracy - weighted mean) on the answers, shrunk to zero; its penalty has the least leave-one-out
-    error over the calibration models.
+    error over the calibration models that answered nearly all items.
     """
 
     name: str = "ridge"
@@ -49,12 +50,12 @@ def _fitted(evidence: Evidence) -> Regression:
 @lru_cache(maxsize=64)
 def _fit(responses: ResponseMatrix, positions: bytes, weights: bytes) -> Regression:
     places, of_answers = np.frombuffer(positions, dtype=np.intp), np.frombuffer(weights)
-    answers = _completed(responses.values[:, places])
-    target = responses.accuracy() - answers @ of_answers
-    known = ~np.isnan(target)
-    answers, target = answers[known], target[known]
-    if not len(target):  # imported parameters come without models
+    # The accuracy on some of the items, perhaps the first ones, would teach what those are like.
+    known = (~np.isnan(responses.values)).mean(axis=1) >= KNOWN_SHARE
+    if not known.any():  # imported parameters come without models
         return Regression(np.zeros(len(places)), 0.0)
+    answers = _completed(responses.values[np.ix_(known, places)])
+    target = responses.accuracy()[known] - answers @ of_answers
     centre = answers.mean(axis=0)
     design = np.column_stack([answers - centre, np.ones(len(answers))])
     coefficients = _ridge(design, target)

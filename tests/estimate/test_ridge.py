@@ -42,6 +42,17 @@ def test_answers_that_tell_nothing_leave_the_weighted_mean():
     assert np.sqrt(np.mean(np.square(moved))) < 0.07
 
 
+def test_models_that_were_asked_easy_items_alone_teach_nothing():
+    world = simulate_responses(21, 300, rng=np.random.default_rng(4))
+    torn = world.values[:20].copy()
+    torn[:6, np.argsort(world.values.mean(axis=0))[:200]] = np.nan
+    responses = ResponseMatrix(torn, world.model_ids[:20], world.item_ids)
+    calibration = quick_calibration(responses, 40, dimensions=(1,))
+    without = replace(calibration, responses=responses.models(responses.model_ids[6:]))
+    found, wanted = (Ridge().accuracy(evidence_of(c, world.values[20])) for c in (calibration, without))
+    assert found == pytest.approx(wanted, abs=1e-12)
+
+
 def test_items_that_some_models_were_not_asked():
     world = simulate_responses(21, 200, rng=np.random.default_rng(2))
     torn = world.values.copy()
