@@ -43,6 +43,8 @@ def _groups(calibration: Calibration) -> int:
 def _selection(calibration: Calibration) -> str:
     """How the anchors came about, and what may be claimed of them."""
     anchors, seed = calibration.anchors, calibration.provenance.get("seed")
+    if len(anchors) == calibration.n_items:
+        return "all items: nothing is left to estimate"
     by = anchors.method if seed is None else f"{anchors.method}, seed {seed}"
     if anchors.inclusion is None:
         return f"chosen by {by}: no estimator is unbiased by design"
