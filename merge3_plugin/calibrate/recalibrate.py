@@ -37,11 +37,12 @@ def recalibrate(
     robust z of linking studies, Huynh and Meyer, Practical Assessment, Research and Evaluation 15, 2010).
 
     Models that answered nearly all items join ``responses``, so that whatever learns from full answers learns from
-    them too. Errors and intervals stay those of the cross-validation. Raises DataError for items that the calibration
-    lacks.
+    them too. Errors and intervals stay those of the cross-validation. A calibration without models, as of imported
+    parameters, stays as it is: how many answers are behind its items, and bind them, is not known. Raises DataError for
+    items that the calibration lacks.
     """
     new = _new_models(calibration, answers, parents)
-    if not new.n_models or np.isnan(new.values).all():
+    if not (calibration.responses.n_models and new.n_models) or np.isnan(new.values).all():
         return calibration
     known = ~np.isnan(new.values)
     complete = [model for model, share in zip(new.model_ids, known.mean(axis=1), strict=True) if share >= KNOWN_SHARE]

@@ -1,5 +1,7 @@
 """Recalibration in worlds whose parameters are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -38,6 +40,13 @@ def test_no_data_changes_nothing():
     nothing = ResponseMatrix(np.full((2, N_ITEMS), np.nan), ["a", "b"], calibration.item_ids)
     assert recalibrate(calibration, nothing) is calibration
     assert recalibrate(calibration, calibration.responses) is calibration, "models it has already say nothing new"
+
+
+def test_imported_parameters_stay_as_published():
+    """No model is behind them here: any few answers would seem to know more."""
+    calibration, _, answers = world(np.random.default_rng(0))
+    imported = replace(calibration, responses=calibration.responses.models([]), provenance={})
+    assert recalibrate(imported, on_anchors(imported, answers(6, "new"))) is imported
 
 
 def test_items_that_nobody_was_asked_stay_bit_for_bit():
