@@ -162,16 +162,21 @@ def _ways(made: Study, n: int, *, parents_known: bool) -> Iterator[tuple[str, Ca
 
 
 def _nearest_to_centres(made: Study, n: int) -> AnchorSet:
-    """tinyBenchmarks' anchors as published: whatever the clusters' sizes, without our fall-back to equal groups."""
+    """tinyBenchmarks' anchors as published: whatever the clusters' sizes, without our fall-back to equal groups.
+
+    Many items are equally close to a centre. Published is the first in the file: one draw, however many seeds; here any
+    of them, so that the figures are the method's and not those of an order of items.
+    """
     from sklearn.cluster import KMeans
 
-    vectors = np.nan_to_num(made.responses.values.T, nan=0.5)
-    found = KMeans(n, n_init=1, random_state=made.seed).fit(vectors, sample_weight=made.responses.item_weights)
+    shuffled = generator(made.seed, "clusters", n).permutation(made.responses.n_items)
+    vectors, shares = np.nan_to_num(made.responses.values.T, nan=0.5)[shuffled], made.responses.item_weights[shuffled]
+    found = KMeans(n, n_init=1, random_state=made.seed).fit(vectors, sample_weight=shares)
     distances = found.transform(vectors)
-    places = np.unique([int(np.argmin(distances[:, cluster])) for cluster in range(n)])
+    places = np.unique(distances.argmin(axis=0))
     owner = np.argmin(distances[places][:, found.labels_], axis=0)
-    weights = np.bincount(owner, weights=made.responses.item_weights, minlength=len(places))
-    return AnchorSet([made.responses.item_ids[place] for place in places], weights, TINY_BENCHMARKS)
+    weights = np.bincount(owner, weights=shares, minlength=len(places))
+    return AnchorSet([made.responses.item_ids[shuffled[place]] for place in places], weights, TINY_BENCHMARKS)
 
 
 def _trials(calibration: Calibration, name: str, split: Split, seed: int) -> Iterator[Trial]:
