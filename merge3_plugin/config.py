@@ -126,8 +126,9 @@ class Merge3Config(_Strict):
     recalibrate: int | None = Field(
         None,
         ge=1,
-        description="after so many candidates, again and again, the best one is scored on all search items (as costly as "
-        "a random merge), and all answers so far refine the calibration: estimates of good merges get nearer; unset: never",
+        description="after so many candidates, again and again, the best one is scored on all search items (as costly "
+        "as a random merge), and all answers so far refine the calibration: estimates of good merges get nearer; "
+        "unset: never",
     )
     estimator: str = "auto"
     held_out: Fraction = Field(1 / 3, description="share of the items that only the confirmation reads")
