@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import textwrap
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from merge3_plugin.cli_task import ManyValues, load_asked, read_metadata
 from merge3_plugin.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -24,22 +24,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BY_REPRESENTATION = "representation-clusters"
-
-
-class ManyValues(click.Command):
-    """A command whose ``multiple`` options take several values after one flag, as in ``--models A B C``."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        many = {flag for option in self.params if getattr(option, "multiple", False) for flag in option.opts}
-        spread: list[str] = []
-        flag = None
-        for argument, following in zip(args, [*args[1:], "-"], strict=True):
-            if argument.startswith("-"):
-                flag = argument if argument in many and not following.startswith("-") else None
-                spread += [argument] if flag is None else []
-            else:
-                spread += [argument] if flag is None else [flag, argument]
-        return super().parse_args(ctx, spread)
 
 
 @click.command(cls=ManyValues, context_settings={"help_option_names": ["-h", "--help"]})
@@ -218,22 +202,11 @@ def _evaluate(
 ) -> tuple[Responses, FloatArray | None]:
     """The models' answers and, if anchors are chosen by them, embeddings of the items that are there."""
     from merge3_plugin.extract.responses import read_responses
-    from merge3_plugin.harness.benchmark import load_benchmarks
     from merge3_plugin.harness.collect import EvaluationSettings, collect_logs
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     metric = options["metric"] and f"{options['metric']},{options['filter_name'] or 'none'}"
-    metadata, own = read_metadata(options["metadata"], task)
-    benchmark = load_benchmarks(
-        {task: metric},
-        include_paths=options["include_path"],
-        num_fewshot=options["num_fewshot"],
-        data={task: own["data"]} if "data" in own else None,
-        id_field=options["id_field"] or own.get("id_field"),
-        language={task: own["language"]} if "language" in own else None,
-        metadata=metadata,
-    )[task]
-    benchmark.items.check_per_item()
+    benchmark, own = load_asked(task, metric, options["num_fewshot"], options)
     names = (
         "dtype",
         "device",
@@ -272,18 +245,3 @@ def _embeddings(benchmark: Benchmark, model: str, settings: EvaluationSettings, 
     scorer = Scorer({benchmark.name: benchmark}, loaded.model, loaded.tokenizer, batch_size=settings.batch_size)
     place = {item: k for k, item in enumerate(benchmark.item_ids)}
     return embed_items(scorer, benchmark.name)[[place[item] for item in item_ids]]
-
-
-def read_metadata(text: str | None, task: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """lm_eval's ``--metadata``, and what it says of this task under our key."""
-    from merge3_plugin.harness.settings import check_task_names, tasks_of_run
-
-    try:
-        metadata = json.loads(text) if text else {}
-    except ValueError as error:
-        raise ConfigError(f"--metadata: expected JSON, got: {error}") from None
-    if not isinstance(metadata, dict):
-        raise ConfigError(f"--metadata: expected a JSON object, got {text!r}")
-    tasks = tasks_of_run({"metadata": metadata})
-    check_task_names(tasks, [task])
-    return metadata, tasks.get(task, {})

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from merge3_plugin.cli_calibrate import ManyValues, read_metadata
+from merge3_plugin.cli_task import ManyValues, load_asked, read_metadata
 from merge3_plugin.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -118,10 +118,9 @@ def score(model: str, task: str, standard_error: float | None, budget: int | Non
 def _prepare(task: str, options: Mapping[str, Any]) -> tuple[Calibration, Benchmark]:
     """The calibration, and the benchmark asked as it was there."""
     from merge3_plugin.artifact import load_calibration
-    from merge3_plugin.harness.benchmark import load_benchmarks
     from merge3_plugin.harness.calibrations import calibration_path, check_items
 
-    metadata, own = read_metadata(options["metadata"], task)
+    _, own = read_metadata(options["metadata"], task)
     path = calibration_path(task, options["calibration"] or own.get("calibration"))
     if path is None:
         raise ConfigError(
@@ -130,16 +129,8 @@ def _prepare(task: str, options: Mapping[str, Any]) -> tuple[Calibration, Benchm
         )
     calibration = load_calibration(path)
     then = calibration.provenance
-    benchmark = load_benchmarks(
-        {task: f"{then['metric']},{then['filter']}" if then.get("metric") and then.get("filter") else None},
-        include_paths=options["include_path"],
-        num_fewshot=then.get("num_fewshot"),
-        data={task: own["data"]} if "data" in own else None,
-        id_field=options["id_field"] or own.get("id_field"),
-        language={task: own["language"]} if "language" in own else None,
-        metadata=metadata,
-    )[task]
-    benchmark.items.check_per_item()
+    metric = f"{then['metric']},{then['filter']}" if then.get("metric") and then.get("filter") else None
+    benchmark, _ = load_asked(task, metric, then.get("num_fewshot"), options)
     check_items(calibration, benchmark.items, path)
     return calibration, benchmark
 

@@ -81,9 +81,15 @@ class Evidence:
         return self.item_weights[self.positions] / inclusion
 
     def has_soft(self, *, of_parents: bool) -> bool:
-        """Whether soft scores are known of some answers, of a `soft_pool` and, if so asked, of all parents."""
+        """Whether most answers have soft scores on items of which a `soft_pool` has them too.
+
+        If so asked, all parents must be in that pool.
+        """
         pool = soft_pool(self.calibration.responses, self.parents)
-        if self.soft is None or np.isnan(self.soft).all() or pool is None:
+        if self.soft is None or pool is None or pool.soft is None:
+            return False
+        comparable = ~np.isnan(self.soft) & ~np.isnan(pool.soft[:, self.positions]).all(axis=0)
+        if comparable.mean() < 0.5:
             return False
         return not of_parents or (self.parents is not None and set(self.parents.model_ids) <= set(pool.model_ids))
 
@@ -197,7 +203,7 @@ def run_estimator(estimator: Estimator, evidence: Evidence) -> Estimate:
         )
     if needs_soft(estimator) and not evidence.has_soft(of_parents=estimator.needs_parents):
         raise DataError(
-            f"estimator {estimator.name!r}: expected soft scores of the answers and of two models on all items, "
+            f"estimator {estimator.name!r}: expected soft scores of most answers, and of two models on the same items, "
             "got fewer; pass soft= and calibrate on models with soft scores, or use 'auto'"
         )
     if evidence.n_scored == evidence.n_items:

@@ -126,3 +126,15 @@ def test_without_soft_scores_it_is_refused_in_one_line(worlds, calibration, newc
         assert not evidence.has_soft(of_parents=False)
         with pytest.raises(DataError, match="factor-soft.*soft scores.*auto"):
             run_estimator(SoftFactors(), evidence)
+
+
+def test_soft_scores_on_items_where_no_other_model_has_any_are_none(worlds):
+    world = worlds[0]
+    calibration = calibrated_on(world, 11)
+    at = calibration.anchor_positions()
+    for n_unknown, known in ((10, True), (20, False)):
+        soft = world.soft[:11].copy()
+        soft[:, at[:n_unknown]] = np.nan
+        answers = ResponseMatrix(world.values[:11], world.model_ids[:11], world.item_ids, soft=soft)
+        evidence = evidence_of(replace(calibration, responses=answers), world.values[12], soft=world.soft[12])
+        assert evidence.has_soft(of_parents=False) is known
