@@ -30,13 +30,13 @@ def calibrate(
     ``anchors`` names how they are chosen: ``"random"``, ``"stratified"`` by difficulty, ``"kd"`` (equal-size groups of
     items that behave alike), ``"mixed"`` (a quarter the most informative items, the others stratified),
     ``"irt-clusters"`` and ``"correctness-clusters"`` (as tinyBenchmarks), ``"representation-clusters"`` (of
-    ``embeddings``, (n_items, d)), ``"neyman"`` (by the parents' answers); or ``"auto"``: neyman with parents, else kd
-    (below 5 models stratified, from 16 on correctness-clusters), unless another one errs less in cross-validation,
-    beyond its noise. ``parents`` are the models that candidates are merged from: they join the responses, and
-    merge-aware estimators are cross-validated with them, on merges if these are. As many anchors as items or more: all
-    items. The same seed gives the same calibration. Models whose answers look wrong are named in warnings. Raises
-    DataError for an empty or constant matrix, a single model, a model without answers, fewer than one anchor, and
-    parents who did not answer the items; ConfigError for an unknown way to choose.
+    ``embeddings``, (n_items, d)), ``"neyman"`` (by the parents' answers); or ``"auto"``: neyman with parents (from 16
+    models on mixed), else kd (below 5 models stratified, from 16 on correctness-clusters), unless another one errs less
+    in cross-validation, beyond its noise. ``parents`` are the models that candidates are merged from: they join the
+    responses, and merge-aware estimators are cross-validated with them, on merges if these are. As many anchors as
+    items or more: all items. The same seed gives the same calibration. Models whose answers look wrong are named in
+    warnings. Raises DataError for an empty or constant matrix, a single model, a model without answers, fewer than one
+    anchor, and parents who did not answer the items; ConfigError for an unknown way to choose.
     """
     from merge3_plugin.calibrate import build_calibration
     from merge3_plugin.extract.checks import odd_models

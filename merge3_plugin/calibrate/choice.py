@@ -126,19 +126,20 @@ def default_design(n_models: int, *, parents_known: bool) -> str:
     """Anchors spread over the parents' answers, over items that are answered alike, or over difficulty alone.
 
     k-means says best which items are, but of few models it makes a few large clusters and many tiny ones: then groups
-    of equal size serve better.
+    of equal size serve better. Where parents predict the level of most items, the most informative items add most, once
+    there are models enough to say which those are.
     """
+    if n_models >= MODELS_FOR_CLUSTERS:
+        return "mixed" if parents_known else "correctness-clusters"
     if parents_known:
         return "neyman"
-    if n_models >= MODELS_FOR_CLUSTERS:
-        return "correctness-clusters"
     return "kd" if n_models >= MODELS_FOR_TWO else "stratified"
 
 
 def designs(folds: Folds) -> tuple[str, ...]:
     """The designs that the data allow, but for ``"random"``, which none of them is worse than."""
     if folds.parents is not None and not folds.of_merges:
-        return ("neyman",)
+        return (default_design(folds.responses.n_models, parents_known=True),)
     found = ["stratified"]
     if folds.responses.n_models >= MODELS_FOR_TWO:
         found += ["kd", "mixed", "irt-clusters", "correctness-clusters"]

@@ -84,14 +84,14 @@ class Study:
     def calibration(self, n_anchors: int, method: str = AUTO) -> Calibration:
         """The calibration with ``n_anchors`` anchors of this design; ``"auto"``: of the best by cross-validation.
 
-        Clusters that would count too unequally give way to "kd", with a warning. Raises ConfigError for an unknown
-        design.
+        Clusters that would count too unequally give way to "kd", with a warning where they were asked for. Raises
+        ConfigError for an unknown design.
         """
         if method != AUTO and method not in METHODS:
             raise ConfigError(f"anchors: expected a known method, got {method!r}{nearest(method, [*METHODS, AUTO])}")
         n_anchors = min(n_anchors, self.responses.n_items)
         outcomes = self.outcomes(n_anchors, method)
-        default = self.default_design if method == AUTO else method
+        asked, default = method, self.default_design if method == AUTO else method
         method = chosen_design(outcomes, default) if outcomes else default
         anchors = select_anchors(
             self.responses,
@@ -102,7 +102,7 @@ class Study:
             parents=self.parents,
             embeddings=self.embeddings,
         )
-        if anchors.method != method:
+        if asked not in (AUTO, anchors.method):
             log.warning(
                 "anchors: %d of %r would count too unequally, which costs more than it gains: drawn by %r instead",
                 n_anchors,

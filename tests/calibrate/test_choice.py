@@ -111,4 +111,4 @@ def test_a_choice_that_is_not_installed_any_more():
 def test_clusters_are_for_models_enough():
     """Pitfall of k-means with few models: a few large clusters, whose weights leave few anchors that count."""
     assert [default_design(n, parents_known=False) for n in (4, 12, 16)] == ["stratified", "kd", "correctness-clusters"]
-    assert default_design(300, parents_known=True) == "neyman"
+    assert [default_design(n, parents_known=True) for n in (4, 12, 16)] == ["neyman", "neyman", "mixed"]
