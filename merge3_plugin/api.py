@@ -58,17 +58,16 @@ def estimate(
 
     ``scores`` may leave anchors out or hold further items; if it holds all items, the result is their exact mean.
     ``estimator`` is a registered name or ``"auto"``: what the calibration's cross-validation chose for such evidence,
-    which is core (with parents plog) unless another one is better by more than the noise. ``parents`` are the answers,
-    on all items, of the models it was merged from; ``soft`` the probabilities (item id -> in [0, 1]) that the model
-    gave to the right options, where known. Raises DataError for unknown items, scores outside [0, 1], none at all, and
-    parents who are missing for ``estimator`` or did not answer the items; ConfigError for an unknown estimator.
+    which is core (with parents plog, with their soft scores too factor-soft) unless another one is better by more than
+    the noise. ``parents`` are the answers, on all items, of the models it was merged from; ``soft`` the probabilities
+    (item id -> in [0, 1]) that the model gave to the right options, where known. Raises DataError for unknown items,
+    scores outside [0, 1], none at all, and parents who are missing for ``estimator`` or did not answer the items;
+    ConfigError for an unknown estimator.
     """
-    from merge3_plugin.estimate.auto import resolve
-    from merge3_plugin.estimate.base import gather, run_estimator
+    from merge3_plugin.estimate.auto import run
+    from merge3_plugin.estimate.base import gather
 
-    evidence = gather(calibration, scores, parents, soft)
-    found = resolve(estimator, calibration, parents_known=parents is not None, soft_known=bool(soft))
-    return run_estimator(found, evidence)
+    return run(estimator, gather(calibration, scores, parents, soft))
 
 
 def adaptive(

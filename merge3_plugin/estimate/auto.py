@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from merge3_plugin.domain import Calibration
-from merge3_plugin.estimate.base import CROSS_VALIDATION, FEWEST_MODELS, Estimator, find_estimator
+from merge3_plugin.domain import Calibration, Estimate
+from merge3_plugin.estimate.base import (
+    CROSS_VALIDATION,
+    FEWEST_MODELS,
+    Estimator,
+    Evidence,
+    find_estimator,
+    run_estimator,
+)
 from merge3_plugin.plugins import plugin_host
 
 AUTO = "auto"
@@ -43,3 +50,14 @@ def resolve(name: str, calibration: Calibration, *, parents_known: bool, soft_kn
     if "gp_irt_weight" in calibration.provenance and not parents_known:
         return find_estimator("gp-irt")
     return find_estimator(default_estimator(record.get("models", 0), parents_known=parents_known))
+
+
+def run(name: str, evidence: Evidence) -> Estimate:
+    """The estimate of the estimator ``name``, for ``"auto"`` of the one that is chosen for what the evidence holds.
+
+    Raises ConfigError for an unknown name, DataError where a named one lacks the parents or the soft scores it needs.
+    """
+    parents_known = evidence.parents is not None
+    soft_known = evidence.has_soft(of_parents=parents_known)
+    estimator = resolve(name, evidence.calibration, parents_known=parents_known, soft_known=soft_known)
+    return run_estimator(estimator, evidence)

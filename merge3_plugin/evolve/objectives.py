@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from merge3_plugin.domain import Calibration, Estimate, ResponseMatrix
-from merge3_plugin.estimate.auto import resolve
-from merge3_plugin.estimate.base import Evidence, gather, run_estimator
+from merge3_plugin.estimate.auto import run
+from merge3_plugin.estimate.base import Evidence, gather
 from merge3_plugin.estimate.paired import Estimated, PairedDifference, estimated_difference
 from merge3_plugin.evolve.population import Population
 from merge3_plugin.harness.scoring import Scores
@@ -45,9 +45,7 @@ class Objective:
         return self._estimated(replace(evidence, calibration=self.calibration))
 
     def _estimated(self, evidence: Evidence) -> Estimated:
-        soft_known = evidence.has_soft(of_parents=True)
-        estimator = resolve(self.estimator, self.calibration, parents_known=True, soft_known=soft_known)
-        return Estimated(evidence, run_estimator(estimator, evidence))
+        return Estimated(evidence, run(self.estimator, evidence))
 
     def tie_breaker(self, evidence: Evidence) -> float:
         """Mean soft score of the scored items by their weights, or 0 where soft scores do not break ties."""

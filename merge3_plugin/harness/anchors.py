@@ -10,8 +10,8 @@ import numpy as np
 
 from merge3_plugin.domain import Calibration, Estimate
 from merge3_plugin.errors import DataError
-from merge3_plugin.estimate.auto import resolve
-from merge3_plugin.estimate.base import gather, run_estimator
+from merge3_plugin.estimate.auto import run
+from merge3_plugin.estimate.base import gather
 from merge3_plugin.estimate.design import sample_mean
 from merge3_plugin.harness.calibrations import calibration_path, check_items
 from merge3_plugin.harness.settings import AnchorSettings, random_sample
@@ -82,5 +82,4 @@ class Anchors:
         if self.calibration is None:
             balance = self._items.balance_of(scores)
             return sample_mean(np.array(list(scores.values())), len(self._items.documents), weights=balance)
-        estimator = resolve(self._settings.estimator, self.calibration, parents_known=False, soft_known=bool(soft))
-        return run_estimator(estimator, gather(self.calibration, scores, soft=soft))
+        return run(self._settings.estimator, gather(self.calibration, scores, soft=soft))

@@ -10,6 +10,7 @@ from merge3_plugin.domain import ResponseMatrix
 from merge3_plugin.estimate.auto import resolve
 from merge3_plugin.estimate.base import CROSS_VALIDATION
 from merge3_plugin.testing import simulate_merges, simulate_responses
+from tests.estimate.worlds import soft_family
 
 rng = np.random.default_rng(0)
 
@@ -99,6 +100,18 @@ def test_soft_scores_of_merges_and_parents_make_another_default():
         assert resolve("auto", calibration, **known).name == chosen.get("parents+soft", "plog")
         assert chosen.get("parents+soft", "factor-soft") == "factor-soft"
         assert resolve("auto", calibration, parents_known=True).name == "plog"
+
+
+def test_auto_reads_soft_scores_only_where_enough_of_them_are_known():
+    world = soft_family(200, rng=np.random.default_rng(0), n_unrelated=8)
+    calibration = calibrate(world.models(world.model_ids[:11]), 20, seed=0)
+    calibration.provenance[CROSS_VALIDATION]["auto"]["alone+soft"] = "factor-soft"
+    at = [world.item_ids.index(item) for item in calibration.anchors.item_ids]
+    scores = {world.item_ids[j]: world.values[20, j] for j in at}
+    soft = {world.item_ids[j]: world.soft[20, j] for j in at}
+    assert estimate(calibration, scores, soft=soft).method == "factor-soft"
+    few = dict(list(soft.items())[:5])
+    assert estimate(calibration, scores, soft=few).method == calibration.provenance[CROSS_VALIDATION]["auto"]["alone"]
 
 
 def test_a_choice_that_is_not_installed_any_more():
