@@ -149,7 +149,7 @@ def test_a_killed_test_goes_on_to_the_same_end(command, arguments, world, tmp_pa
     assert command(*arguments, "--se", "0.05", "--json", "--record", record)[0] == 0
     batches = [json.loads(line)["scores"] for line in record.read_text(encoding="utf-8").splitlines()[1:]]
     asked = [item for batch in batches for item in batch]
-    assert len(asked) == len(set(asked)) > 40  # another plan asks further items, and none of the known ones again
+    assert len(asked) == len(set(asked)) >= 40  # another plan may ask further items, but none of the known ones again
 
 
 def test_answers_are_not_taken_for_another_models(command, arguments, world):
