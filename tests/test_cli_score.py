@@ -17,6 +17,7 @@ import pytest
 from merge3_plugin.api import ResponseMatrix, calibrate
 from merge3_plugin.artifact import load_calibration, save_calibration
 from merge3_plugin.cli import merge3, run
+from tests.commands import refused
 from tests.lm_eval_runs import choice_documents
 
 TASK = "merge3_arc_ja"
@@ -77,28 +78,9 @@ def arguments(world) -> list[str]:
     return [str(argument) for argument in [*found, "--dtype", "float32", "--device", "cpu"]]
 
 
-@pytest.fixture
-def command(capsys, tmp_path, monkeypatch):
-    """Runs ``merge3 ...`` in an empty folder: (exit status, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*args):
-        status = run(merge3, "merge3", [str(a) for a in args])
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return call
-
-
-def refused(result) -> str:
-    status, out, err = result
-    lines = [line for line in err.splitlines() if line.startswith("merge3: error:")]
-    assert status == 2 and len(lines) == 1 and out == ""
-    return lines[0]
-
-
-def test_scoring_within_a_budget(command, arguments, world, tmp_path):
-    status, out, err = command(*arguments, "--budget", 24, "--json")
+def test_scoring_within_a_budget(command, arguments, world, tmp_path, capsys):
+    status = run(merge3, "merge3", [*arguments, "--budget", "24", "--json"])
+    out, err = capsys.readouterr()
     found = json.loads(out)
     assert status == 0 and found["stopped"] == "budget spent" and found["method"] == "merge3_adaptive"
     assert found["n_scored"] == 24 and found["n_items"] == N_ITEMS and len(set(found["order"])) == 24

@@ -81,10 +81,6 @@ class Scorer:
         """Scores of each of these items, in the benchmark's order."""
         return self.evaluate({task: item_ids})[0][task]
 
-    def score_whole(self, task: str) -> float:
-        """The metric over all items by the task's own aggregation, for metrics such as perplexity."""
-        return self.evaluate({}, [task])[1][task]
-
     def evaluate(
         self, items: Mapping[str, Iterable[str]], whole: Iterable[str] = ()
     ) -> tuple[dict[str, Scores], dict[str, float]]:

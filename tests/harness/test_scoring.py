@@ -129,7 +129,7 @@ def test_a_corpus_metric_is_evaluated_whole(tasks_folder, manager, evaluate, mod
     assert not benchmark.per_item
     scorer = Scorer({"plain_text": benchmark}, *model_and_tokenizer, batch_size=4)
     expected = evaluate(manager, "plain_text")["results"]["plain_text"]["word_perplexity,none"]
-    assert scorer.score_whole("plain_text") == pytest.approx(expected, rel=1e-6)
+    assert scorer.evaluate({}, ["plain_text"])[1]["plain_text"] == pytest.approx(expected, rel=1e-6)
     with pytest.raises(DataError, match="choose a metric that scores single items"):
         scorer.score("plain_text", benchmark.item_ids)
 
@@ -143,7 +143,7 @@ def test_a_mean_of_numbers_outside_the_unit_interval_is_a_corpus_metric(
     assert not benchmark.per_item
     scorer = Scorer({task: benchmark}, *model_and_tokenizer, batch_size=4)
     expected = evaluate(manager, task)["results"][task][metric]
-    assert scorer.score_whole(task) == pytest.approx(expected, rel=1e-6)
+    assert scorer.evaluate({}, [task])[1][task] == pytest.approx(expected, rel=1e-6)
 
 
 def test_provenance_says_how_items_are_asked(benchmarks, model_and_tokenizer):

@@ -70,7 +70,7 @@ def test_the_accuracy_over_all_items_is_lm_evals_score_of_the_group(
     scores = np.array(list(scorer.score(group, benchmark.item_ids).right.values()))
     balance = benchmark.balance_of(benchmark.item_ids)
     assert np.average(scores, weights=balance) == pytest.approx(results[group]["acc,none"], abs=1e-12)
-    assert scorer.score_whole(group) == pytest.approx(results[group]["acc,none"], abs=1e-12)
+    assert scorer.evaluate({}, [group])[1][group] == pytest.approx(results[group]["acc,none"], abs=1e-12)
     assert len({results[leaf]["acc,none"] for leaf in SIZES}) > 1, "sub-tasks of equal scores show no weighting"
     assert (balance is None) == (group == "by_size")
 
