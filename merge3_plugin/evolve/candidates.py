@@ -8,7 +8,7 @@ from typing import Any
 from merge3_plugin.domain import FloatArray
 from merge3_plugin.evolve.evaluate import Candidate
 from merge3_plugin.evolve.recipe import candidate_id
-from merge3_plugin.evolve.space import SearchSpace
+from merge3_plugin.evolve.spaces import Space
 
 UNIFORM = "uniform"
 
@@ -19,7 +19,7 @@ class Candidates:
     ``names`` are the models of the run, by which recipes are told apart; ``parents`` maps labels to such names.
     """
 
-    def __init__(self, space: SearchSpace, names: Sequence[str], parents: Mapping[str, str]) -> None:
+    def __init__(self, space: Space, names: Sequence[str], parents: Mapping[str, str]) -> None:
         self._space, self._names = space, names
         self.parents = {label: Candidate(f"parent:{label}", parent=name) for label, name in parents.items()}
         by_name = {candidate.parent: candidate for candidate in self.parents.values()}

@@ -21,10 +21,11 @@ from merge3_plugin.evolve.confirm import Confirmed, Verdict, balance_of, confirm
 from merge3_plugin.evolve.evaluate import Candidate
 from merge3_plugin.evolve.finalists import contenders
 from merge3_plugin.evolve.objectives import Objective, Objectives
-from merge3_plugin.evolve.optimizers import make_optimizer
+from merge3_plugin.evolve.optimizers import Settings, make_optimizer
 from merge3_plugin.evolve.population import Population, split_items
 from merge3_plugin.evolve.search import Improvement, Scored, Search, SearchResult
 from merge3_plugin.evolve.setting import Interrupted, Setting, Watcher
+from merge3_plugin.evolve.spaces.variables import draw, start
 from merge3_plugin.evolve.store import FAILED, Evaluation, last_line
 from merge3_plugin.evolve.tie_breaker import soft_scores
 from merge3_plugin.harness.scoring import Scores
@@ -191,7 +192,10 @@ class Run:
     def _random_merges(self, items: Mapping[str, Sequence[str]]) -> list[Candidate]:
         """Seeded random merges scored on all search items: with the parents, they calibrate the run."""
         rng = self._rng(CALIBRATION)
-        drawn = [self._candidates.at(self._setting.space.random(rng)) for _ in range(self._config.merge3.auto_merges)]
+        drawn = [
+            self._candidates.at(draw(self._setting.space.variables, rng))
+            for _ in range(self._config.merge3.auto_merges)
+        ]
         self._watcher.phase(CALIBRATION, len(drawn))
         states = [self._evaluate(f"random merge {i}", c, CALIBRATION, items).state for i, c in enumerate(drawn, 1)]
         return [c for c, state in zip(drawn, states, strict=True) if state != FAILED]
@@ -213,8 +217,9 @@ class Run:
     def _search(self, assessor: Assessor) -> SearchResult:
         settings, space = self._config.merge3.search, self._setting.space
         rng = self._rng(SEARCH)
-        x0 = space.random(rng) if self._config.random_init else space.x0
-        optimizer = make_optimizer(settings, space, x0, rng)
+        first = draw(space.variables, rng) if self._config.random_init else start(space.variables)
+        made = Settings(settings.max_fevals, settings.popsize, settings.sigma0, options=settings.options)
+        optimizer = make_optimizer(settings.optimizer, space.variables, first, made, rng)
         self._watcher.phase(SEARCH, settings.max_fevals)
         uniform = self._candidates.uniform
         seen: dict[str, Scored] = {}
@@ -236,6 +241,7 @@ class Run:
             optimizer,
             assessor.score,
             max_fevals=settings.max_fevals,
+            max_failures=settings.max_failures,
             interrupted=lambda: "interrupted" if self._watcher.interrupted() else self._watcher.stop_reason(),
             refine=assessor.refine,
             improved=improved,

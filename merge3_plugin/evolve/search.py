@@ -10,12 +10,8 @@ from merge3_plugin.domain import FloatArray
 from merge3_plugin.estimate.paired import PairedDifference
 from merge3_plugin.evolve.evaluate import Candidate
 from merge3_plugin.evolve.objectives import Assessment
-from merge3_plugin.evolve.optimizers import Optimizer
+from merge3_plugin.evolve.optimizers import Optimizer, Result, Trial
 from merge3_plugin.evolve.store import RunStore
-
-# Generations that failed as a whole, in a row, before the search gives up: by then it is the setting, not the
-# candidate.
-HOPELESS_GENERATIONS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,28 +55,6 @@ def ranked(scored: Sequence[Scored]) -> list[Scored]:
     return sorted(seen.values(), key=_rank, reverse=True)
 
 
-def costs(scored: Sequence[Scored]) -> list[float | None]:
-    """What an optimizer minimises: -fitness, None for failures.
-
-    Of equal fitness, those of lower tie-breaker cost more by as little as a float can: so the ranks tell them apart,
-    and an optimizer that looks at the values sees equals.
-    """
-    found: list[float | None] = [None] * len(scored)
-    before: Scored | None = None
-    last = -math.inf
-    for place in sorted(
-        (place for place, s in enumerate(scored) if s.assessment is not None),
-        key=lambda place: _rank(scored[place]),
-        reverse=True,
-    ):
-        cost = -_rank(scored[place])[0]
-        if before is not None and cost <= last:
-            cost = last if _rank(before) == _rank(scored[place]) else math.nextafter(last, math.inf)
-        found[place] = last = cost
-        before = scored[place]
-    return found
-
-
 def _rank(entry: Scored) -> tuple[float, float]:
     return (-math.inf, 0.0) if entry.assessment is None else entry.assessment.rank
 
@@ -88,9 +62,9 @@ def _rank(entry: Scored) -> tuple[float, float]:
 class Search:
     """One run of an optimizer over vectors of genes.
 
-    ``score`` turns a vector into its Scored; ``refine`` may give all that were scored a better assessment after a
-    generation; ``improved`` hears of each new best (after how many candidates, it, the previous one), ``progress`` of
-    every candidate; ``interrupted`` returns why to stop before the next candidate, or None.
+    ``score`` turns a vector into its Scored; ``refine`` may give all that were scored a better assessment whenever the
+    optimizer has learned; ``improved`` hears of each new best (after how many candidates, it, the previous one),
+    ``progress`` of every candidate; ``interrupted`` returns why to stop before the next candidate, or None.
     """
 
     def __init__(
@@ -100,47 +74,62 @@ class Search:
         score: Callable[[FloatArray], Scored],
         *,
         max_fevals: int,
+        max_failures: int,
         interrupted: Callable[[], str | None],
         refine: Callable[[Sequence[Scored]], list[Scored] | None],
         improved: Callable[[int, Scored, Scored | None], None],
         progress: Callable[[Scored], None],
     ) -> None:
         self._store, self._optimizer, self._score = store, optimizer, score
-        self._max_fevals, self._interrupted, self._refine = max_fevals, interrupted, refine
+        self._max_fevals, self._max_failures = max_fevals, max_failures
+        self._interrupted, self._refine = interrupted, refine
         self._improved, self._progress = improved, progress
         self._scored: list[Scored] = []
         self._best: Scored | None = None
+        self._failures = 0
 
     def run(self, known: Sequence[FloatArray]) -> SearchResult:
-        """Score the ``known`` vectors, then generations, until the budget, convergence, or an interruption."""
-        reason = self._generations(known)
+        """Score the ``known`` vectors, then trials, until the budget, convergence, or an interruption."""
+        reason = self._known(known) or self._trials()
         return SearchResult(tuple(self._scored), self._optimizer.mean(), reason)
 
-    def _generations(self, known: Sequence[FloatArray]) -> str:
-        reason = self._score_all(known)
-        n_beside = len(self._scored)
-        generation = failed = 0
-        while reason is None:
-            asked = self._optimizer.ask()
-            self._store.event(f"ask {generation}", {"vectors": [x.tolist() for x in asked]})
-            reason = self._score_all(asked)
-            if reason is not None:
-                break
-            told = self._scored[-len(asked) :] + self._scored[:n_beside]
-            told_costs = costs(told)
-            learned = self._optimizer.tell([s.vector for s in told], told_costs)
-            self._store.event(f"tell {generation}", {"costs": told_costs, "learned": learned})
-            # Known points join the first generation that teaches something, once.
-            n_beside = 0 if learned else n_beside
-            failed = 0 if learned else failed + 1
-            generation += 1
-            if failed == HOPELESS_GENERATIONS:
-                reason = f"every candidate of {failed} generations in a row failed"
-            elif stop := self._optimizer.stop():
-                reason = "converged: " + ", ".join(f"{k} {v}" for k, v in sorted(stop.items()))
-            elif len(self._scored) < self._max_fevals and (reason := self._interrupted()) is None:
-                self._take(self._refine(self._scored))
+    def _known(self, vectors: Sequence[FloatArray]) -> str | None:
+        for vector in vectors:
+            if (reason := self._why_stop()) is not None:
+                return reason
+            self._tell(None, self._scored_at(vector))
+        return None
+
+    def _trials(self) -> str:
+        while (reason := self._why_stop()) is None:
+            for trial in self._optimizer.ask(1):
+                self._store.event(f"ask {trial.number}", {"vector": trial.vector.tolist(), "level": trial.level})
+                if self._tell(trial, self._scored_at(trial.vector)):
+                    self._take(self._refine(self._scored))
         return reason
+
+    def _why_stop(self) -> str | None:
+        if len(self._scored) >= self._max_fevals:
+            return f"budget of {self._max_fevals} candidates spent"
+        if self._failures >= self._max_failures:
+            return f"{self._failures} candidates in a row failed"
+        if stop := self._optimizer.stop():
+            return "converged: " + ", ".join(f"{k} {v}" for k, v in sorted(stop.items()))
+        return self._interrupted()
+
+    def _tell(self, trial: Trial | None, entry: Scored) -> bool:
+        assessment = entry.assessment
+        result = Result(
+            None if trial is None else trial.number,
+            entry.vector,
+            None if assessment is None else (assessment.fitness,),
+            () if assessment is None else (assessment.standard_error**2,),
+            tie_breaker=0.0 if assessment is None else assessment.tie_breaker,
+        )
+        learned = self._optimizer.tell([result])
+        if trial is not None:
+            self._store.event(f"tell {trial.number}", {"values": result.values, "learned": learned})
+        return learned
 
     def _take(self, refined: list[Scored] | None) -> None:
         """Go on with better assessments; the best may be another then."""
@@ -155,18 +144,12 @@ class Search:
             self._improved(len(refined), best, previous)
         self._best = best
 
-    def _score_all(self, vectors: Sequence[FloatArray]) -> str | None:
-        """Score these in order; returns why some were left out, None when none was."""
-        for vector in vectors:
-            if len(self._scored) >= self._max_fevals:
-                return f"budget of {self._max_fevals} candidates spent"
-            reason = self._interrupted()
-            if reason is not None:
-                return reason
-            entry = self._score(vector)
-            self._scored.append(entry)
-            if entry.assessment is not None and (self._best is None or _rank(entry) > _rank(self._best)):
-                self._improved(len(self._scored), entry, self._best)
-                self._best = entry
-            self._progress(entry)
-        return None
+    def _scored_at(self, vector: FloatArray) -> Scored:
+        entry = self._score(vector)
+        self._scored.append(entry)
+        self._failures = 0 if entry.assessment is not None else self._failures + 1
+        if entry.assessment is not None and (self._best is None or _rank(entry) > _rank(self._best)):
+            self._improved(len(self._scored), entry, self._best)
+            self._best = entry
+        self._progress(entry)
+        return entry

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from merge3_plugin.config import RunConfig
 from merge3_plugin.evolve.evaluate import Evaluator
 from merge3_plugin.evolve.search import Improvement, Scored
-from merge3_plugin.evolve.space import SearchSpace
+from merge3_plugin.evolve.spaces import Space
 from merge3_plugin.evolve.store import Evaluation, RunStore
 from merge3_plugin.harness.benchmark import Benchmark
 from merge3_plugin.harness.scoring import Scorer
@@ -33,7 +33,7 @@ class Setting:
     merger: Merger
     scorer: Scorer
     evaluator: Evaluator
-    space: SearchSpace
+    space: Space
     benchmarks: Mapping[str, Benchmark]
     parents: Mapping[str, str]  # label -> name in the config
 

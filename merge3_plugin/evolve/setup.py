@@ -21,7 +21,7 @@ from merge3_plugin.estimate.base import find_estimator
 from merge3_plugin.evolve.evaluate import Evaluator
 from merge3_plugin.evolve.guard import chat_template, check_metrics, check_test_sets, fingerprint, locked
 from merge3_plugin.evolve.setting import Setting
-from merge3_plugin.evolve.space import SearchSpace
+from merge3_plugin.evolve.spaces import make_space
 from merge3_plugin.evolve.store import Evaluation, RunStore
 from merge3_plugin.harness.benchmark import Benchmark, load_benchmarks
 from merge3_plugin.plugins import plugin_host
@@ -29,7 +29,7 @@ from merge3_plugin.plugins import plugin_host
 log = logging.getLogger(__name__)
 
 # Settings that only say when to stop: a run may go on under others.
-BUDGET_KEYS = ("max_fevals", "timeout")
+BUDGET_KEYS = ("max_fevals", "max_items", "max_tokens", "timeout", "patience")
 
 
 @dataclass(frozen=True)
@@ -104,14 +104,7 @@ def opened(config: RunConfig, folder: Path, flags: Flags) -> Iterator[Setting]:
                 gen_kwargs=settings.eval.gen_kwargs,
                 system_instruction=settings.eval.system_instruction,
             )
-            space = SearchSpace(
-                config.genome,
-                merger.n_layers,
-                dtype=merger.dtype_name,
-                bounds=settings.bounds,
-                parameters=settings.parameters,
-                methods=plugin_host().merge_methods(),
-            )
+            space = make_space(config, merger.n_layers, dtype=merger.dtype_name)
             evaluator = Evaluator(store, merger, scorer, _tell_plugins)
             yield Setting(config, folder, store, merger, scorer, evaluator, space, benchmarks, parents)
         except sqlite3.OperationalError as error:

@@ -15,15 +15,16 @@ from safetensors.torch import load_file
 
 from merge3_plugin.config import GenomeConfig
 from merge3_plugin.evolve.recipe import candidate_id, to_yaml
-from merge3_plugin.evolve.space import SearchSpace
+from merge3_plugin.evolve.spaces.genome import GenomeSpace
+from merge3_plugin.evolve.spaces.variables import draw
 from merge3_plugin.merging.merger import Merger
 
 SEED = 11
 
 
-def space(method: str, tiny_models: list[Path]) -> SearchSpace:
+def space(method: str, tiny_models: list[Path]) -> GenomeSpace:
     base, *models = map(str, tiny_models)
-    return SearchSpace(
+    return GenomeSpace(
         GenomeConfig(models=models, merge_method=method, base_model=base, layer_granularity=1), 2, dtype="float32"
     )
 
@@ -31,7 +32,7 @@ def space(method: str, tiny_models: list[Path]) -> SearchSpace:
 @pytest.mark.parametrize("method", ["dare_ties", "della"])
 def test_the_command_in_the_file_gives_the_final_model(method: str, tiny_models: list[Path], tmp_path: Path) -> None:
     searched = space(method, tiny_models)
-    recipe = searched.decode(searched.random(np.random.default_rng(0)))
+    recipe = searched.decode(draw(searched.variables, np.random.default_rng(0)))
     base, *models = map(str, tiny_models)
     merger = Merger(models, base, random_seed=SEED)
     merger.merge(recipe)
@@ -53,7 +54,7 @@ def test_yaml_keeps_every_digit_and_makes_local_models_absolute(
 ) -> None:
     monkeypatch.chdir(tiny_models[0].parent)
     relative = [Path(folder.name) for folder in tiny_models]
-    recipe = space("ties", relative).decode(space("ties", relative).random(np.random.default_rng(1)) * 1e-7)
+    recipe = space("ties", relative).decode(draw(space("ties", relative).variables, np.random.default_rng(1)) * 1e-7)
     written = yaml.safe_load(to_yaml(recipe, random_seed=0))
     assert written == space("ties", tiny_models).decode(space("ties", relative).encode(recipe))
     hub = {"merge_method": "linear", "models": [{"model": "org/model"}], "tokenizer_source": "union"}
@@ -63,7 +64,7 @@ def test_yaml_keeps_every_digit_and_makes_local_models_absolute(
 def test_identity_follows_the_recipe_not_where_the_parents_lie(tiny_models: list[Path]) -> None:
     moved = [Path("/elsewhere") / folder.name for folder in tiny_models]
     here, there = space("ties", tiny_models), space("ties", moved)
-    vector = here.random(np.random.default_rng(2))
+    vector = draw(here.variables, np.random.default_rng(2))
     one, other = here.decode(vector), there.decode(vector)
     assert candidate_id(one) != candidate_id(other)
     assert candidate_id(one, list(map(str, tiny_models))) == candidate_id(other, list(map(str, moved)))

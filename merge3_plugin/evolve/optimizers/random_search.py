@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from merge3_plugin.domain import FloatArray
+from merge3_plugin.evolve.optimizers import Result, Trial
+from merge3_plugin.evolve.spaces.variables import Variable, draw
 
 
 class RandomSearch:
-    """Ask/tell that learns nothing: every candidate is a fresh ``draw`` from the whole space."""
+    """Every trial is a fresh draw from the whole space; results teach nothing."""
 
-    def __init__(
-        self, draw: Callable[[np.random.Generator], FloatArray], popsize: int, rng: np.random.Generator
-    ) -> None:
-        self._draw, self._popsize, self._rng = draw, popsize, rng
+    def __init__(self, variables: Sequence[Variable], rng: np.random.Generator) -> None:
+        self._variables, self._rng = variables, rng
+        self._asked = 0
 
-    def ask(self) -> list[FloatArray]:
-        """The next ``popsize`` vectors."""
-        return [self._draw(self._rng) for _ in range(self._popsize)]
+    def ask(self, n: int) -> list[Trial]:
+        """``n`` trials."""
+        first = self._asked
+        self._asked += n
+        return [Trial(number, draw(self._variables, self._rng)) for number in range(first, self._asked)]
 
-    def tell(self, vectors: Sequence[FloatArray], costs: Sequence[float | None]) -> bool:
-        """Whether any candidate could be scored."""
-        return any(cost is not None for cost in costs)
+    def tell(self, results: Sequence[Result]) -> bool:
+        """True: there is no generation to wait for."""
+        return True
 
     def mean(self) -> None:
         """None: the centre of the space is no finding of the search."""
 
     def stop(self) -> dict[str, float]:
-        """Nothing: it never converges."""
+        """Nothing: it never ends."""
         return {}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,18 +11,20 @@ import numpy as np
 
 from merge3_plugin.domain import FloatArray
 from merge3_plugin.errors import ConfigError
-from merge3_plugin.evolve.bounds import UPSTREAM, Bounds, searched_parameters
-from merge3_plugin.evolve.genes import SATURATED, Gene, Genes, Layout, ParameterGenes, SlerpGenes
-from merge3_plugin.evolve.genome import (
+from merge3_plugin.evolve.spaces.bounds import UPSTREAM, Bounds, searched_parameters
+from merge3_plugin.evolve.spaces.genes import SATURATED, Gene, Genes, Layout, ParameterGenes, SlerpGenes
+from merge3_plugin.evolve.spaces.methods import (
     check_slerp,
     check_tokenizer_source,
     checked_parameters,
     find_method,
     merged_models,
 )
+from merge3_plugin.evolve.spaces.variables import Variable, start
+from merge3_plugin.plugins import plugin_host
 
 if TYPE_CHECKING:
-    from merge3_plugin.config import GenomeConfig
+    from merge3_plugin.config import GenomeConfig, RunConfig
     from merge3_plugin.plugins import MethodEntry
 
 # Where the space has a model exactly, in every dtype: one model's weight at this value and the others' at zero, or
@@ -31,11 +33,11 @@ _ONE_MODEL = {"linear": 1.0, "slerp": SATURATED}
 _BASE_AT_ZERO = {"nearswap": "t", "sce": "select_topk"}
 
 
-class SearchSpace:
-    """Vectors of ``dimension`` genes to recipes and back, for one ``genome``, ``n_layers`` layers and a ``dtype``.
+class GenomeSpace:
+    """Vectors of genes to recipes and back, for one ``genome``, ``n_layers`` layers and a ``dtype``.
 
-    ``x0`` is where a search starts, 1 / number of models for each weight and the method's default elsewhere; a step of
-    1/6 in every coordinate suits it. ``bounds`` and ``parameters`` are the config's: searched intervals, fixed values.
+    A search starts at 1 / number of models for each weight and the method's default elsewhere; a step of 1/6 in every
+    coordinate suits it. ``bounds`` and ``parameters`` are the config's: searched intervals, fixed values.
     ``methods`` are those of plug-ins. Raises ConfigError when the genome and the method do not fit, or when the method
     has nothing to search.
     """
@@ -78,25 +80,16 @@ class SearchSpace:
                 "or give a float parameter of it an interval in merge3.bounds"
             )
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """A name for each gene, such as ``model_1.weight[mlp] layers 0-3``."""
-        return tuple(gene.name for gene in self._genes.genes)
-
-    @property
-    def dimension(self) -> int:
-        return len(self._genes.genes)
-
-    @property
-    def x0(self) -> FloatArray:
-        """Where a search starts, shape (dimension,)."""
-        return np.array([gene.coordinate(gene.start) for gene in self._genes.genes])
+    @cached_property
+    def variables(self) -> tuple[Variable, ...]:
+        """A coordinate for each gene, named as ``model_1.weight[mlp] layers 0-3``."""
+        return tuple(gene.variable for gene in self._genes.genes)
 
     def decode(self, x: Sequence[float] | FloatArray) -> dict[str, Any]:
         """The recipe of a vector. Raises ValueError for a vector of another length or with NaN or infinity."""
         vector = np.asarray(x, dtype=np.float64)
-        if vector.shape != (self.dimension,) or not np.isfinite(vector).all():
-            raise ValueError(f"expected {self.dimension} finite numbers, got {vector}")
+        if vector.shape != (len(self.variables),) or not np.isfinite(vector).all():
+            raise ValueError(f"expected {len(self.variables)} finite numbers, got {vector}")
         values = [gene.value(coordinate) for gene, coordinate in zip(self._genes.genes, vector, strict=True)]
         recipe: dict[str, Any] = {"merge_method": self._genome.merge_method, "slices": self._genes.slices(values)}
         if self._common:
@@ -131,12 +124,12 @@ class SearchSpace:
         points = {f"parent:{name}": vector for name, vector in self._parent_points()}
         weighted = {gene.model for gene in self._genes.genes if gene.parameter == "weight"}
         uniform = weighted >= set(self._genome.models) and (self._genome.merge_method != "slerp" or len(weighted) == 2)
-        return points | {"uniform" if uniform else "start": self.x0}
+        return points | {"uniform" if uniform else "start": start(self.variables)}
 
-    def random(self, rng: np.random.Generator) -> FloatArray:
-        """A vector drawn uniformly: between the bounds, in [0, 1) where there is no bound, as in mergekit-evolve."""
-        draws = rng.random(self.dimension)
-        return np.array([gene.coordinate(_spread(gene, u)) for gene, u in zip(self._genes.genes, draws, strict=True)])
+    def describe(self) -> list[str]:
+        """The method, and what holds for the whole recipe."""
+        common = ", ".join(f"{name} {value}" for name, value in self._common.items())
+        return [f"merge method: {self._genome.merge_method}" + (f" ({common})" if common else "")]
 
     def _parent_points(self) -> Iterator[tuple[str, FloatArray]]:
         method = self._genome.merge_method
@@ -154,8 +147,8 @@ class SearchSpace:
         if wanted and all(
             self._genes.genes[i].low <= value <= self._genes.genes[i].high for i, value in wanted.items()
         ):
-            starts = enumerate(self._genes.genes)
-            yield name, np.array([gene.coordinate(wanted.get(i, gene.start)) for i, gene in starts])
+            genes = enumerate(self._genes.genes)
+            yield name, np.array([gene.coordinate(wanted.get(i, gene.start)) for i, gene in genes])
 
     def _task_arithmetic_weight(self) -> str | None:
         from mergekit.merge_methods import GeneralizedTaskArithmeticMerge
@@ -197,8 +190,8 @@ class SearchSpace:
                         if shared != (model is None) or (unused and not shared):
                             continue
                         high = self._della_room(high) if name == "epsilon" else high
-                        start = 1 / len(self._genome.models) if name == "weight" else specs[name].default
-                        start = start if isinstance(start, int | float) else (low + high) / 2
+                        first = 1 / len(self._genome.models) if name == "weight" else specs[name].default
+                        first = first if isinstance(first, int | float) else (low + high) / 2
                         label = labels[model] if model else None
                         yield Gene(
                             layout.gene_name(name, label, group, filter_),
@@ -208,7 +201,7 @@ class SearchSpace:
                             filter_,
                             low,
                             high,
-                            min(max(float(start), low), high),
+                            min(max(float(first), low), high),
                         )
 
     def _della_room(self, high: float) -> float:
@@ -216,11 +209,23 @@ class SearchSpace:
         return min(high, 0.999 * min(density, 1 - density)) if isinstance(density, float) and density < 1 else high
 
 
+def genome_space(config: RunConfig, n_layers: int, *, dtype: str) -> GenomeSpace:
+    """The space of the config's ``genome``."""
+    return GenomeSpace(
+        config.genome,
+        n_layers,
+        dtype=dtype,
+        bounds=config.merge3.bounds,
+        parameters=config.merge3.parameters,
+        methods=plugin_host().merge_methods(),
+    )
+
+
 def _groups(genome: GenomeConfig, n_layers: int) -> tuple[tuple[int, int], ...]:
     step = genome.layer_granularity if genome.layer_granularity > 0 else n_layers
     if n_layers % step:
         raise ConfigError(f"genome.layer_granularity: expected a divisor of {n_layers} (layers), got {step}")
-    return tuple((start, start + step) for start in range(0, n_layers, step))
+    return tuple((first, first + step) for first in range(0, n_layers, step))
 
 
 def _filters(genome: GenomeConfig) -> tuple[str | None, ...]:
@@ -233,8 +238,3 @@ def _filters(genome: GenomeConfig) -> tuple[str | None, ...]:
 def _labels(names: Sequence[str]) -> dict[str, str]:
     short = [Path(name).name for name in names]
     return dict(zip(names, short if len(set(short)) == len(short) else names, strict=True))
-
-
-def _spread(gene: Gene, u: float) -> float:
-    low, high = (gene.low, gene.high) if math.isfinite(gene.low) and math.isfinite(gene.high) else (0.0, 1.0)
-    return low + u * (high - low)

@@ -1,4 +1,4 @@
-"""The run config: mergekit-evolve's YAML unchanged, plus one block ``merge3:`` for what is ours."""
+"""A whole run: what is merged, which tasks it is scored on, and the ``merge3:`` block; read and checked."""
 
 from __future__ import annotations
 
@@ -8,40 +8,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, FiniteFloat, ValidationError, model_validator
 
+from merge3_plugin.config.base import Fraction, ModelName, Strict
+from merge3_plugin.config.search import ConstraintConfig, FidelityConfig, SearchConfig
+from merge3_plugin.config.spaces import GenomeSpaceConfig, SpaceConfig
 from merge3_plugin.errors import ConfigError, nearest
 
-
-class _Strict(BaseModel):
-    """Frozen, and an unknown key is an error that names the nearest one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_keys(cls, value: Any) -> Any:
-        if isinstance(value, Mapping):
-            for key in value:
-                if key not in cls.model_fields:
-                    raise ValueError(f"unknown key {key!r}{nearest(str(key), cls.model_fields)}")
-        return value
-
-
-def _reference(value: Any) -> Any:
-    """mergekit's mapping form of a model, as its string form ``path@revision+lora``."""
-    if not isinstance(value, Mapping):
-        return value
-    model, lora = value.get("model", value), value.get("lora")
-    if isinstance(model, Mapping):
-        if not isinstance(model.get("path"), str):
-            raise ValueError("expected a model as a name, or as a mapping with its path (and revision, lora)")
-        model = model["path"] + (f"@{model['revision']}" if model.get("revision") else "")
-    return f"{model}+{_reference(lora)}" if lora else model
-
-
-ModelName = Annotated[str, BeforeValidator(_reference)]
-Fraction = Annotated[float, Field(gt=0, lt=1)]
 AnchorMethod = Literal[
     "auto",
     "random",
@@ -55,11 +28,11 @@ AnchorMethod = Literal[
 ]
 
 
-class GenomeConfig(_Strict):
+class GenomeConfig(Strict):
     """What is merged and which settings of the merge are searched; upstream's keys with upstream's meaning."""
 
     models: list[ModelName] = Field(min_length=1)
-    merge_method: str
+    merge_method: str | None = Field(None, description="needed by the space genome, unless that searches the method")
     base_model: ModelName | None = None
     tokenizer_source: str | None = None
     layer_granularity: int = 0
@@ -74,7 +47,7 @@ class GenomeConfig(_Strict):
         return [*self.models, *extra]
 
 
-class TaskConfig(_Strict):
+class TaskConfig(Strict):
     """One objective: an lm-eval task, its weight in the fitness, and the metric as ``metric,filter``."""
 
     name: str
@@ -87,17 +60,7 @@ class TaskConfig(_Strict):
         return {"name": value} if isinstance(value, str) else value
 
 
-class SearchConfig(_Strict):
-    """How the search goes; the flags of the same meaning win."""
-
-    optimizer: Literal["cma-es", "random"] = "cma-es"
-    max_fevals: int = Field(100, ge=1, description="candidates scored in the search: never passed")
-    popsize: int | None = Field(None, ge=4, description="candidates in a generation")
-    sigma0: FiniteFloat = Field(1 / 6, gt=0, description="first step size, in units of the genes")
-    timeout: float | None = Field(None, gt=0, description="seconds after which the search ends and is confirmed")
-
-
-class EvalConfig(_Strict):
+class EvalConfig(Strict):
     """How a model is scored; names are lm_eval's."""
 
     batch_size: int = Field(32, ge=1, description="fixed for the whole run: it moves scores")
@@ -105,13 +68,20 @@ class EvalConfig(_Strict):
     system_instruction: str | None = None
 
 
-class LogsConfig(_Strict):
+class LogsConfig(Strict):
     """Calibrate from the answers of other models, kept by ``lm_eval --log_samples``."""
 
     logs: list[str] = Field(min_length=1)
 
 
-class Merge3Config(_Strict):
+def _space(value: Any) -> Any:
+    """``space: weights`` is short for its kind alone; without a kind it is the genome's."""
+    if isinstance(value, str):
+        return {"kind": value}
+    return {"kind": "genome", **value} if isinstance(value, Mapping) else value
+
+
+class Merge3Config(Strict):
     """The ``merge3:`` block."""
 
     seed: int = Field(0, ge=0, lt=2**32, description="reaches everything that is drawn")
@@ -145,11 +115,20 @@ class Merge3Config(_Strict):
         default_factory=dict, description="method parameter -> range"
     )
     parameters: dict[str, Any] = Field(default_factory=dict, description="method parameters kept fixed")
+    space: Annotated[SpaceConfig, BeforeValidator(_space)] = Field(
+        default_factory=GenomeSpaceConfig, description="genome, weights, lfs, dis or prune, with the keys of each"
+    )
     search: SearchConfig = Field(default_factory=SearchConfig)
+    fidelity: FidelityConfig = Field(default_factory=FidelityConfig)
+    constraints: list[ConstraintConfig] = Field(default_factory=list, description="floors under tasks")
+    baselines: bool = Field(False, description="score and confirm the simple merges that a search has to beat, too")
+    held_out_tasks: list[TaskConfig] = Field(
+        default_factory=list, description="tasks that only the confirmation scores: what the search may have cost there"
+    )
     eval: EvalConfig = Field(default_factory=EvalConfig)
 
 
-class RunConfig(_Strict):
+class RunConfig(Strict):
     """One run of the search."""
 
     genome: GenomeConfig
@@ -164,6 +143,8 @@ class RunConfig(_Strict):
 
     @model_validator(mode="after")
     def _names(self) -> RunConfig:
+        if self.genome.merge_method is None and self.merge3.space == GenomeSpaceConfig():
+            raise ValueError("genome.merge_method: expected a merge method, got none; or name another merge3.space")
         names = [task.name for task in self.tasks]
         asked = [(task.name, task.metric) for task in self.tasks]
         if len(set(asked)) != len(asked):
@@ -172,10 +153,18 @@ class RunConfig(_Strict):
             raise ValueError("tasks: expected a weight other than 0, got none")
         settings, keys = self.merge3, list(self.objectives())
         calibrations = settings.calibration if isinstance(settings.calibration, Mapping) else {}
+        held_out = [task.name for task in settings.held_out_tasks]
+        if shared := set(held_out) & set(names):
+            raise ValueError(f"merge3.held_out_tasks: {min(shared)!r} is searched on; leave it out of one of them")
+        for constraint in settings.constraints:
+            if constraint.task not in keys:
+                raise ValueError(
+                    f"merge3.constraints: {constraint.task!r} is not among the tasks{nearest(constraint.task, keys)}"
+                )
         for block, mapping, known in (
-            ("data", settings.data, names),
-            ("split", settings.split, names),
-            ("language", settings.language, names),
+            ("data", settings.data, [*names, *held_out]),
+            ("split", settings.split, [*names, *held_out]),
+            ("language", settings.language, [*names, *held_out]),
             ("calibration", calibrations, [*names, *keys]),
         ):
             for name in mapping:

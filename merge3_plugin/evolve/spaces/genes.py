@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from merge3_plugin.domain import FloatArray
+from merge3_plugin.evolve.spaces.variables import Variable
 
 # DELLA drops with probabilities density +- epsilon, which must stay inside (0, 1).
 _EPSILON_ROOM = 0.999
@@ -29,6 +30,11 @@ class Gene:
     low: float
     high: float
     start: float
+
+    @property
+    def variable(self) -> Variable:
+        """The gene as a coordinate."""
+        return Variable(self.name, self.low / self.scale, self.high / self.scale, self.coordinate(self.start))
 
     @property
     def scale(self) -> float:

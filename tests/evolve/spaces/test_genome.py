@@ -13,8 +13,14 @@ from safetensors.torch import load_file
 
 from merge3_plugin.config import GenomeConfig
 from merge3_plugin.errors import ConfigError
-from merge3_plugin.evolve.space import SearchSpace
+from merge3_plugin.evolve.spaces.genome import GenomeSpace
+from merge3_plugin.evolve.spaces.variables import draw, start
 from merge3_plugin.merging.merger import Merger
+
+
+def names(space):
+    return tuple(variable.name for variable in space.variables)
+
 
 # Every method of mergekit that can be searched: how many models, and whether it takes a base.
 METHODS: dict[str, tuple[int, bool]] = {
@@ -59,8 +65,8 @@ def genome(method: str, tiny_models: list[Path], **settings: Any) -> GenomeConfi
     return GenomeConfig(merge_method=method, **settings)
 
 
-def space(method: str, tiny_models: list[Path], variant: str = "plain", **arguments: Any) -> SearchSpace:
-    return SearchSpace(genome(method, tiny_models, **VARIANTS[variant]), 2, dtype="float32", **arguments)
+def space(method: str, tiny_models: list[Path], variant: str = "plain", **arguments: Any) -> GenomeSpace:
+    return GenomeSpace(genome(method, tiny_models, **VARIANTS[variant]), 2, dtype="float32", **arguments)
 
 
 @pytest.fixture(scope="module")
@@ -93,10 +99,10 @@ def test_the_table_knows_every_method_of_mergekit() -> None:
 def test_every_gene_changes_the_weights(method: str, variant: str, tiny_models: list[Path], merger: Merger) -> None:
     searched = space(method, tiny_models, variant)
     # A point where nothing is at the end of its range, and no two weights are equal.
-    point = searched.random(np.random.default_rng(0)) * 0.2 + 0.3
+    point = draw(searched.variables, np.random.default_rng(0)) * 0.2 + 0.3
     reference = merged(merger, searched.decode(point))
     step = 0.6 if method == "slerp" else 0.1  # slerp's lowest gene acts once it is among the top two
-    for position, name in enumerate(searched.names):
+    for position, name in enumerate(names(searched)):
         moved = point.copy()
         moved[position] += step
         assert differs(reference, merged(merger, searched.decode(moved))), name
@@ -112,10 +118,10 @@ def test_recipes_of_the_space_merge_as_in_mergekit(
 
     # linear has no use for a base, and slerp takes it from the two it merges; both may be given one all the same
     given = {"linear": {"base_model": str(tiny_models[0])}, "slerp": {"base_model": str(tiny_models[1])}}
-    searched = SearchSpace(
+    searched = GenomeSpace(
         genome(method, tiny_models, layer_granularity=1, **given.get(method, {})), 2, dtype="float32"
     )
-    recipe = searched.decode(searched.random(np.random.default_rng(4)))
+    recipe = searched.decode(draw(searched.variables, np.random.default_rng(4)))
     run_merge(
         MergeConfiguration.model_validate(recipe),
         str(tmp_path),
@@ -130,18 +136,18 @@ def test_recipes_of_the_space_merge_as_in_mergekit(
 def test_encode_is_the_exact_inverse(method: str, variant: str, tiny_models: list[Path]) -> None:
     searched = space(method, tiny_models, variant)
     rng = np.random.default_rng(1)
-    assert len(set(searched.names)) == searched.dimension == len(searched.x0)
+    assert len(set(names(searched))) == len(searched.variables)
     for scale in (0.0, 0.3, 3.0):
         for _ in range(20):
-            recipe = searched.decode(searched.random(rng) + scale * rng.normal(size=searched.dimension))
+            recipe = searched.decode(draw(searched.variables, rng) + scale * rng.normal(size=len(searched.variables)))
             assert searched.decode(searched.encode(recipe)) == recipe
-    for vector in (searched.x0, *searched.known_points().values()):
+    for vector in (start(searched.variables), *searched.known_points().values()):
         recipe = searched.decode(vector)
         assert searched.decode(searched.encode(recipe)) == recipe
 
 
 def test_encode_refuses_a_recipe_of_another_space(tiny_models: list[Path]) -> None:
-    foreign = space("ties", tiny_models).decode(space("ties", tiny_models).x0)
+    foreign = space("ties", tiny_models).decode(start(space("ties", tiny_models).variables))
     for method, variant in (("dare_ties", "plain"), ("ties", "groups"), ("ties", "smooth"), ("slerp", "plain")):
         with pytest.raises(ConfigError, match="of this search space"):
             space(method, tiny_models, variant).encode(foreign)
@@ -156,10 +162,10 @@ def test_known_parents_are_the_parents_bit_for_bit(
 ) -> None:
     if dtype == "bfloat16":
         merger = request.getfixturevalue("bfloat16_merger")
-    searched = SearchSpace(genome(method, tiny_models, **VARIANTS[variant]), 2, dtype=dtype)
+    searched = GenomeSpace(genome(method, tiny_models, **VARIANTS[variant]), 2, dtype=dtype)
     known = searched.known_points()
     weightless = method in ("slerp", "nearswap", "sce", "ram", "ramplus_tl")
-    assert np.array_equal(known.pop("start" if weightless else "uniform"), searched.x0)
+    assert np.array_equal(known.pop("start" if weightless else "uniform"), start(searched.variables))
     base, *models = map(str, tiny_models)
     expected = {"linear": models, "slerp": models}.get(method, [base])
     if method in ("multislerp", "nuslerp", "ram", "ramplus_tl"):
@@ -191,16 +197,16 @@ def test_the_uniform_merge_is_the_mean(tiny_models: list[Path], merger: Merger) 
 
 def test_upstreams_order_bounds_and_recipe_with_groups_and_filters(tiny_models: list[Path]) -> None:
     base, first, second, _ = map(str, tiny_models)
-    searched = SearchSpace(
+    searched = GenomeSpace(
         genome("ties", tiny_models, models=[first, second], layer_granularity=1, filters=["mlp"]), 2, dtype="bfloat16"
     )
-    assert searched.names[:4] == (
+    assert names(searched)[:4] == (
         "model_1.weight[mlp] layers 0-0",
         "model_1.density[mlp] layers 0-0",
         "model_1.weight layers 0-0",
         "model_1.density layers 0-0",
     )
-    assert searched.x0.tolist() == [0.5, 1.0] * 8
+    assert start(searched.variables).tolist() == [0.5, 1.0] * 8
     vector = np.arange(16) / 8.0
     vector[0], vector[1] = -0.25, -0.75  # absolute values
     recipe = searched.decode(vector)
@@ -241,7 +247,7 @@ def test_upstreams_order_bounds_and_recipe_with_groups_and_filters(tiny_models: 
 
 
 def test_upstreams_smooth_is_a_gradient_over_the_layers(tiny_models: list[Path]) -> None:
-    searched = SearchSpace(
+    searched = GenomeSpace(
         genome("linear", tiny_models, layer_granularity=1, smooth=True, allow_negative_weights=True, normalize=False),
         2,
         dtype="float32",
@@ -287,15 +293,15 @@ def test_upstreams_slerp_merges_the_top_two_by_softmax(tiny_models: list[Path]) 
     ],
 )
 def test_normalize(method: str, normalize: bool | None, expected: bool | None, tiny_models: list[Path]) -> None:
-    searched = SearchSpace(genome(method, tiny_models, normalize=normalize), 2, dtype="float32")
-    assert searched.decode(searched.x0).get("parameters", {}).get("normalize") is expected
+    searched = GenomeSpace(genome(method, tiny_models, normalize=normalize), 2, dtype="float32")
+    assert searched.decode(start(searched.variables)).get("parameters", {}).get("normalize") is expected
 
 
 # -- which genes there are --------------------------------------------------------------------------------------------
 
 
-def parameters_of(searched: SearchSpace) -> set[str]:
-    return {name.rpartition(".")[2] for name in searched.names}
+def parameters_of(searched: GenomeSpace) -> set[str]:
+    return {name.rpartition(".")[2] for name in names(searched)}
 
 
 def test_lambda_is_a_gene_only_where_weights_are_normalised(tiny_models: list[Path]) -> None:
@@ -306,7 +312,7 @@ def test_lambda_is_a_gene_only_where_weights_are_normalised(tiny_models: list[Pa
         ("dare_linear", True, True),
         ("ties", True, False),
     ]:
-        searched = SearchSpace(genome(method, tiny_models, normalize=normalize), 2, dtype="float32")
+        searched = GenomeSpace(genome(method, tiny_models, normalize=normalize), 2, dtype="float32")
         assert ("lambda" in parameters_of(searched)) is there, (method, normalize)
 
 
@@ -317,10 +323,10 @@ def test_density_is_a_gene_only_where_the_method_sparsifies(tiny_models: list[Pa
 
 def test_the_base_has_no_weight_where_it_needs_none(tiny_models: list[Path]) -> None:
     base, first, second, _ = map(str, tiny_models)
-    listed = SearchSpace(genome("ties", tiny_models, models=[base, first, second]), 2, dtype="float32")
-    assert {name.split(".")[0] for name in listed.names} == {"model_1", "model_2"}
-    ignored = SearchSpace(genome("linear", tiny_models, base_model=base), 2, dtype="float32")
-    assert len(ignored.names) == 3
+    listed = GenomeSpace(genome("ties", tiny_models, models=[base, first, second]), 2, dtype="float32")
+    assert {name.split(".")[0] for name in names(listed)} == {"model_1", "model_2"}
+    ignored = GenomeSpace(genome("linear", tiny_models, base_model=base), 2, dtype="float32")
+    assert len(names(ignored)) == 3
 
 
 def test_the_config_fixes_and_bounds_parameters(tiny_models: list[Path], merger: Merger) -> None:
@@ -328,15 +334,15 @@ def test_the_config_fixes_and_bounds_parameters(tiny_models: list[Path], merger:
         "della", tiny_models, bounds={"lambda": (0.5, 0.75)}, parameters={"density": 0.5, "rescale": False}
     )
     assert parameters_of(searched) == {"weight", "epsilon", "lambda"}
-    recipes = [searched.decode(searched.random(np.random.default_rng(i)) * 5) for i in range(20)]
+    recipes = [searched.decode(draw(searched.variables, np.random.default_rng(i)) * 5) for i in range(20)]
     for recipe in recipes:
         (slice_,) = recipe["slices"]
         assert recipe["parameters"] == {"normalize": True, "density": 0.5, "rescale": False}
         assert 0.5 <= slice_["parameters"]["lambda"] <= 0.75
         merger.merge(recipe)  # epsilon leaves room beside the fixed density
     tolerance = space("karcher", tiny_models, bounds={"tol": (1e-6, 1e-2)})
-    assert tolerance.names == ("tol",)
-    assert tolerance.decode(tolerance.x0)["slices"][0]["parameters"] == {"tol": 1e-5}
+    assert names(tolerance) == ("tol",)
+    assert tolerance.decode(start(tolerance.variables))["slices"][0]["parameters"] == {"tol": 1e-5}
 
 
 @pytest.mark.parametrize("variant", ["plain", "smooth"])
@@ -346,14 +352,14 @@ def test_dellas_epsilon_always_leaves_room_beside_the_density(
     searched = space("della", tiny_models, variant)
     rng = np.random.default_rng(3)
     for spread in np.linspace(0, 2, 20):
-        merger.merge(searched.decode(searched.random(rng) + spread * rng.normal(size=searched.dimension)))
+        merger.merge(searched.decode(draw(searched.variables, rng) + spread * rng.normal(size=len(searched.variables))))
 
 
 def test_random_points_lie_inside_the_bounds_and_follow_the_generator(tiny_models: list[Path]) -> None:
     searched = space("della", tiny_models)
-    one, other = (searched.random(np.random.default_rng(5)) for _ in range(2))
+    one, other = (draw(searched.variables, np.random.default_rng(5)) for _ in range(2))
     assert np.array_equal(one, other)
-    drawn = np.array([searched.random(np.random.default_rng(i)) for i in range(200)])
+    drawn = np.array([draw(searched.variables, np.random.default_rng(i)) for i in range(200)])
     assert drawn.min() >= 0
     assert drawn.max() <= 1
     assert (drawn.std(axis=0) > 0.2).all()
@@ -377,13 +383,13 @@ def plugin_method(scope: str) -> Any:
 def test_a_plugins_parameters_need_bounds(tiny_models: list[Path]) -> None:
     from merge3_plugin.plugins import MethodEntry
 
-    def build(scope: str, offered: dict[str, tuple[float, float]], **arguments: Any) -> SearchSpace:
+    def build(scope: str, offered: dict[str, tuple[float, float]], **arguments: Any) -> GenomeSpace:
         entry = MethodEntry(plugin_method(scope), offered, "a plug-in")
-        return SearchSpace(genome("strong", tiny_models), 2, dtype="float32", methods={"strong": entry}, **arguments)
+        return GenomeSpace(genome("strong", tiny_models), 2, dtype="float32", methods={"strong": entry}, **arguments)
 
-    assert build("shared", {"strength": (0, 3), "share": (0, 1)}).names == ("strength", "share")
-    assert build("shared", {}, bounds={"strength": (1, 2)}, parameters={"share": 0.25}).names == ("strength",)
-    assert build("each", {"strength": (0, 1)}).names == tuple(f"model_{i}.strength" for i in (1, 2, 3))
+    assert names(build("shared", {"strength": (0, 3), "share": (0, 1)})) == ("strength", "share")
+    assert names(build("shared", {}, bounds={"strength": (1, 2)}, parameters={"share": 0.25})) == ("strength",)
+    assert names(build("each", {"strength": (0, 1)})) == tuple(f"model_{i}.strength" for i in (1, 2, 3))
     with pytest.raises(ConfigError, match="no bounds are known for 'share' of strong"):
         build("shared", {"strength": (0, 3)})
     with pytest.raises(ConfigError, match="no bounds are known for 'strength' of strong"):
@@ -424,7 +430,7 @@ def test_refusals(method: str, settings: dict[str, Any], message: str, tiny_mode
     if settings.get("base_model") is not None:
         settings["base_model"] = names[settings["base_model"]]
     with pytest.raises(ConfigError, match=message) as error:
-        SearchSpace(genome(method, tiny_models, **settings), 2, dtype="float32")
+        GenomeSpace(genome(method, tiny_models, **settings), 2, dtype="float32")
     assert "\n" not in str(error.value)
 
 

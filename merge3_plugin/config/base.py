@@ -1,0 +1,41 @@
+"""What every block of the config shares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from merge3_plugin.errors import nearest
+
+
+class Strict(BaseModel):
+    """Frozen, and an unknown key is an error that names the nearest one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            for key in value:
+                if key not in cls.model_fields:
+                    raise ValueError(f"unknown key {key!r}{nearest(str(key), cls.model_fields)}")
+        return value
+
+
+def _reference(value: Any) -> Any:
+    """mergekit's mapping form of a model, as its string form ``path@revision+lora``."""
+    if not isinstance(value, Mapping):
+        return value
+    model, lora = value.get("model", value), value.get("lora")
+    if isinstance(model, Mapping):
+        if not isinstance(model.get("path"), str):
+            raise ValueError("expected a model as a name, or as a mapping with its path (and revision, lora)")
+        model = model["path"] + (f"@{model['revision']}" if model.get("revision") else "")
+    return f"{model}+{_reference(lora)}" if lora else model
+
+
+ModelName = Annotated[str, BeforeValidator(_reference)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]

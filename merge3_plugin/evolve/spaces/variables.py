@@ -1,0 +1,87 @@
+"""The coordinates of a search space's vectors: what an optimizer has to know of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+import numpy as np
+
+from merge3_plugin.domain import FloatArray
+
+
+class Kind(StrEnum):
+    REAL = "real"
+    INTEGER = "integer"
+    CATEGORICAL = "categorical"
+
+
+class When(NamedTuple):
+    """A condition: the earlier categorical variable ``name`` has one of these ``choices``."""
+
+    name: str
+    choices: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One coordinate.
+
+    ``low`` and ``high`` are its limits, infinite where there are none; INTEGER coordinates are whole numbers there,
+    and CATEGORICAL ones the places of ``choices``, of which none is nearer to another. ``start`` is where a search
+    begins. ``when`` says under which condition the coordinate matters (None: always); the recipe is the same for
+    every value of one that does not.
+    """
+
+    name: str
+    low: float
+    high: float
+    start: float
+    kind: Kind = Kind.REAL
+    choices: tuple[str, ...] = ()
+    when: When | None = None
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """The finite interval that is searched where a strategy needs one: the limits, else [0, 1]."""
+        return (self.low, self.high) if math.isfinite(self.low) and math.isfinite(self.high) else (0.0, 1.0)
+
+    def settled(self, coordinate: float) -> float:
+        """The nearest coordinate that the variable can have."""
+        if self.kind is not Kind.REAL:
+            coordinate = math.floor(coordinate + 0.5)
+        return float(min(max(coordinate, self.low), self.high))
+
+
+def start(variables: Sequence[Variable]) -> FloatArray:
+    """Where a search starts, shape (dimension,)."""
+    return np.array([variable.start for variable in variables])
+
+
+def draw(variables: Sequence[Variable], rng: np.random.Generator) -> FloatArray:
+    """A vector drawn uniformly from the spreads, each whole number and each choice alike."""
+    return np.array([_at(variable, u) for variable, u in zip(variables, rng.random(len(variables)), strict=True)])
+
+
+def active(variables: Sequence[Variable], vector: FloatArray) -> list[bool]:
+    """Which coordinates matter at ``vector``."""
+    place = {variable.name: i for i, variable in enumerate(variables)}
+    matters: list[bool] = []
+    for variable in variables:
+        if variable.when is None:
+            matters.append(True)
+            continue
+        i = place[variable.when.name]
+        chosen = variables[i].choices[int(variables[i].settled(vector[i]))]
+        matters.append(matters[i] and chosen in variable.when.choices)
+    return matters
+
+
+def _at(variable: Variable, u: float) -> float:
+    low, high = variable.spread
+    if variable.kind is Kind.REAL:
+        return low + u * (high - low)
+    return float(min(low + math.floor(u * (high - low + 1)), high))
