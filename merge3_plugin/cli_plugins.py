@@ -18,13 +18,16 @@ def plugins() -> None:
     from merge3_plugin.plugins import plugin_host
 
     host = plugin_host()
-    estimators, methods = host.estimator_plugins(), host.merge_methods()
+    estimators, methods, optimizers = host.estimator_plugins(), host.merge_methods(), host.optimizers()
     for plugin in host.loaded():
         click.echo(f"{plugin.name} ({plugin.source})")
         click.echo(f"  hooks: {', '.join(plugin.hooks)}")
         offered = [name for name, by in estimators.items() if by == plugin.name]
         if offered:
             click.echo(f"  estimators: {', '.join(offered)}")
+        searching = [name for name, by in optimizers.items() if by.plugin == plugin.name]
+        if searching:
+            click.echo(f"  optimizers: {', '.join(searching)}")
         for name, entry in methods.items():
             if entry.plugin == plugin.name:
                 click.echo(f"  merge method: {name} {_bounds(entry.bounds)}")

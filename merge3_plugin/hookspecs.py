@@ -6,7 +6,7 @@ grow by new arguments only, so that an implementation of today keeps working.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pluggy
@@ -26,6 +26,10 @@ class RegisterMergeMethod(Protocol):
 
 class RegisterEstimator(Protocol):
     def __call__(self, estimator: Any) -> None: ...
+
+
+class RegisterOptimizer(Protocol):
+    def __call__(self, name: str, factory: Callable[..., Any], *, several_objectives: bool = False) -> None: ...
 
 
 @hookspec
@@ -49,6 +53,18 @@ def merge3_register_estimators(register: RegisterEstimator) -> None:
     Fires once in a process, when an estimator is first looked up.
 
     :param register: called once for each estimator; its ``name`` is what ``estimator:`` in a config selects.
+    """
+
+
+@hookspec
+def merge3_register_optimizers(register: RegisterOptimizer) -> None:
+    """Offer search strategies, which ask for trials and are told results.
+
+    Fires once in a process, when a strategy is first looked up. Import heavy packages inside the factory.
+
+    :param register: called once for each strategy: the name that ``search.optimizer`` selects, and a
+        ``merge3_plugin.evolve.optimizers.Factory`` that makes an ``Optimizer``; it raises ConfigError for settings
+        that it refuses. ``several_objectives``: whether results may have more values than one.
     """
 
 

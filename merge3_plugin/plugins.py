@@ -1,4 +1,4 @@
-"""The plug-in host: which merge methods and estimators there are, and who offers them."""
+"""The plug-in host: which merge methods, estimators and search strategies there are, and who offers them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # What merge3 itself offers comes in through the same hooks; by name, because these modules lie above this one.
-BUILTIN_MODULES = ("merge3_plugin.estimate.builtin",)
+BUILTIN_MODULES = ("merge3_plugin.estimate.builtin", "merge3_plugin.evolve.optimizers.builtin")
 HOOKS = tuple(name for name in vars(hookspecs) if name.startswith("merge3_"))
 
 
@@ -32,6 +32,15 @@ class MethodEntry:
 
     method: MergeMethod
     bounds: Mapping[str, tuple[float, float]]
+    plugin: str
+
+
+@dataclass(frozen=True)
+class OptimizerEntry:
+    """A search strategy: what makes it, whether it takes several objectives, and the plug-in it is from."""
+
+    factory: Callable[..., Any]
+    several_objectives: bool
     plugin: str
 
 
@@ -53,6 +62,7 @@ class PluginHost:
         self._sources: dict[str, str] = {}
         self._estimators: dict[str, tuple[Any, str]] | None = None
         self._methods: dict[str, MethodEntry] | None = None
+        self._optimizers: dict[str, OptimizerEntry] | None = None
 
     def add(self, plugin: object, name: str, source: str) -> None:
         """Load one plug-in: a module, or any object with hook implementations.
@@ -101,6 +111,14 @@ class PluginHost:
                 self._methods = None
                 raise
         return dict(self._methods)
+
+    def optimizers(self) -> dict[str, OptimizerEntry]:
+        """The search strategies by name. Raises PluginError if two plug-ins offer the same name."""
+        if self._optimizers is None:
+            offers: dict[str, OptimizerEntry] = {}
+            self._ask("merge3_register_optimizers", partial(_offer_optimizer, offers))
+            self._optimizers = offers
+        return dict(self._optimizers)
 
     def estimator_plugins(self) -> dict[str, str]:
         """Which plug-in offers each estimator, by the estimator's name."""
@@ -153,6 +171,24 @@ def _offer_estimator(offers: dict[str, tuple[Any, str]], plugin: str, estimator:
     if name in offers:
         raise _doubled("estimator", name, offers[name][1], plugin)
     offers[name] = (estimator, plugin)
+
+
+def _offer_optimizer(
+    offers: dict[str, OptimizerEntry],
+    plugin: str,
+    name: str,
+    factory: Callable[..., Any],
+    *,
+    several_objectives: bool = False,
+) -> None:
+    if not isinstance(name, str) or not name or not callable(factory):
+        raise PluginError(
+            f"plug-in {plugin!r}: expected an optimizer's name and what makes it, "
+            f"got {name!r} and {type(factory).__name__}"
+        )
+    if name in offers:
+        raise _doubled("optimizer", name, offers[name].plugin, plugin)
+    offers[name] = OptimizerEntry(factory, several_objectives, plugin)
 
 
 def _offer_method(

@@ -115,6 +115,7 @@ def test_plugins_lists_what_is_loaded_and_from_where(capsys: pytest.CaptureFixtu
     assert f"merge3_plugin.estimate.builtin (merge3-plugin {__version__})" in listed
     assert "hooks: merge3_register_estimators" in listed
     assert "estimators: mean, weighted, p-irt, gp-irt, mp-irt, gmp-irt" in listed
+    assert "optimizers: cma-es, " in listed
 
 
 def test_task_path_is_the_folder_of_our_tasks(capsys: pytest.CaptureFixture[str]) -> None:

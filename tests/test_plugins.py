@@ -16,7 +16,7 @@ import pytest
 from merge3_plugin import hookspecs
 from merge3_plugin.errors import PluginError
 from merge3_plugin.hookspecs import hookimpl
-from merge3_plugin.plugins import HOOKS, PluginHost, make_host
+from merge3_plugin.plugins import HOOKS, OptimizerEntry, PluginHost, make_host
 
 ROOT = Path(__file__).parents[1]
 
@@ -119,6 +119,38 @@ def test_our_own_estimator_cannot_be_replaced_in_silence() -> None:
 def test_an_estimator_needs_a_name(name: Any) -> None:
     with pytest.raises(PluginError, match="'offering': expected an estimator with a name, got Guess"):
         host_with(offering_estimators(Guess(name))).estimators()
+
+
+# Optimizers
+
+
+def offering_optimizer(name: Any, factory: Any = lambda *made_with: made_with, **about: Any) -> ModuleType:
+    plugin = ModuleType("searching")
+
+    @hookimpl
+    def merge3_register_optimizers(register: hookspecs.RegisterOptimizer) -> None:
+        register(name, factory, **about)
+
+    plugin.merge3_register_optimizers = merge3_register_optimizers
+    return plugin
+
+
+def test_hook_register_optimizers_puts_them_beside_our_own() -> None:
+    offered = host_with(offering_optimizer("guessing", tuple, several_objectives=True)).optimizers()
+    assert offered["guessing"] == OptimizerEntry(tuple, True, "searching")
+    assert {"cma-es", "ga", "de", "nsga2", "nsga3", "tpe", "gp", "random"} < set(offered)
+    assert [name for name, entry in offered.items() if entry.several_objectives] == ["nsga2", "nsga3", "guessing"]
+
+
+@pytest.mark.parametrize(("name", "factory"), [("", tuple), (None, tuple), ("guessing", "module:attribute")])
+def test_an_optimizer_needs_a_name_and_a_factory(name: Any, factory: Any) -> None:
+    with pytest.raises(PluginError, match="'searching': expected an optimizer's name and what makes it"):
+        host_with(offering_optimizer(name, factory)).optimizers()
+
+
+def test_our_own_optimizer_cannot_be_replaced_in_silence() -> None:
+    with pytest.raises(PluginError, match=r"'cma-es'.*'merge3_plugin.evolve.optimizers.builtin' and 'searching'"):
+        host_with(offering_optimizer("cma-es")).optimizers()
 
 
 # Merge methods

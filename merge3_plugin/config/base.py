@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from merge3_plugin.errors import nearest
 
@@ -23,6 +23,15 @@ class Strict(BaseModel):
                 if key not in cls.model_fields:
                     raise ValueError(f"unknown key {key!r}{nearest(str(key), cls.model_fields)}")
         return value
+
+
+def complaint(error: ValidationError) -> str:
+    """The first thing that pydantic found wrong, in one line: where, what was expected, what came."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    got = "" if isinstance(first["input"], Mapping) else f", got {first['input']!r}"
+    return f"{where + ': ' if where else ''}{message}{got}"
 
 
 def _reference(value: Any) -> Any:

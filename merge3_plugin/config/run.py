@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BeforeValidator, Field, FiniteFloat, ValidationError, model_validator
 
-from merge3_plugin.config.base import Fraction, ModelName, Strict
+from merge3_plugin.config.base import Fraction, ModelName, Strict, complaint
 from merge3_plugin.config.search import ConstraintConfig, FidelityConfig, SearchConfig
 from merge3_plugin.config.spaces import GenomeSpaceConfig, SpaceConfig
 from merge3_plugin.errors import ConfigError, nearest
@@ -212,11 +212,7 @@ def parse_config(raw: Any, source: str = "config", flags: Mapping[str, Any] | No
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        got = "" if isinstance(first["input"], Mapping) else f", got {first['input']!r}"
-        raise ConfigError(f"{source}: {where + ': ' if where else ''}{message}{got}") from None
+        raise ConfigError(f"{source}: {complaint(error)}") from None
 
 
 def load_config(path: str | Path, flags: Mapping[str, Any] | None = None) -> RunConfig:

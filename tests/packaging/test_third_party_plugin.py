@@ -1,4 +1,4 @@
-"""The example plug-in, installed: its method is searched, its estimator estimates, its observer hears."""
+"""The example plug-in, installed: its method is searched by its strategy, its estimator estimates, its observer hears."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ def test_a_plugin_is_searched_estimates_observes_and_its_result_is_mergekits_too
     config = make_world(tmp_path, tiny_models, estimator="parent-difference")
     tree = yaml.safe_load(config.read_text(encoding="utf-8"))
     tree["genome"] |= {"merge_method": "soft_median", "layer_granularity": 0}
+    tree["merge3"]["search"] = tree["merge3"].get("search", {}) | {"optimizer": "one-plus-one"}
     config.write_text(yaml.safe_dump(tree), encoding="utf-8")
     out, log = tmp_path / "out", tmp_path / "evaluations.jsonl"
     done = from_wheel.run(

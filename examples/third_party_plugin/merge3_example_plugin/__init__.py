@@ -1,4 +1,4 @@
-"""A plug-in of merge3: one merge method, one estimator, and an observer of evaluations."""
+"""A plug-in of merge3: one merge method, one estimator, one search strategy, and an observer of evaluations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 from typing import Any
 
-from merge3_plugin.hookspecs import RegisterEstimator, RegisterMergeMethod, hookimpl
+from merge3_plugin.hookspecs import RegisterEstimator, RegisterMergeMethod, RegisterOptimizer, hookimpl
 
 
 @hookimpl
@@ -22,6 +22,13 @@ def merge3_register_estimators(register: RegisterEstimator) -> None:
     from merge3_example_plugin.estimators import ParentDifference
 
     register(ParentDifference())
+
+
+@hookimpl
+def merge3_register_optimizers(register: RegisterOptimizer) -> None:
+    from merge3_example_plugin.optimizers import StepSearch
+
+    register("one-plus-one", StepSearch)
 
 
 @hookimpl

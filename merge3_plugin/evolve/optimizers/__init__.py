@@ -10,12 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
+from pydantic import ValidationError
 
+from merge3_plugin.config.base import Strict, complaint
 from merge3_plugin.domain import FloatArray
+from merge3_plugin.errors import ConfigError, nearest
 from merge3_plugin.evolve.spaces.variables import Variable
+from merge3_plugin.plugins import plugin_host
+
+T = TypeVar("T", bound=Strict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +70,21 @@ class Settings:
     objectives: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
 
+    def read(self, options: type[T]) -> T:
+        """``options`` as this model of them. Raises ConfigError that names what is unknown or wrong."""
+        try:
+            return options.model_validate(dict(self.options))
+        except ValidationError as error:
+            raise ConfigError(f"search.options: {complaint(error)}") from None
+
+    def check_budget(self, popsize: int) -> None:
+        """Raise ConfigError where the budget ends before the first generation of ``popsize`` trials does."""
+        if self.budget < popsize:
+            raise ConfigError(
+                f"search.max_fevals: expected at least one generation of {popsize} candidates, got {self.budget}; "
+                "raise it, or lower search.popsize"
+            )
+
 
 class Optimizer(Protocol):
     """A strategy at work."""
@@ -92,11 +113,18 @@ Factory = Callable[[Sequence[Variable], FloatArray, Settings, np.random.Generato
 def make_optimizer(
     name: str, variables: Sequence[Variable], start: FloatArray, settings: Settings, rng: np.random.Generator
 ) -> Optimizer:
-    """The strategy of this name. Raises ConfigError for an unknown one, or for settings that it refuses."""
-    if name == "random":
-        from merge3_plugin.evolve.optimizers.random_search import RandomSearch
+    """The strategy of this name. Raises ConfigError for an unknown one, or for settings that it refuses.
 
-        return RandomSearch(variables, rng)
-    from merge3_plugin.evolve.optimizers.cma_es import CmaEs
-
-    return CmaEs(variables, start, settings, rng)
+    Cheap, and of the same outcome with any generator: call it before a model is loaded to hear of a mistake.
+    """
+    known = plugin_host().optimizers()
+    if name not in known:
+        raise ConfigError(f"search.optimizer: expected a strategy, got {name!r}{nearest(name, known)}")
+    if settings.objectives > 1 and not known[name].several_objectives:
+        able = sorted(other for other, entry in known.items() if entry.several_objectives)
+        raise ConfigError(
+            f"search.optimizer: expected a strategy for {settings.objectives} objectives ({', '.join(able)}), "
+            f"got {name}; or let search.scalarisation make one objective of them"
+        )
+    optimizer: Optimizer = known[name].factory(variables, start, settings, rng)
+    return optimizer

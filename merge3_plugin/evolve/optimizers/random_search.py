@@ -6,14 +6,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from merge3_plugin.evolve.optimizers import Result, Trial
+from merge3_plugin.config.base import Strict
+from merge3_plugin.domain import FloatArray
+from merge3_plugin.evolve.optimizers import Result, Settings, Trial
 from merge3_plugin.evolve.spaces.variables import Variable, draw
 
 
 class RandomSearch:
     """Every trial is a fresh draw from the whole space; results teach nothing."""
 
-    def __init__(self, variables: Sequence[Variable], rng: np.random.Generator) -> None:
+    def __init__(
+        self, variables: Sequence[Variable], start: FloatArray, settings: Settings, rng: np.random.Generator
+    ) -> None:
+        settings.read(Strict)  # it has no options
         self._variables, self._rng = variables, rng
         self._asked = 0
 
