@@ -45,9 +45,9 @@ class ConstraintConfig(Strict):
     """A floor under the accuracy of one task: ``at_least``, or ``fall`` below the accuracy of the parent ``below``."""
 
     task: str
-    at_least: FiniteFloat | None = None
+    at_least: float | None = Field(None, ge=0, le=1, description="a share: 0.4 is 40 points")
     below: ModelName | None = Field(None, description="a parent; unset: the base model, else the best parent there")
-    fall: FiniteFloat | None = Field(None, ge=0, description="by how much at most, as a share: 0.01 is a point")
+    fall: float | None = Field(None, ge=0, lt=1, description="by how much at most, as a share: 0.01 is a point")
 
     @model_validator(mode="after")
     def _one(self) -> ConstraintConfig:

@@ -1,4 +1,4 @@
-"""What the search maximises: the weighted sum, over the tasks, of estimated accuracies and whole-benchmark metrics."""
+"""What the search maximises: estimated accuracies and whole-benchmark metrics, by task or as their weighted sum."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from merge3_plugin.config import RunConfig
 from merge3_plugin.domain import Calibration, Estimate, ResponseMatrix
+from merge3_plugin.errors import DataError
 from merge3_plugin.estimate.auto import run
 from merge3_plugin.estimate.base import Evidence, gather
 from merge3_plugin.estimate.paired import Estimated, PairedDifference, estimated_difference
+from merge3_plugin.evolve.constraints import Floor, violation
 from merge3_plugin.evolve.population import Population
 from merge3_plugin.harness.scoring import Scores
 
@@ -59,7 +62,9 @@ class Assessment:
     """What the answers of a candidate on the anchors say of it; ``whole`` are its whole-benchmark metrics.
 
     ``fitness`` is the weighted sum of both, ``standard_error`` its standard error (whole-benchmark metrics carry none).
-    ``tie_breaker`` decides between candidates of equal fitness, and never otherwise.
+    ``tie_breaker`` decides between candidates of equal fitness, and never otherwise. ``values`` are the same by task,
+    in the order of `Objectives.signs`, each with the sign of its weight: greater is better; ``variances`` are theirs.
+    ``violation`` is how far constraints are broken in all, 0.0 where they hold.
     """
 
     estimated: Mapping[str, Estimated]
@@ -67,33 +72,53 @@ class Assessment:
     fitness: float
     standard_error: float
     tie_breaker: float
+    values: tuple[float, ...] = ()
+    variances: tuple[float, ...] = ()
+    violation: float = 0.0
 
     @property
     def estimates(self) -> dict[str, Estimate]:
         return {task: estimated.estimate for task, estimated in self.estimated.items()}
 
     @property
-    def rank(self) -> tuple[float, float]:
-        """Greater is better."""
-        return self.fitness, self.tie_breaker
+    def rank(self) -> tuple[float, float, float]:
+        """Greater is better; where constraints are broken, the less the better, whatever the fitness."""
+        return -self.violation, self.fitness, self.tie_breaker
 
 
 @dataclass(frozen=True, eq=False)
 class Objectives:
     """All tasks of a run; ``whole`` maps the tasks that are evaluated in full to their weights.
 
-    ``same_items`` maps each task to the name that it shares with other metrics of its items (`paired_difference`).
+    ``same_items`` maps each task to the name that it shares with other metrics of its items (`paired_difference`);
+    ``floors`` are the constraints.
     """
 
     items: Sequence[Objective]
     whole: Mapping[str, float]
     same_items: Mapping[str, str]
+    floors: Sequence[Floor] = ()
+
+    @property
+    def signs(self) -> dict[str, float]:
+        """1.0 or -1.0 for each task that is an objective of its own, in the order of `Assessment.values`.
+
+        A task of weight 0 is none: it is measured, and may have a floor.
+        """
+        weights = {**{o.name: o.weight for o in self.items}, **self.whole}
+        return {name: math.copysign(1.0, weight) for name, weight in weights.items() if weight}
 
     def anchors(self) -> dict[str, tuple[str, ...]]:
         return {objective.name: objective.anchors for objective in self.items}
 
     def assess(self, answers: Mapping[str, Scores], whole: Mapping[str, float]) -> Assessment:
-        """The assessment of a candidate by its answers, by task, and its ``whole`` metrics."""
+        """The assessment of a candidate by its answers, by task, and its ``whole`` metrics.
+
+        Raises DataError for a metric that is NaN or infinite: no order has a place for it.
+        """
+        for task in self.whole:
+            if not math.isfinite(whole[task]):
+                raise DataError(f"task {task!r}: expected a finite metric of the candidate, got {whole[task]}")
         return self._assessment({o.name: o.estimated(answers[o.name]) for o in self.items}, whole)
 
     def assess_again(self, assessment: Assessment) -> Assessment:
@@ -103,12 +128,17 @@ class Objectives:
 
     def _assessment(self, estimated: Mapping[str, Estimated], whole: Mapping[str, float]) -> Assessment:
         fitness = sum(o.weight * estimated[o.name].estimate.accuracy for o in self.items)
+        accuracies = {name: of.estimate.accuracy for name, of in estimated.items()}
+        found, errors = {**accuracies, **whole}, {n: of.estimate.standard_error for n, of in estimated.items()}
         return Assessment(
             estimated,
             whole,
             fitness + self._of_whole(whole),
-            self._standard_error({name: of.estimate.standard_error for name, of in estimated.items()}),
+            self._standard_error(errors),
             sum(o.weight * o.tie_breaker(estimated[o.name].evidence) for o in self.items),
+            tuple(sign * found[name] for name, sign in self.signs.items()),
+            tuple(errors.get(name, 0.0) ** 2 for name in self.signs),
+            violation(self.floors, accuracies),
         )
 
     def _standard_error(self, of_tasks: Mapping[str, float]) -> float:
@@ -134,3 +164,17 @@ class Objectives:
             same_items=self.same_items,
             confidence=confidence,
         )
+
+
+# The strategies that see each objective by itself; any other takes one, or scalarisations of them.
+OF_SEVERAL = ("nsga2", "nsga3")
+
+
+def several_objectives(config: RunConfig) -> bool:
+    """Whether the search sees each task by itself: at least two count, and strategy or scalarisation keep them apart.
+
+    The result is then a front, not one best merge.
+    """
+    search = config.merge3.search
+    apart = search.optimizer in OF_SEVERAL or search.scalarisation != "sum"
+    return apart and sum(bool(task.weight) for task in config.tasks) > 1

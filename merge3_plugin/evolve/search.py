@@ -55,8 +55,8 @@ def ranked(scored: Sequence[Scored]) -> list[Scored]:
     return sorted(seen.values(), key=_rank, reverse=True)
 
 
-def _rank(entry: Scored) -> tuple[float, float]:
-    return (-math.inf, 0.0) if entry.assessment is None else entry.assessment.rank
+def _rank(entry: Scored) -> tuple[float, ...]:
+    return (-math.inf,) if entry.assessment is None else entry.assessment.rank
 
 
 class Search:
@@ -124,6 +124,7 @@ class Search:
             entry.vector,
             None if assessment is None else (assessment.fitness,),
             () if assessment is None else (assessment.standard_error**2,),
+            violation=0.0 if assessment is None else assessment.violation,
             tie_breaker=0.0 if assessment is None else assessment.tie_breaker,
         )
         learned = self._optimizer.tell([result])
