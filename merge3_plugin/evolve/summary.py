@@ -23,7 +23,8 @@ def summarise(setting: Setting, outcome: Outcome) -> dict[str, Any]:
     differences on the anchors, in accuracy. ``cost`` counts item evaluations; ``full`` is what the same candidates
     would have cost on every search item.
     """
-    verdict = outcome.verdict
+    confirmation = outcome.confirmation
+    verdict = confirmation.verdict if confirmation else None
     return {
         "state": outcome.state,
         "search_ended": outcome.result.reason,
@@ -32,7 +33,7 @@ def summarise(setting: Setting, outcome: Outcome) -> dict[str, Any]:
         "tasks": {o.name: _task(setting, o) for o in outcome.objectives.items},
         "whole_tasks": dict(outcome.objectives.whole),
         "search": _search(setting, outcome),
-        "models": [_model(setting, outcome, entry) for entry in outcome.confirmed],
+        "models": [_model(setting, outcome, entry) for entry in (confirmation.models if confirmation else ())],
         "winner": {"candidate": outcome.winner.id, "recipe": outcome.winner.recipe},
         "verdict": None
         if verdict is None
@@ -98,7 +99,8 @@ def _estimates(setting: Setting, outcome: Outcome, entry: Confirmed) -> dict[str
     """By the calibrations of the search's end."""
     if entry.label in setting.parents:
         return _exact(setting, outcome, entry)
-    searched = [*outcome.result.scored, *([outcome.mean] if outcome.mean else [])]
+    mean = outcome.confirmation.mean if outcome.confirmation else None
+    searched = [*outcome.result.scored, *([mean] if mean else [])]
     found = (s.assessment for s in searched if s.candidate.id == entry.candidate)
     return next((assessment.estimates for assessment in found if assessment is not None), {})
 

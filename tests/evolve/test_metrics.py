@@ -13,7 +13,7 @@ import yaml
 from merge3_plugin.artifact import load_calibration
 from merge3_plugin.errors import ConfigError, DataError
 from merge3_plugin.estimate.paired import paired_difference
-from merge3_plugin.evolve.run import PARENTS
+from merge3_plugin.evolve.preparation import PARENTS
 from merge3_plugin.evolve.store import RunStore
 from tests.evolve.world import evolve_here
 

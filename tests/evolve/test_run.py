@@ -12,7 +12,8 @@ from filelock import FileLock
 
 from merge3_plugin.artifact import load_calibration
 from merge3_plugin.errors import ConfigError, DataError, ModelError, RunError
-from merge3_plugin.evolve.run import CONFIRMATION, SEARCH
+from merge3_plugin.evolve.assessor import SEARCH
+from merge3_plugin.evolve.confirmation import CONFIRMATION
 from merge3_plugin.evolve.setting import Interrupted, Watcher
 from merge3_plugin.evolve.store import FAILED, RunStore
 from merge3_plugin.hookspecs import hookimpl
