@@ -5,19 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from merge3_plugin.evolve.assessor import SEARCH, Assessor
-from merge3_plugin.evolve.optimizers import Settings, make_optimizer
 from merge3_plugin.evolve.search import Improvement, Scored, Search, SearchResult
-from merge3_plugin.evolve.spaces.variables import draw, start
 from merge3_plugin.evolve.stage import Stage
+from merge3_plugin.evolve.strategy import make_strategy
 
 
 def search(stage: Stage, assessor: Assessor, improved: Callable[[Improvement], None]) -> SearchResult:
     """Everything that the search scored; ``improved`` hears of each new best."""
     settings, space = stage.config.merge3.search, stage.setting.space
-    rng = stage.rng(SEARCH)
-    first = draw(space.variables, rng) if stage.config.random_init else start(space.variables)
-    made = Settings(settings.max_fevals, settings.popsize, settings.sigma0, options=settings.options)
-    optimizer = make_optimizer(settings.optimizer, space.variables, first, made, rng)
+    optimizer = make_strategy(stage.config, space.variables, stage.rng(SEARCH))
     stage.watcher.phase(SEARCH, settings.max_fevals)
     uniform = stage.candidates.uniform
     seen: dict[str, Scored] = {}

@@ -1,0 +1,22 @@
+"""The search strategy that a config asks for, over the variables of its space."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from merge3_plugin.config import RunConfig
+from merge3_plugin.evolve.optimizers import Optimizer, Settings, make_optimizer
+from merge3_plugin.evolve.spaces.variables import Variable, draw, start
+
+
+def make_strategy(config: RunConfig, variables: Sequence[Variable], rng: np.random.Generator) -> Optimizer:
+    """``merge3.search.optimizer``, to start at the variables' start, or at a random point with ``random_init``.
+
+    Raises ConfigError for settings that the strategy refuses. Cheap, and of the same outcome with any generator.
+    """
+    search = config.merge3.search
+    first = draw(variables, rng) if config.random_init else start(variables)
+    settings = Settings(search.max_fevals, search.popsize, search.sigma0, options=search.options)
+    return make_optimizer(search.optimizer, variables, first, settings, rng)
