@@ -121,6 +121,12 @@ class Merge3Config(Strict):
     search: SearchConfig = Field(default_factory=SearchConfig)
     fidelity: FidelityConfig = Field(default_factory=FidelityConfig)
     constraints: list[ConstraintConfig] = Field(default_factory=list, description="floors under tasks")
+    front: int = Field(8, ge=2, description="members of the front of several objectives that are confirmed and kept")
+    reference: dict[str, FiniteFloat] = Field(
+        default_factory=dict,
+        description="task -> value from which the front's hypervolume counts; unset: 0, or 1 where less is better, of "
+        "an accuracy, and a metric of the whole set is left out",
+    )
     baselines: bool = Field(False, description="score and confirm the simple merges that a search has to beat, too")
     held_out_tasks: list[TaskConfig] = Field(
         default_factory=list, description="tasks that only the confirmation scores: what the search may have cost there"
@@ -166,6 +172,7 @@ class RunConfig(Strict):
             ("split", settings.split, [*names, *held_out]),
             ("language", settings.language, [*names, *held_out]),
             ("calibration", calibrations, [*names, *keys]),
+            ("reference", settings.reference, keys),
         ):
             for name in mapping:
                 if name not in known:

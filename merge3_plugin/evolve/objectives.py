@@ -18,6 +18,7 @@ from merge3_plugin.estimate.paired import Estimated, PairedDifference, estimated
 from merge3_plugin.evolve.constraints import Floor, violation
 from merge3_plugin.evolve.population import Population
 from merge3_plugin.harness.scoring import Scores
+from merge3_plugin.plugins import plugin_host
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,15 +167,17 @@ class Objectives:
         )
 
 
-# The strategies that see each objective by itself; any other takes one, or scalarisations of them.
-OF_SEVERAL = ("nsga2", "nsga3")
-
-
 def several_objectives(config: RunConfig) -> bool:
     """Whether the search sees each task by itself: at least two count, and strategy or scalarisation keep them apart.
 
     The result is then a front, not one best merge.
     """
     search = config.merge3.search
-    apart = search.optimizer in OF_SEVERAL or search.scalarisation != "sum"
+    apart = search.scalarisation != "sum" or takes_several(search.optimizer)
     return apart and sum(bool(task.weight) for task in config.tasks) > 1
+
+
+def takes_several(optimizer: str) -> bool:
+    """Whether the strategy of this name takes several objectives; one that nobody offers does not."""
+    entry = plugin_host().optimizers().get(optimizer)
+    return entry is not None and entry.several_objectives
