@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from mergekit import merge_methods
 from mergekit.architecture import WeightInfo
-from mergekit.common import ModelReference, dtype_from_name
+from mergekit.common import dtype_from_name
 from mergekit.config import MergeConfiguration
 from mergekit.merge_methods.buffers import copy_non_floating_buffer
 from mergekit.options import MergeOptions
@@ -21,8 +21,9 @@ from mergekit.parameter_resolver import resolve_parameters
 
 from merge3_plugin.errors import ConfigError, ModelError, RunError, nearest
 from merge3_plugin.merging import MergeFailed
-from merge3_plugin.merging.parents import load_family, one_line
+from merge3_plugin.merging.parents import load_family
 from merge3_plugin.merging.plan import Job, plan
+from merge3_plugin.merging.references import canonical, one_line
 from merge3_plugin.merging.vocabulary import Vocabulary, check_vocabularies, load_tokenizers
 
 
@@ -58,8 +59,8 @@ class Merger:
             allow_crimes=allow_crimes,
             lora_merge_cache=str(lora_cache) if lora_cache else None,
         )
-        base = _canonical(base_model) if base_model else None
-        names = list(dict.fromkeys([*map(_canonical, models), *([base] if base else [])]))
+        base = canonical(base_model) if base_model else None
+        names = list(dict.fromkeys([*map(canonical, models), *([base] if base else [])]))
         self.device = _device(device)
         self.random_seed = random_seed
         self.flags = _flags(options, self.device, lora=any("+" in name for name in names))
@@ -114,7 +115,7 @@ class Merger:
 
     def load_parent(self, name: str) -> None:
         """Write the weights of one parent into the live model, in the run's dtype and vocabulary."""
-        name = _canonical(name)
+        name = canonical(name)
         if name not in self.parents:
             raise ModelError(f"model {name!r}: expected one of the parents{nearest(name, self.parents)}")
         with torch.no_grad():
@@ -123,7 +124,7 @@ class Merger:
 
     def folders(self, name: str) -> list[Path]:
         """Where the files of one parent lie: of its model, and of its LoRA adapter if it has one."""
-        ref = self._family.parents[_canonical(name)].ref
+        ref = self._family.parents[canonical(name)].ref
         return [Path(part.path) for part in (ref.model, ref.lora) if part is not None]
 
     def check_space(self, folder: Path) -> None:
@@ -243,13 +244,6 @@ class Merger:
                 f"model {self._donor!r}: mergekit does not merge its tensor {lost[0]}, which would be lost"
             )
         return targets
-
-
-def _canonical(name: str) -> str:
-    try:
-        return str(ModelReference.parse(name))
-    except (RuntimeError, ValueError) as error:
-        raise ModelError(f"model {name!r}: expected a folder or hub id, got: {one_line(error)}") from None
 
 
 def _device(name: str) -> torch.device:

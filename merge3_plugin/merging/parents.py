@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from mergekit.options import MergeOptions
 from safetensors import SafetensorError
 
 from merge3_plugin.errors import ConfigError, ModelError, nearest
+from merge3_plugin.merging.references import find_model, one_line
 
-_HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
 _DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
@@ -62,12 +62,14 @@ def load_family(names: Sequence[str], base: str | None, *, dtype: str, options: 
     ``dtype`` is ``auto`` (the parents' own, promoted where they differ) or a torch name, else ConfigError. Raises
     ModelError for a model that is missing, unreadable or pickled, or of another architecture, depth or shape.
     """
-    if dtype != "auto" and dtype not in _DTYPES:
-        raise ConfigError(f"dtype: expected auto or one of {', '.join(_DTYPES)}, got {dtype!r}")
+    check_dtype(dtype)
     LoaderCache().setup(options)
     refs = {name: find_model(name, options) for name in names}
-    configs = {name: _read_config(name, ref, options) for name, ref in refs.items()}
-    _check_configs(configs, allow_crimes=options.allow_crimes)
+    if not options.lora_merge_cache and (adapted := [name for name, ref in refs.items() if ref.lora]):
+        raise ModelError(
+            f"model {adapted[0]!r}: expected a folder for merged LoRA models, got none; name a cache folder"
+        )
+    configs = read_configs(refs, options)
     present = {name: _tensor_names(name, ref) for name, ref in refs.items()}
     module = _module(names, base, refs, configs, options)
     n_layers = module.num_layers()
@@ -95,48 +97,36 @@ def load_family(names: Sequence[str], base: str | None, *, dtype: str, options: 
     return Family(parents, pre, layers, post, target)
 
 
-def find_model(name: str, options: MergeOptions) -> ModelReference:
-    """``name`` (a folder or a hub id, with mergekit's ``@revision`` and ``+lora``) as a reference to local folders.
+def check_dtype(dtype: str) -> None:
+    """Raise ConfigError unless ``dtype`` is ``auto`` or a torch name that models are merged in."""
+    if dtype != "auto" and dtype not in _DTYPES:
+        raise ConfigError(f"dtype: expected auto or one of {', '.join(_DTYPES)}, got {dtype!r}")
 
-    A hub id is taken from the cache or downloaded; a string that looks like a path never goes to the network.
+
+def read_configs(
+    refs: Mapping[str, ModelReference], options: MergeOptions, away: Collection[str] = ()
+) -> dict[str, Any]:
+    """The Hugging Face config of each parent, by name, checked against the others' and for files of weights beside it.
+
+    ``away`` are those whose weights need not be there yet. Raises ModelError for what is missing or unreadable, and for
+    parents of different architecture or depth.
     """
-    reference = ModelReference.parse(name)
-    if Path(name).exists() and reference.model.path != name:
-        raise ModelError(f"model {name!r}: mergekit reads '@' and '+' as revision and LoRA; rename the folder")
-    if reference.lora and not options.lora_merge_cache:
-        raise ModelError(f"model {name!r}: expected a folder for merged LoRA models, got none; name a cache folder")
-    parts = {"model": _local_folder(reference.model.path, reference.model.revision, options)}
-    if reference.lora:
-        parts["lora"] = _local_folder(reference.lora.path, reference.lora.revision, options)
-    return ModelReference(**{part: {"path": folder} for part, folder in parts.items()})
+    configs = {}
+    for name, ref in refs.items():
+        folder = Path(ref.model.path)
+        if not (folder / "config.json").is_file():
+            inside = " (for the models in it write the folder and /*)" if any(folder.glob("*/config.json")) else ""
+            raise ModelError(
+                f"model {name!r}: expected config.json in {folder}, got none; is it a model folder?{inside}"
+            )
+        if name not in away:
+            _check_files(name, folder)
+        configs[name] = _read_config(name, ref, options)
+    _check_configs(configs, allow_crimes=options.allow_crimes)
+    return configs
 
 
-def _local_folder(name: str, revision: str | None, options: MergeOptions) -> str:
-    import huggingface_hub
-
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return str(path)
-    if path.exists():
-        raise ModelError(f"model {name!r}: expected a folder with config.json and *.safetensors, got a file")
-    near = path.parent if str(path.parent) != "." else None
-    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or (near and near.is_dir()):
-        raise ModelError(f"model {name!r}: expected a folder, got nothing there; check the path")
-    try:
-        return huggingface_hub.snapshot_download(
-            name, revision=revision, cache_dir=options.transformers_cache, allow_patterns=list(_HUB_FILES)
-        )
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"model {name!r}: expected a folder or a model on the hub, got neither ({type(error).__name__}); "
-            "check the name and the network"
-        ) from None
-
-
-def _read_config(name: str, ref: ModelReference, options: MergeOptions) -> Any:
-    folder = Path(ref.model.path)
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"model {name!r}: expected config.json in {folder}, got none; is it a model folder?")
+def _check_files(name: str, folder: Path) -> None:
     index = folder / "model.safetensors.index.json"
     if not index.is_file() and not (folder / "model.safetensors").is_file():
         if any(folder.glob("*.bin")) or any(folder.glob("*.pt")) or any(folder.glob("*.pth")):
@@ -144,11 +134,17 @@ def _read_config(name: str, ref: ModelReference, options: MergeOptions) -> Any:
         raise ModelError(f"model {name!r}: expected model.safetensors in {folder}, got no weights")
     try:
         shards = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else set()
-        config = ref.config(trust_remote_code=options.trust_remote_code)
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise ModelError(f"model {name!r}: expected readable JSON files, got: {one_line(error)}") from None
     if missing := sorted(shard for shard in shards if not (folder / shard).is_file()):
         raise ModelError(f"model {name!r}: expected all its shards, got no {missing[0]}; download it again")
+
+
+def _read_config(name: str, ref: ModelReference, options: MergeOptions) -> Any:
+    try:
+        config = ref.config(trust_remote_code=options.trust_remote_code)
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise ModelError(f"model {name!r}: expected readable JSON files, got: {one_line(error)}") from None
     if len(config.architectures or ()) != 1:
         raise ModelError(f"model {name!r}: expected one architecture in config.json, got {config.architectures}")
     return config
@@ -252,8 +248,3 @@ def _check_shapes(parents: Mapping[str, Parent], weights: Sequence[WeightInfo]) 
                     f"model {parent.name!r}: expected {weight.name} of shape {tuple(want)} as in {first.name!r}, "
                     f"got {tuple(got)}; merge models of one shape"
                 )
-
-
-def one_line(error: BaseException) -> str:
-    """What a library's error says, cut to fit into one line of ours."""
-    return " ".join(str(error).split())[:200]

@@ -14,7 +14,8 @@ from mergekit.tokenizer import BuildTokenizer, PermutedVocabulary
 from transformers import AutoTokenizer
 
 from merge3_plugin.errors import ModelError
-from merge3_plugin.merging.parents import Family, Parent, find_model, one_line
+from merge3_plugin.merging.parents import Family, Parent
+from merge3_plugin.merging.references import find_model, one_line
 
 
 def load_tokenizers(family: Family, options: MergeOptions) -> dict[str, Any]:
