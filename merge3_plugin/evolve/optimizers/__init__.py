@@ -30,11 +30,16 @@ class Trial:
 
     ``level`` asks for so many further sets of items, as many each as there are anchors: a vector that comes again at a
     higher level is scored on new items, and its value gets surer.
+
+    Trials of one ``batch`` (a generation, as a rule) are scored on the same anchors, so that they can be told apart;
+    the next batch gets anchors of its own. One set of few anchors for a whole search is fitted, like any other small
+    sample; sets that change are not. A strategy that compares all its trials with each other stays in batch 0.
     """
 
     number: int
     vector: FloatArray
     level: int = 0
+    batch: int = 0
 
 
 @dataclass(frozen=True, eq=False)
