@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from merge3_plugin.config import RunConfig
-from merge3_plugin.errors import ConfigError, RunError
+from merge3_plugin.errors import ConfigError, RunError, nearest
 from merge3_plugin.harness.benchmark import Benchmark
 
 EVIL_FLAG = "--i-understand-the-depths-of-the-evils-i-am-unleashing"
@@ -68,6 +68,34 @@ def check_metrics(config: RunConfig, benchmarks: Mapping[str, Benchmark]) -> lis
                 f"evaluated on all {len(benchmark.item_ids):,} documents"
             )
     return notes
+
+
+def check_filters(config: RunConfig, tensors: Sequence[str] | None) -> None:
+    """Raise ConfigError for a filter of the genome or the space that no tensor would follow.
+
+    ``tensors`` are the names of the models' (None: unknown). As in mergekit, a tensor follows the first filter that is
+    part of its name.
+    """
+    if tensors is None:
+        return
+    _check_filters("genome.filters", config.genome.filters or [], tensors)
+    _check_filters("merge3.space.filters", getattr(config.merge3.space, "filters", []), tensors)
+
+
+def _check_filters(where: str, filters: Sequence[str], tensors: Sequence[str]) -> None:
+    rest = list(tensors)
+    for name in filters:
+        if not any(name in tensor for tensor in tensors):
+            parts = {part for tensor in tensors for part in tensor.split(".") if not part.isdigit()}
+            raise ConfigError(
+                f"{where}: expected a part of tensor names, got {name!r}, which no tensor has{nearest(name, parts)}"
+            )
+        if not any(name in tensor for tensor in rest):
+            raise ConfigError(
+                f"{where}: expected tensors left for {name!r}, got none: those before it take them all; "
+                "write narrow filters before wide ones"
+            )
+        rest = [tensor for tensor in rest if name not in tensor]
 
 
 def chat_template(config: RunConfig, templates: Mapping[str, str | None]) -> tuple[bool, str | None]:

@@ -11,20 +11,36 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from merge3_plugin import __version__
 from merge3_plugin.config import RunConfig, parse_config
 from merge3_plugin.errors import ConfigError, RunError
 from merge3_plugin.estimate.auto import AUTO
 from merge3_plugin.estimate.base import find_estimator
+from merge3_plugin.evolve.constraints import check_constraints
 from merge3_plugin.evolve.evaluate import Evaluator
-from merge3_plugin.evolve.guard import chat_template, check_metrics, check_test_sets, fingerprint, locked
+from merge3_plugin.evolve.guard import (
+    chat_template,
+    check_filters,
+    check_metrics,
+    check_test_sets,
+    fingerprint,
+    locked,
+)
+from merge3_plugin.evolve.labels import labels
+from merge3_plugin.evolve.optimizers import Optimizer
 from merge3_plugin.evolve.setting import Setting
-from merge3_plugin.evolve.spaces import make_space
+from merge3_plugin.evolve.spaces import Space, make_space
 from merge3_plugin.evolve.store import Evaluation, RunStore
+from merge3_plugin.evolve.strategy import make_strategy
 from merge3_plugin.harness.benchmark import Benchmark, load_benchmarks
 from merge3_plugin.plugins import plugin_host
+
+if TYPE_CHECKING:
+    from merge3_plugin.merging.outline import Outline
 
 log = logging.getLogger(__name__)
 
@@ -43,16 +59,50 @@ class Flags:
     allow_crimes: bool = False
 
 
-def labels(names: list[str]) -> dict[str, str]:
-    """Short distinct labels of the parents: the last part of the name, numbered where two share it."""
-    found: dict[str, str] = {}
-    for name in names:
-        short = name.rstrip("/").rsplit("/", 1)[-1]
-        label, number = short, 2
-        while label in found:
-            label, number = f"{short}-{number}", number + 1
-        found[label] = name
-    return found
+@dataclass(frozen=True, eq=False)
+class Rehearsal:
+    """What of a run can be made, and so be found wrong, before a weight is read."""
+
+    outline: Outline
+    space: Space
+    strategy: Optimizer
+
+
+def rehearse(config: RunConfig, flags: Flags) -> Rehearsal:
+    """The depth and dtype that the parents' configs announce, the space over them, and the strategy at its start.
+
+    Raises Merge3Error children for parents that do not fit each other, and for an estimator, a space or a strategy
+    that the config cannot have.
+    """
+    from merge3_plugin.merging.outline import read_outline
+
+    genome, settings = config.genome, config.merge3
+    if settings.estimator != AUTO:
+        find_estimator(settings.estimator)
+    outline = read_outline(
+        genome.models,
+        genome.base_model,
+        dtype=settings.dtype,
+        trust_remote_code=flags.trust_remote_code,
+        allow_crimes=flags.allow_crimes,
+    )
+    check_filters(config, outline.tensors)
+    space = make_space(config, outline.n_layers, dtype=outline.dtype_name)
+    return Rehearsal(outline, space, make_strategy(config, space.variables, np.random.default_rng(settings.seed)))
+
+
+def load_tasks(config: RunConfig, flags: Flags) -> dict[str, Benchmark]:
+    """The benchmark of each objective, and what a person should know of them in the log.
+
+    Raises Merge3Error children for tasks that cannot be searched on, or not as the config says.
+    """
+    benchmarks = _benchmarks(config, flags)
+    for warning in check_test_sets(config, benchmarks, allowed=flags.allow_benchmark_tasks):
+        log.warning(warning)
+    for note in check_metrics(config, benchmarks):
+        log.info(note)
+    check_constraints(config, [name for name, benchmark in benchmarks.items() if not benchmark.per_item])
+    return benchmarks
 
 
 @contextmanager
@@ -69,13 +119,8 @@ def opened(config: RunConfig, folder: Path, flags: Flags) -> Iterator[Setting]:
         store = RunStore(folder)
         try:
             _claim(store, config, folder)
-            if settings.estimator != AUTO:
-                find_estimator(settings.estimator)
-            benchmarks = _benchmarks(config, flags)
-            for warning in check_test_sets(config, benchmarks, allowed=flags.allow_benchmark_tasks):
-                log.warning(warning)
-            for note in check_metrics(config, benchmarks):
-                log.info(note)
+            rehearse(config, flags)
+            benchmarks = load_tasks(config, flags)
             merger = Merger(
                 config.genome.models,
                 config.genome.base_model,
@@ -88,7 +133,7 @@ def opened(config: RunConfig, folder: Path, flags: Flags) -> Iterator[Setting]:
                 lora_cache=folder / "lora_merge_cache",
             )
             merger.check_space(folder)
-            parents = labels(config.genome.parents())
+            parents = {label: name for name, label in labels(config.genome.parents()).items()}
             _pin_inputs(store, benchmarks, [merger.folders(name) for name in parents.values()])
             template, reason = chat_template(config, merger.chat_templates)
             if reason:
@@ -104,6 +149,7 @@ def opened(config: RunConfig, folder: Path, flags: Flags) -> Iterator[Setting]:
                 gen_kwargs=settings.eval.gen_kwargs,
                 system_instruction=settings.eval.system_instruction,
             )
+            # Once more: the weights' dtype may not be the one that their config announced.
             space = make_space(config, merger.n_layers, dtype=merger.dtype_name)
             evaluator = Evaluator(store, merger, scorer, _tell_plugins)
             yield Setting(config, folder, store, merger, scorer, evaluator, space, benchmarks, parents)

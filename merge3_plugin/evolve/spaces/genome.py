@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from merge3_plugin.domain import FloatArray
 from merge3_plugin.errors import ConfigError
+from merge3_plugin.evolve.labels import labels
 from merge3_plugin.evolve.spaces.bounds import UPSTREAM, Bounds, searched_parameters
 from merge3_plugin.evolve.spaces.genes import SATURATED, Gene, Genes, Layout, ParameterGenes, SlerpGenes
 from merge3_plugin.evolve.spaces.methods import (
@@ -71,7 +71,7 @@ class GenomeSpace:
         self._genes: Genes
         if genome.merge_method == "slerp":
             check_slerp(genome, bounds or {}, self._fixed)
-            self._genes = SlerpGenes(layout, _labels(self._sources))
+            self._genes = SlerpGenes(layout, labels(self._sources))
         else:
             self._genes = ParameterGenes(layout, list(self._parameter_genes(layout, searched)), list(searched))
         if not self._genes.genes:
@@ -180,7 +180,7 @@ class GenomeSpace:
 
         specs = {parameter.name: parameter for parameter in self._method.spec.parameters}
         scopes = {name: specs[name].scope for name in searched}
-        labels = _labels(layout.sources)
+        label_of = labels(layout.sources)
         for group in range(len(layout.groups)):
             for model in (*layout.sources, None):
                 for filter_ in layout.filters:
@@ -192,7 +192,7 @@ class GenomeSpace:
                         high = self._della_room(high) if name == "epsilon" else high
                         first = 1 / len(self._genome.models) if name == "weight" else specs[name].default
                         first = first if isinstance(first, int | float) else (low + high) / 2
-                        label = labels[model] if model else None
+                        label = label_of[model] if model else None
                         yield Gene(
                             layout.gene_name(name, label, group, filter_),
                             name,
@@ -233,8 +233,3 @@ def _filters(genome: GenomeConfig) -> tuple[str | None, ...]:
     if len(set(filters)) != len(filters):
         raise ConfigError(f"genome.filters: expected each once, got {', '.join(filters)}")
     return (*filters, None)
-
-
-def _labels(names: Sequence[str]) -> dict[str, str]:
-    short = [Path(name).name for name in names]
-    return dict(zip(names, short if len(set(short)) == len(short) else names, strict=True))
