@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from merge3_plugin.config import RunConfig
+from merge3_plugin.evolve.objectives import several_objectives
 from merge3_plugin.evolve.optimizers import Optimizer, Settings, make_optimizer
+from merge3_plugin.evolve.optimizers.scalarised import make_scalarised
 from merge3_plugin.evolve.spaces.variables import Variable, draw, start
 
 
@@ -18,5 +20,8 @@ def make_strategy(config: RunConfig, variables: Sequence[Variable], rng: np.rand
     """
     search = config.merge3.search
     first = draw(variables, rng) if config.random_init else start(variables)
-    settings = Settings(search.max_fevals, search.popsize, search.sigma0, options=search.options)
-    return make_optimizer(search.optimizer, variables, first, settings, rng)
+    objectives = sum(bool(task.weight) for task in config.tasks) if several_objectives(config) else 1
+    settings = Settings(search.max_fevals, search.popsize, search.sigma0, objectives, search.options)
+    if search.scalarisation == "sum":
+        return make_optimizer(search.optimizer, variables, first, settings, rng)
+    return make_scalarised(search.scalarisation, search.optimizer, variables, first, settings, rng)
