@@ -1,7 +1,7 @@
 """Several objectives for strategies that know one: their weighted regret, under weights that are drawn again and again.
 
-``parego`` (Knowles, IEEE Trans. Evol. Comp. 10, 2006) is the augmented Chebyshev function: each point of a front is
-best under some weights. ``random`` is the weighted sum, which no weights make best where a front bends inwards.
+``parego`` (Knowles, IEEE Trans. Evol. Comp. 10, 2006) is the augmented Chebyshev function, which has its best points
+all along a front. Those of ``random``, the weighted sum, are never where a front bends inwards.
 """
 
 from __future__ import annotations
