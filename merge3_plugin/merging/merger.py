@@ -21,8 +21,9 @@ from mergekit.parameter_resolver import resolve_parameters
 
 from merge3_plugin.errors import ConfigError, ModelError, RunError, nearest
 from merge3_plugin.merging import MergeFailed
+from merge3_plugin.merging.live import Live
 from merge3_plugin.merging.parents import load_family
-from merge3_plugin.merging.plan import Job, plan
+from merge3_plugin.merging.plan import Job, plan, stack
 from merge3_plugin.merging.references import canonical, one_line
 from merge3_plugin.merging.vocabulary import Vocabulary, check_vocabularies, load_tokenizers
 
@@ -80,12 +81,21 @@ class Merger:
         else:
             check_vocabularies(self._family, tokenizers)
             self.tokenizer = tokenizers.get(self._donor) or next(iter(tokenizers.values()))
-        self.model = self._live_model(options)
-        self._targets = self._live_tensors()
+        self._live = Live(
+            self._family,
+            self._family.parents[self._donor],
+            options,
+            device=self.device,
+            vocabulary_size=len(self._vocabulary) if self._vocabulary else None,
+        )
+
+    @property
+    def model(self) -> Any:
+        return self._live.model
 
     @property
     def config(self) -> Any:
-        return self.model.config
+        return self._live.model.config
 
     def merge(self, recipe: Mapping[str, Any]) -> None:
         """Write the weights of ``recipe`` (as ``mergekit-yaml`` would merge it) into the live model.
@@ -98,8 +108,10 @@ class Merger:
             config = MergeConfiguration.model_validate(recipe)
             method = merge_methods.get(config.merge_method)
             jobs = plan(config, method, self._family)
+            layers = stack(config, self.n_layers)
         except (ValueError, RuntimeError) as error:
             raise ConfigError(f"recipe: expected one that mergekit accepts, got: {one_line(error)}") from None
+        self._live.build(layers)
         with _seeded(self.random_seed, self.device), torch.no_grad():
             for job in jobs:
                 try:
@@ -111,16 +123,17 @@ class Merger:
                         f"{config.merge_method}: expected finite weights, got NaN or infinity in {job.output.name}"
                     )
                 out_dtype = dtype_from_name(job.output.force_dtype or config.out_dtype)
-                self._targets[job.output.name].copy_(merged.to(out_dtype) if out_dtype else merged)
+                self._live.tensors[job.output.name].copy_(merged.to(out_dtype) if out_dtype else merged)
 
     def load_parent(self, name: str) -> None:
         """Write the weights of one parent into the live model, in the run's dtype and vocabulary."""
         name = canonical(name)
         if name not in self.parents:
             raise ModelError(f"model {name!r}: expected one of the parents{nearest(name, self.parents)}")
+        self._live.build(range(self.n_layers))
         with torch.no_grad():
             for weight in self._family.weights():
-                self._targets[weight.name].copy_(self._tensor(weight, name, self.parents, self._base))
+                self._live.tensors[weight.name].copy_(self._tensor(weight, name, self.parents, self._base))
 
     def folders(self, name: str) -> list[Path]:
         """Where the files of one parent lie: of its model, and of its LoRA adapter if it has one."""
@@ -129,7 +142,7 @@ class Merger:
 
     def check_space(self, folder: Path) -> None:
         """RunError unless the disk of ``folder``, which need not exist yet, has room to save the model."""
-        needed = int(1.02 * sum(t.numel() * t.element_size() for t in self._targets.values())) + 2**24
+        needed = int(1.02 * sum(t.numel() * t.element_size() for t in self._live.tensors.values())) + 2**24
         here = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
         if (free := shutil.disk_usage(here).free) < needed:
             raise RunError(
@@ -146,7 +159,7 @@ class Merger:
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
             raise RunError(f"{folder}: expected a folder to save the model in, got a file; choose another name")
-        tensors = {name: tensor.detach().contiguous() for name, tensor in self._targets.items()}
+        tensors = {name: tensor.detach().contiguous() for name, tensor in self._live.tensors.items()}
         self.check_space(folder)
         folder.mkdir(parents=True, exist_ok=True)
         save_torch_state_dict(tensors, folder)
@@ -201,49 +214,6 @@ class Merger:
         if self._vocabulary is None or weight.vocabulary_axis is None:
             return self._family.parents[name].tensors[weight.name]
         return self._vocabulary.embed(weight, together, base)[name]
-
-    def _live_model(self, options: MergeOptions) -> Any:
-        from transformers import AutoModelForCausalLM
-
-        ref = self._family.parents[self._donor].ref
-        folder = ref.merged(options.lora_merge_cache, options.trust_remote_code, options.lora_merge_dtype).model.path
-        try:
-            with torch.random.fork_rng(devices=[]):
-                model = AutoModelForCausalLM.from_pretrained(
-                    folder,
-                    dtype=self._family.dtype,
-                    local_files_only=True,
-                    trust_remote_code=options.trust_remote_code,
-                )
-                if self._vocabulary is not None:
-                    model.resize_token_embeddings(len(self._vocabulary), mean_resizing=False)
-        except (OSError, ValueError, RuntimeError) as error:
-            text = one_line(error)
-            raise ModelError(f"model {self._donor!r}: expected a causal language model, got: {text}") from None
-        return model.eval().requires_grad_(False).to(self.device)
-
-    def _live_tensors(self) -> dict[str, torch.Tensor]:
-        """The live model's tensor for each of mergekit's names. Raises ModelError where the two do not match."""
-        wanted = {weight.name: weight for weight in self._family.weights()}
-        head, embeddings = self.model.get_output_embeddings(), self.model.get_input_embeddings()
-        if head is not None and head.weight is embeddings.weight:
-            names = {name for name, tensor in self.model.state_dict(keep_vars=True).items() if tensor is head.weight}
-            if names <= wanted.keys():  # a parent has an output layer of its own, so the merged model gets one
-                head.weight = torch.nn.Parameter(head.weight.detach().clone(), requires_grad=False)
-                self.model.config.tie_word_embeddings = False
-        state = self.model.state_dict()
-        targets = {}
-        for name, weight in wanted.items():
-            found = next((key for key in (name, *(weight.aliases or ())) if key in state), None)
-            if found is None:
-                raise ModelError(f"model {self._donor!r}: expected tensor {name} in the live model, got none")
-            targets[name] = state[found]
-        covered = {tensor.data_ptr() for tensor in targets.values()}
-        if lost := [name for name, tensor in state.items() if tensor.data_ptr() not in covered]:
-            raise ModelError(
-                f"model {self._donor!r}: mergekit does not merge its tensor {lost[0]}, which would be lost"
-            )
-        return targets
 
 
 def _device(name: str) -> torch.device:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ class Family:
     layers: Sequence[Sequence[WeightInfo]]
     post: Sequence[WeightInfo]
     dtype: torch.dtype
+    module: ConfiguredModuleArchitecture
+    _renamed: dict[tuple[int, int], Sequence[WeightInfo]] = field(default_factory=dict)
 
     def parent(self, model: ModelReference) -> Parent:
         """The parent that a recipe names. Raises ValueError for another model."""
@@ -51,9 +53,21 @@ class Family:
             hint = nearest(str(model), self.parents)
             raise ValueError(f"model {str(model)!r}, which is not among the parents{hint}") from None
 
-    def weights(self) -> list[WeightInfo]:
-        """Every weight of the merged model."""
-        return [*self.pre, *(weight for layer in self.layers for weight in layer), *self.post]
+    def layer(self, place: int, source: int) -> Sequence[WeightInfo]:
+        """The weights of the merged model's layer ``place``, which is made like the parents' layer ``source``."""
+        if place == source:
+            return self.layers[source]
+        if (place, source) not in self._renamed:
+            kept = {weight.name for weight in self.layers[source]}
+            pairs = zip(self.module.layer_weights(source), self.module.layer_weights(place), strict=True)
+            self._renamed[place, source] = [there for here, there in pairs if here.name in kept]
+        return self._renamed[place, source]
+
+    def weights(self, layers: Sequence[int] | None = None) -> list[WeightInfo]:
+        """Every weight of a merged model of these layers of the parents; unset: of each in its place."""
+        sources = range(len(self.layers)) if layers is None else layers
+        stack = [weight for place, source in enumerate(sources) for weight in self.layer(place, source)]
+        return [*self.pre, *stack, *self.post]
 
 
 def load_family(names: Sequence[str], base: str | None, *, dtype: str, options: MergeOptions) -> Family:
@@ -94,7 +108,7 @@ def load_family(names: Sequence[str], base: str | None, *, dtype: str, options: 
         for (name, ref), tensors in zip(refs.items(), raw.values(), strict=True)
     }
     _check_shapes(parents, wanted)
-    return Family(parents, pre, layers, post, target)
+    return Family(parents, pre, layers, post, target, module)
 
 
 def check_dtype(dtype: str) -> None:

@@ -26,34 +26,41 @@ class Job:
 def plan(config: MergeConfiguration, method: Any, family: Family) -> list[Job]:
     """The jobs of a recipe, in the order in which mergekit's executor runs them.
 
-    Raises ValueError for a recipe that mergekit would refuse, or whose layers are not those of the live model.
+    Raises ValueError for a recipe that mergekit would refuse, or that asks for layers that the parents do not have.
     """
-    n_layers = len(family.layers)
-    slices = _slices(config, n_layers)
+    slices = _slices(config, len(family.layers))
     for definition in slices:
         base = definition.base_model or config.base_model
         method.validate_inputs([source.model for source in definition.sources], base)
-    lengths = [_length(definition, n_layers) for definition in slices]
-    if sum(lengths) != n_layers:
-        raise ValueError(f"{sum(lengths)} layers, where the live model has {n_layers}")
-    return sorted(_jobs(config, slices, lengths, family), key=lambda job: job.label)
+    return sorted(_jobs(config, slices, family), key=lambda job: job.label)
 
 
-def _jobs(
-    config: MergeConfiguration, slices: Sequence[OutputSliceDefinition], lengths: Sequence[int], family: Family
-) -> Iterator[Job]:
+def stack(config: MergeConfiguration, n_layers: int) -> tuple[int, ...]:
+    """For each layer of the merged model, the layer of parents of ``n_layers`` that it is made like.
+
+    Where a layer is merged from several, that is the first source's. Raises ValueError for ranges that do not fit.
+    """
+    ranges = [_range(definition, n_layers) for definition in _slices(config, n_layers)]
+    layers = tuple(layer for span in ranges for layer in span)
+    if not layers:
+        raise ValueError("slices without a layer")
+    return layers
+
+
+def _jobs(config: MergeConfiguration, slices: Sequence[OutputSliceDefinition], family: Family) -> Iterator[Job]:
     # Weights before and after the stack take the settings of the first and the last slice, at its beginning.
     readers = [ConfigReader(config=config, slice_out=definition, t=0) for definition in slices]
     for weight in family.pre:
         yield _job(weight, slices[0], [weight] * len(slices[0].sources), readers[0], family)
     done = 0
-    for definition, reader, length in zip(slices, readers, lengths, strict=True):
-        for offset in range(length):
-            settings = reader.with_t(offset / (length - 1) if length > 1 else 1)
-            for position, weight in enumerate(family.layers[done + offset]):
+    for definition, reader in zip(slices, readers, strict=True):
+        layers = _range(definition, len(family.layers))
+        for offset, source in enumerate(layers):
+            settings = reader.with_t(offset / (len(layers) - 1) if len(layers) > 1 else 1)
+            for position, weight in enumerate(family.layer(done + offset, source)):
                 inputs = [family.layers[s.layer_range[0] + offset][position] for s in definition.sources]
                 yield _job(weight, definition, inputs, settings, family)
-        done += length
+        done += len(layers)
     for weight in family.post:
         yield _job(weight, slices[-1], [weight] * len(slices[-1].sources), readers[-1], family)
 
@@ -86,11 +93,12 @@ def _slices(config: MergeConfiguration, n_layers: int) -> list[OutputSliceDefini
     return [OutputSliceDefinition(sources=sources)]
 
 
-def _length(definition: OutputSliceDefinition, n_layers: int) -> int:
+def _range(definition: OutputSliceDefinition, n_layers: int) -> range:
+    """The layers of a slice's first source; none of a slice that is there for what stands around the layers alone."""
     ranges = [source.layer_range for source in definition.sources]
     start, end = ranges[0]
-    if any(e - s != end - start or not 0 <= s < e <= n_layers for s, e in ranges):
+    if any(e - s != end - start or not 0 <= s <= e <= n_layers for s, e in ranges):
         raise ValueError(
             f"layer ranges {ranges}, where each must be as long as the others and within {n_layers} layers"
         )
-    return end - start
+    return range(start, end)

@@ -167,9 +167,10 @@ def test_slices_of_other_layers(merger: Merger, tiny_models: list[Path], tmp_pat
     }
     merger.merge(recipe)
     assert_same(live(merger), on_disk(recipe, tmp_path))
-    recipe["slices"] = [slice_([[0, 1], [0, 1]])]
-    with pytest.raises(ConfigError, match="1 layers, where the live model has 2"):
-        merger.merge(recipe)
+    for ranges, message in (([[1, 3], [0, 2]], "within 2 layers"), ([[0, 0], [1, 1]], "slices without a layer")):
+        recipe["slices"] = [slice_(ranges)]
+        with pytest.raises(ConfigError, match=message):
+            merger.merge(recipe)
 
 
 def test_random_methods_follow_mergekits_order_beyond_ten_layers(tmp_path: Path) -> None:
