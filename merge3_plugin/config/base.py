@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import glob
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from merge3_plugin.errors import nearest
 
@@ -46,5 +49,29 @@ def _reference(value: Any) -> Any:
     return f"{model}+{_reference(lora)}" if lora else model
 
 
+def _expanded(names: list[str]) -> list[str]:
+    """The models, each pattern replaced by the folders of models that it matches, in the order of their numbers."""
+    return [name for given in names for name in (_matches(given) if any(sign in given for sign in "*?") else [given])]
+
+
+def _matches(pattern: str) -> list[str]:
+    base, plus, folders = pattern.rpartition("+")
+    found = [
+        folder
+        for folder in glob.glob(str(Path(folders).expanduser()))
+        if any((Path(folder) / name).is_file() for name in ("config.json", "adapter_config.json"))
+    ]
+    if not found:
+        raise ValueError(f"expected folders of models at {folders}, got none; check the path")
+    return [f"{base}{plus}{folder}" for folder in sorted(found, key=_natural)]
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """An order in which checkpoint-200 comes before checkpoint-1000."""
+    return [(int(part or 0), "") if i % 2 else (0, part) for i, part in enumerate(re.split(r"(\d+)", name))]
+
+
 ModelName = Annotated[str, BeforeValidator(_reference)]
+# A pattern such as run/checkpoint-* stands for every checkpoint there.
+ModelNames = Annotated[list[ModelName], AfterValidator(_expanded)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]

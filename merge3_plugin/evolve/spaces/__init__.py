@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # By kind: the class that is made of (config, n_layers, dtype=), imported when it is asked for.
 _SPACES = {
-    "genome": ("merge3_plugin.evolve.spaces.genome", "genome_space"),
+    "genome": ("merge3_plugin.evolve.spaces.method_choice", "genome_space"),
     "weights": ("merge3_plugin.evolve.spaces.weights", "WeightsSpace"),
     "lfs": ("merge3_plugin.evolve.spaces.lfs", "LfsSpace"),
     "dis": ("merge3_plugin.evolve.spaces.dis", "DisSpace"),

@@ -68,18 +68,18 @@ class Genes(Protocol):
 class Layout:
     """Who is merged and where genes differ: ``sources`` in order, layers in ``groups`` (start, end), ``filters``.
 
-    The last filter is None: everything that the others did not name. ``smooth`` interpolates between the groups.
+    ``places`` say for people where each group is. The last filter is None: everything that the others did not name.
+    ``smooth`` interpolates over all layers between the groups' values, which then stand evenly over the depth.
     """
 
     sources: tuple[str, ...]
     groups: tuple[tuple[int, int], ...]
+    places: tuple[str, ...]
     filters: tuple[str | None, ...] = (None,)
     smooth: bool = False
 
     def gene_name(self, parameter: str, label: str | None, group: int, filter_: str | None) -> str:
-        start, end = self.groups[group]
-        where = f" layers {start}-{end - 1}" if len(self.groups) > 1 else ""
-        return f"{label + '.' if label else ''}{parameter}{f'[{filter_}]' if filter_ else ''}{where}"
+        return f"{label + '.' if label else ''}{parameter}{f'[{filter_}]' if filter_ else ''}{self.places[group]}"
 
 
 class ParameterGenes:

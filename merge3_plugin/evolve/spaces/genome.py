@@ -19,27 +19,28 @@ from merge3_plugin.evolve.spaces.methods import (
     checked_parameters,
     find_method,
     merged_models,
+    slerp_base,
 )
 from merge3_plugin.evolve.spaces.variables import Variable, start
-from merge3_plugin.plugins import plugin_host
 
 if TYPE_CHECKING:
-    from merge3_plugin.config import GenomeConfig, RunConfig
+    from merge3_plugin.config import GenomeConfig
     from merge3_plugin.plugins import MethodEntry
 
 # Where the space has a model exactly, in every dtype: one model's weight at this value and the others' at zero, or
 # one parameter at zero for the base ("weight", for every kind of task arithmetic).
 _ONE_MODEL = {"linear": 1.0, "slerp": SATURATED}
-_BASE_AT_ZERO = {"nearswap": "t", "sce": "select_topk"}
+_BASE_AT_ZERO = {"nearswap": "t", "sce": "select_topk", "slerp": "t"}
 
 
 class GenomeSpace:
     """Vectors of genes to recipes and back, for one ``genome``, ``n_layers`` layers and a ``dtype``.
 
     A search starts at 1 / number of models for each weight and the method's default elsewhere; a step of 1/6 in every
-    coordinate suits it. ``bounds`` and ``parameters`` are the config's: searched intervals, fixed values.
-    ``methods`` are those of plug-ins. Raises ConfigError when the genome and the method do not fit, or when the method
-    has nothing to search.
+    coordinate suits it. ``bounds`` and ``parameters`` are the config's: searched intervals, fixed values. With
+    ``knots``, each parameter has so many values, evenly over the depth, and is interpolated between them. ``methods``
+    are those of plug-ins. Raises ConfigError when the genome and the method do not fit, or when the method has nothing
+    to search.
     """
 
     def __init__(
@@ -51,15 +52,17 @@ class GenomeSpace:
         bounds: Mapping[str, tuple[float, float]] | None = None,
         parameters: Mapping[str, Any] | None = None,
         methods: Mapping[str, MethodEntry] | None = None,
+        knots: int | None = None,
     ) -> None:
         self._genome, self._dtype = genome, dtype
         self._method = find_method(genome.merge_method, methods or {})
+        self._name = self._method.spec.name
         self._fixed = checked_parameters(self._method, parameters or {})
         self._sources, self._base = merged_models(genome, self._method)
         check_tokenizer_source(genome, self._method)
-        layout = Layout(self._sources, _groups(genome, n_layers), _filters(genome), genome.smooth)
+        layout = _layout(genome, self._sources, n_layers, knots)
         self._common = self._common_parameters()
-        entry = (methods or {}).get(genome.merge_method)
+        entry = (methods or {}).get(self._name)
         searched = searched_parameters(
             self._method,
             normalize=bool(self._common.get("normalize", False)),
@@ -69,14 +72,16 @@ class GenomeSpace:
             allow_negative_weights=genome.allow_negative_weights,
         )
         self._genes: Genes
-        if genome.merge_method == "slerp":
-            check_slerp(genome, bounds or {}, self._fixed)
+        if self._name == "slerp" and not searched:
+            check_slerp(genome, self._fixed, layout.smooth)
             self._genes = SlerpGenes(layout, labels(self._sources))
         else:
+            if self._name == "slerp":
+                self._base = slerp_base(genome)
             self._genes = ParameterGenes(layout, list(self._parameter_genes(layout, searched)), list(searched))
         if not self._genes.genes:
             raise ConfigError(
-                f"genome.merge_method: {genome.merge_method} has no parameter to search; choose another method, "
+                f"genome.merge_method: {self._name} has no parameter to search; choose another method, "
                 "or give a float parameter of it an interval in merge3.bounds"
             )
 
@@ -91,7 +96,7 @@ class GenomeSpace:
         if vector.shape != (len(self.variables),) or not np.isfinite(vector).all():
             raise ValueError(f"expected {len(self.variables)} finite numbers, got {vector}")
         values = [gene.value(coordinate) for gene, coordinate in zip(self._genes.genes, vector, strict=True)]
-        recipe: dict[str, Any] = {"merge_method": self._genome.merge_method, "slices": self._genes.slices(values)}
+        recipe: dict[str, Any] = {"merge_method": self._name, "slices": self._genes.slices(values)}
         if self._common:
             recipe["parameters"] = dict(self._common)
         recipe["dtype"] = self._dtype
@@ -123,21 +128,26 @@ class GenomeSpace:
         """
         points = {f"parent:{name}": vector for name, vector in self._parent_points()}
         weighted = {gene.model for gene in self._genes.genes if gene.parameter == "weight"}
-        uniform = weighted >= set(self._genome.models) and (self._genome.merge_method != "slerp" or len(weighted) == 2)
+        uniform = weighted >= set(self._genome.models)
+        if self._name == "slerp":  # one half of each of two
+            uniform = all(gene.start == 0.5 for gene in self._genes.genes)
         return points | {"uniform" if uniform else "start": start(self.variables)}
 
     def describe(self) -> list[str]:
         """The method, and what holds for the whole recipe."""
         common = ", ".join(f"{name} {value}" for name, value in self._common.items())
-        return [f"merge method: {self._genome.merge_method}" + (f" ({common})" if common else "")]
+        return [f"merge method: {self._name}" + (f" ({common})" if common else "")]
 
     def _parent_points(self) -> Iterator[tuple[str, FloatArray]]:
-        method = self._genome.merge_method
-        if method in _ONE_MODEL:
+        parameters = {gene.parameter for gene in self._genes.genes}
+        if self._name in _ONE_MODEL and "weight" in parameters:
             for name in self._sources:
-                yield from self._exact(name, "weight", {name: _ONE_MODEL[method]})
-        elif self._base and (zeroed := _BASE_AT_ZERO.get(method) or self._task_arithmetic_weight()):
+                yield from self._exact(name, "weight", {name: _ONE_MODEL[self._name]})
+        elif self._base and (zeroed := _BASE_AT_ZERO.get(self._name) or self._task_arithmetic_weight()):
             yield from self._exact(self._base, zeroed, {})
+            if self._name == "slerp":
+                (other,) = (name for name in self._sources if name != self._base)
+                yield from self._exact(other, "t", {"": 1.0})
 
     def _exact(self, name: str, parameter: str, values: Mapping[str, float]) -> Iterator[tuple[str, FloatArray]]:
         """The point where ``parameter`` is as in ``values`` (by model, else 0), if those are inside its bounds."""
@@ -161,17 +171,17 @@ class GenomeSpace:
         common: dict[str, Any] = {}
         if "normalize" in specs:
             common["normalize"] = specs["normalize"].default
-            if self._genome.merge_method in UPSTREAM:
-                common["normalize"] = self._genome.merge_method in ("ties", "dare_ties", "linear")
+            if self._name in UPSTREAM:
+                common["normalize"] = self._name in ("ties", "dare_ties", "linear")
             if self._genome.normalize is not None:
                 common["normalize"] = self._genome.normalize
-        elif self._genome.normalize is not None and self._genome.merge_method not in UPSTREAM:
+        elif self._genome.normalize is not None and self._name not in UPSTREAM:
             flags = [name for name, parameter in specs.items() if parameter.value_type is bool]
             raise ConfigError(
-                f"genome.normalize: {self._genome.merge_method} has no such parameter; "
+                f"genome.normalize: {self._name} has no such parameter; "
                 f"its flags, for merge3.parameters, are: {', '.join(flags) or 'none'}"
             )
-        if "int8_mask" in specs and self._genome.merge_method in UPSTREAM:
+        if "int8_mask" in specs and self._name in UPSTREAM:
             common["int8_mask"] = True
         return common | self._fixed
 
@@ -209,23 +219,24 @@ class GenomeSpace:
         return min(high, 0.999 * min(density, 1 - density)) if isinstance(density, float) and density < 1 else high
 
 
-def genome_space(config: RunConfig, n_layers: int, *, dtype: str) -> GenomeSpace:
-    """The space of the config's ``genome``."""
-    return GenomeSpace(
-        config.genome,
-        n_layers,
-        dtype=dtype,
-        bounds=config.merge3.bounds,
-        parameters=config.merge3.parameters,
-        methods=plugin_host().merge_methods(),
-    )
-
-
-def _groups(genome: GenomeConfig, n_layers: int) -> tuple[tuple[int, int], ...]:
+def _layout(genome: GenomeConfig, sources: tuple[str, ...], n_layers: int, knots: int | None) -> Layout:
+    filters = _filters(genome)
+    if knots is not None:
+        if genome.layer_granularity > 0 or genome.smooth:
+            raise ConfigError(
+                "merge3.space.knots: expected neither genome.layer_granularity nor genome.smooth beside it, which say "
+                "otherwise where values stand; leave them out"
+            )
+        if knots > n_layers:
+            raise ConfigError(f"merge3.space.knots: expected at most {n_layers}, one a layer, got {knots}")
+        places = tuple(f" knot {place}/{knots}" for place in range(1, knots + 1))
+        return Layout(sources, ((0, n_layers),) * knots, places, filters, smooth=True)
     step = genome.layer_granularity if genome.layer_granularity > 0 else n_layers
     if n_layers % step:
         raise ConfigError(f"genome.layer_granularity: expected a divisor of {n_layers} (layers), got {step}")
-    return tuple((first, first + step) for first in range(0, n_layers, step))
+    groups = tuple((first, first + step) for first in range(0, n_layers, step))
+    places = tuple(f" layers {first}-{end - 1}" for first, end in groups) if len(groups) > 1 else ("",)
+    return Layout(sources, groups, places, filters, smooth=genome.smooth)
 
 
 def _filters(genome: GenomeConfig) -> tuple[str | None, ...]:

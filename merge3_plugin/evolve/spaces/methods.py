@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from merge3_plugin.plugins import MethodEntry
 
 
-def find_method(name: str, offered: Mapping[str, MethodEntry]) -> MergeMethod:
+def find_method(name: str | None, offered: Mapping[str, MethodEntry]) -> MergeMethod:
     """The method of this name, mergekit's or a plug-in's. Raises ConfigError if there is none, or none to search."""
     from mergekit import merge_methods
 
+    if name is None:
+        raise ConfigError("genome.merge_method: expected a merge method, got none; name one")
     known = {method.spec.name: method for method in merge_methods.registered_methods()}
     known |= {key: entry.method for key, entry in offered.items()}
     if name not in known:
@@ -47,7 +49,7 @@ def merged_models(genome: GenomeConfig, method: MergeMethod) -> tuple[tuple[str,
     """The models that are merged, in order, and the recipe's base_model. Raises ConfigError if they do not suit."""
     from mergekit.merge_methods import BasePolicy
 
-    name, policy, base = genome.merge_method, method.spec.contract.base, genome.base_model
+    name, policy, base = method.spec.name, method.spec.contract.base, genome.base_model
     if len(set(genome.models)) != len(genome.models):
         raise ConfigError(f"genome.models: expected each model once, got {', '.join(genome.models)}")
     if name == "slerp":  # the better of the two that it merges is the base
@@ -84,16 +86,29 @@ def check_tokenizer_source(genome: GenomeConfig, method: MergeMethod) -> None:
         raise ConfigError(
             f"genome.tokenizer_source: {genome.tokenizer_source} needs genome.base_model; name it, or a model"
         )
-    if genome.merge_method == "slerp" and genome.tokenizer_source == "union" and len(genome.models) > 2:
+    if method.spec.name == "slerp" and genome.tokenizer_source == "union" and len(genome.models) > 2:
         raise ConfigError(
             "genome.tokenizer_source: slerp merges two models at a time, so the union would change with the candidate; "
             "take base or a model"
         )
 
 
-def check_slerp(genome: GenomeConfig, bounds: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
+def check_slerp(genome: GenomeConfig, fixed: Mapping[str, Any], smooth: bool) -> None:
     """Raise ConfigError for settings that slerp's genes have no room for."""
-    if genome.smooth or genome.filters:
-        raise ConfigError("genome: slerp takes neither smooth nor filters; use layer_granularity")
-    if bounds or fixed:
-        raise ConfigError("merge3: slerp takes neither bounds nor parameters; t comes from the models' weights")
+    if smooth or genome.filters:
+        raise ConfigError(
+            "genome: slerp takes neither smooth nor filters; use layer_granularity, or, for two models, make t the "
+            "gene (merge3.bounds: {t: [0, 1]})"
+        )
+    if fixed:
+        raise ConfigError("merge3: slerp takes no parameters; t comes from the models' weights")
+
+
+def slerp_base(genome: GenomeConfig) -> str:
+    """The model from which t counts, where t itself is the gene. Raises ConfigError unless there are two models."""
+    if len(genome.models) != 2:
+        raise ConfigError(
+            f"merge3.bounds: t of slerp is a gene between two models, got {len(genome.models)}; "
+            "leave t out to search which two are merged"
+        )
+    return genome.base_model or genome.models[0]
