@@ -11,7 +11,7 @@ import numpy as np
 
 from merge3_plugin.config import RunConfig
 from merge3_plugin.domain import Calibration, Estimate, ResponseMatrix
-from merge3_plugin.errors import DataError
+from merge3_plugin.errors import ConfigError, DataError
 from merge3_plugin.estimate.auto import run
 from merge3_plugin.estimate.base import Evidence, gather
 from merge3_plugin.estimate.paired import Estimated, PairedDifference, estimated_difference
@@ -181,3 +181,58 @@ def takes_several(optimizer: str) -> bool:
     """Whether the strategy of this name takes several objectives; one that nobody offers does not."""
     entry = plugin_host().optimizers().get(optimizer)
     return entry is not None and entry.several_objectives
+
+
+# A front of more objectives than this has few points that dominate others: crowding, NSGA-II's choice, is then chance.
+MANY = 3
+# Strategies whose survivors keep the values they had: under other weights these would not be comparable.
+KEEP_VALUES = ("ga", "de")
+
+
+def check_objectives(config: RunConfig) -> list[str]:
+    """What a person should know of the objectives, a line each.
+
+    Raises ConfigError where strategy, scalarisation, weights and constraints do not fit each other.
+    """
+    search, tasks = config.merge3.search, config.objectives()
+    apart = takes_several(search.optimizer)
+    if apart and search.scalarisation != "sum":
+        raise ConfigError(
+            f"search.scalarisation: {search.optimizer} sees each task by itself, got {search.scalarisation}, which "
+            "makes one objective of them; leave it out, or search with cma-es or tpe"
+        )
+    if not apart and search.scalarisation == "sum":
+        return []
+    named = search.optimizer if apart else f"scalarisation: {search.scalarisation}"
+    counting = [name for name, task in tasks.items() if task.weight]
+    if len(counting) < 2:
+        raise ConfigError(
+            f"search: {named} is for at least two tasks of a weight other than 0, got {', '.join(counting)} alone; "
+            "add one, or leave that out"
+        )
+    if not apart and search.optimizer in KEEP_VALUES:
+        raise ConfigError(
+            f"search.scalarisation: weights change as the search learns, and the survivors of {search.optimizer} keep "
+            "the values of old ones; use nsga2, or scalarise for cma-es, tpe or gp"
+        )
+    floored = {constraint.task for constraint in config.merge3.constraints}
+    for name, task in tasks.items():
+        if not task.weight and name not in floored:
+            raise ConfigError(
+                f"task {name}: of weight 0 it is no objective of {named}; give it a weight or a floor "
+                "(merge3.constraints), or name it in merge3.held_out_tasks"
+            )
+    return _notes(config, named, counting)
+
+
+def _notes(config: RunConfig, named: str, counting: Sequence[str]) -> list[str]:
+    notes = []
+    weights = [config.objectives()[name].weight for name in counting]
+    if len({abs(weight) for weight in weights}) > 1:
+        notes.append(
+            f"weights: {named} sees each task by itself, whatever its weight; weights only choose which member of the "
+            "front is written as the best, and `merge3 pick` chooses others"
+        )
+    if config.merge3.search.optimizer == "nsga2" and len(counting) > MANY:
+        notes.append(f"search.optimizer: of {len(counting)} objectives nsga2 learns little; nsga3 is made for so many")
+    return notes
