@@ -98,6 +98,15 @@ def _check_filters(where: str, filters: Sequence[str], tensors: Sequence[str]) -
         rest = [tensor for tensor in rest if name not in tensor]
 
 
+def check_scales(config: RunConfig, unscalable: str | None) -> None:
+    """Raise ConfigError where residual scales are searched, which the parents cannot have for this reason."""
+    if unscalable is not None and getattr(config.merge3.space, "scales", None) is not None:
+        raise ConfigError(
+            f"merge3.space.scales: expected an architecture whose weights can take a scale of the residual stream, "
+            f"got one where {unscalable}; write scales: null"
+        )
+
+
 def chat_template(config: RunConfig, templates: Mapping[str, str | None]) -> tuple[bool, str | None]:
     """Whether prompts go through the chat template, and a line that says why where the config does not.
 

@@ -26,6 +26,7 @@ from merge3_plugin.evolve.guard import (
     chat_template,
     check_filters,
     check_metrics,
+    check_scales,
     check_test_sets,
     fingerprint,
     locked,
@@ -87,6 +88,7 @@ def rehearse(config: RunConfig, flags: Flags) -> Rehearsal:
         allow_crimes=flags.allow_crimes,
     )
     check_filters(config, outline.tensors)
+    check_scales(config, outline.unscalable)
     space = make_space(config, outline.n_layers, dtype=outline.dtype_name)
     return Rehearsal(outline, space, make_strategy(config, space.variables, np.random.default_rng(settings.seed)))
 

@@ -16,6 +16,7 @@ from mergekit.options import MergeOptions
 from merge3_plugin.errors import ModelError
 from merge3_plugin.merging.parents import check_dtype, read_configs
 from merge3_plugin.merging.references import canonical, find_model
+from merge3_plugin.merging.residual import why_not_scaled
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,14 @@ class Outline:
     """The depth of a merged model, the torch name of the dtype its config announces, and its tensors' names.
 
     ``tensors`` is None where mergekit knows the architecture only from the weights. The dtype of weights may differ
-    from what their config says: what is merged in is then ``Merger.dtype_name``.
+    from what their config says: what is merged in is then ``Merger.dtype_name``. ``unscalable`` says why no residual
+    scale can be folded into such a model (None: it can).
     """
 
     n_layers: int
     dtype_name: str
     tensors: tuple[str, ...] | None
+    unscalable: str | None
 
 
 def read_outline(
@@ -56,7 +59,8 @@ def read_outline(
         raise ModelError(f"model {name!r}: expected num_hidden_layers in its config, got none")
     info = arch_info_for_config(donor)
     tensors = None if info is None else tuple(weight.name for weight in info.all_weights(donor))
-    return Outline(n_layers, dtype if dtype != "auto" else _announced(configs.values()), tensors)
+    dtype_name = dtype if dtype != "auto" else _announced(configs.values())
+    return Outline(n_layers, dtype_name, tensors, why_not_scaled(donor, tensors))
 
 
 def _is_folder(name: str) -> bool:
