@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from merge3_plugin.config import RunConfig
 from merge3_plugin.evolve.evaluate import Candidate
+from merge3_plugin.evolve.files import replace_folder, replace_text
 from merge3_plugin.evolve.recipe import to_yaml
 from merge3_plugin.evolve.run import Run
 from merge3_plugin.evolve.setting import Setting, Watcher
@@ -32,9 +31,9 @@ def evolve(config: RunConfig, folder: Path, flags: Flags, watcher: Watcher) -> d
         _write_best(setting, outcome.winner)
         if flags.save_final_model:
             setting.merger.merge(_recipe(outcome.winner))
-            _replace_folder(folder / FINAL_MODEL, setting.merger.save)
+            replace_folder(folder / FINAL_MODEL, setting.merger.save)
         summary = json.dumps(summarise(setting, outcome), indent=2, ensure_ascii=False)
-        _write(folder / SUMMARY, summary + "\n")
+        replace_text(folder / SUMMARY, summary + "\n")
         return dict(json.loads(summary))
 
 
@@ -43,25 +42,7 @@ def _recipe(candidate: Candidate) -> Mapping[str, Any]:
 
 
 def _write_best(setting: Setting, best: Candidate) -> None:
-    _write(
+    replace_text(
         setting.folder / BEST_CONFIG,
         to_yaml(_recipe(best), random_seed=setting.config.merge3.seed, flags=setting.merger.flags),
     )
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace the file's content at one blow: a reader, or a crash, never meets half of it."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.replace(path)
-
-
-def _replace_folder(target: Path, save: Any) -> None:
-    partial = target.with_name(target.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    save(partial)
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
