@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BeforeValidator, Field, FiniteFloat, ValidationError, model_validator
 
-from merge3_plugin.config.base import Fraction, ModelName, Strict, complaint
+from merge3_plugin.config.base import Fraction, ModelName, ModelNames, Strict, complaint
 from merge3_plugin.config.search import ConstraintConfig, FidelityConfig, SearchConfig
 from merge3_plugin.config.spaces import GenomeSpaceConfig, SpaceConfig
 from merge3_plugin.errors import ConfigError, nearest
@@ -31,7 +31,7 @@ AnchorMethod = Literal[
 class GenomeConfig(Strict):
     """What is merged and which settings of the merge are searched; upstream's keys with upstream's meaning."""
 
-    models: list[ModelName] = Field(min_length=1)
+    models: ModelNames = Field(min_length=1)
     merge_method: str | None = Field(None, description="needed by the space genome, unless that searches the method")
     base_model: ModelName | None = None
     tokenizer_source: str | None = None
@@ -129,7 +129,8 @@ class Merge3Config(Strict):
     )
     baselines: bool = Field(False, description="score and confirm the simple merges that a search has to beat, too")
     held_out_tasks: list[TaskConfig] = Field(
-        default_factory=list, description="tasks that only the confirmation scores: what the search may have cost there"
+        default_factory=list,
+        description="tasks that nothing of the search reads, scored at the end: what it may have cost there",
     )
     eval: EvalConfig = Field(default_factory=EvalConfig)
 
@@ -149,7 +150,8 @@ class RunConfig(Strict):
 
     @model_validator(mode="after")
     def _names(self) -> RunConfig:
-        if self.genome.merge_method is None and self.merge3.space == GenomeSpaceConfig():
+        space = self.merge3.space
+        if self.genome.merge_method is None and isinstance(space, GenomeSpaceConfig) and not space.methods:
             raise ValueError("genome.merge_method: expected a merge method, got none; or name another merge3.space")
         names = [task.name for task in self.tasks]
         asked = [(task.name, task.metric) for task in self.tasks]
@@ -160,6 +162,10 @@ class RunConfig(Strict):
         settings, keys = self.merge3, list(self.objectives())
         calibrations = settings.calibration if isinstance(settings.calibration, Mapping) else {}
         held_out = [task.name for task in settings.held_out_tasks]
+        if len({(task.name, task.metric) for task in settings.held_out_tasks}) < len(held_out):
+            raise ValueError(f"merge3.held_out_tasks: expected each task once under each metric, got {held_out}")
+        if weighted := [task.name for task in settings.held_out_tasks if task.weight != 1]:
+            raise ValueError(f"merge3.held_out_tasks: nothing is chosen by {weighted[0]!r}; leave its weight out")
         if shared := set(held_out) & set(names):
             raise ValueError(f"merge3.held_out_tasks: {min(shared)!r} is searched on; leave it out of one of them")
         for constraint in settings.constraints:
@@ -187,8 +193,11 @@ class RunConfig(Strict):
 
     def objectives(self) -> dict[str, TaskConfig]:
         """Each task by its name; one under several metrics is several objectives, named ``name:metric,filter``."""
-        counts = Counter(task.name for task in self.tasks)
-        return {task.name if counts[task.name] == 1 else f"{task.name}:{task.metric}": task for task in self.tasks}
+        return _named(self.tasks)
+
+    def unseen(self) -> dict[str, TaskConfig]:
+        """The held-out tasks, named likewise."""
+        return _named(self.merge3.held_out_tasks)
 
     def calibration_of(self, objective: str) -> str | LogsConfig:
         """``"auto"``, or what calibrates this objective: what is named for it, else for its task."""
@@ -196,6 +205,11 @@ class RunConfig(Strict):
         if isinstance(chosen, str):
             return chosen
         return chosen.get(objective, chosen.get(self.objectives()[objective].name, "auto"))
+
+
+def _named(tasks: Sequence[TaskConfig]) -> dict[str, TaskConfig]:
+    counts = Counter(task.name for task in tasks)
+    return {task.name if counts[task.name] == 1 else f"{task.name}:{task.metric}": task for task in tasks}
 
 
 def parse_config(raw: Any, source: str = "config", flags: Mapping[str, Any] | None = None) -> RunConfig:

@@ -41,7 +41,10 @@ class Candidates:
 
     def at(self, vector: FloatArray) -> Candidate:
         """The candidate that a vector stands for."""
-        recipe = self._space.decode(vector)
+        return self.of(self._space.decode(vector))
+
+    def of(self, recipe: Mapping[str, Any]) -> Candidate:
+        """The candidate of a recipe, of the space or not."""
         for _, known in self.known.values():
             if known.recipe == recipe:
                 return known

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -32,6 +34,68 @@ class Confirmed:
 
 
 @dataclass(frozen=True)
+class Scale:
+    """How answers become figures: ``weights`` of the tasks, how much their items count, which tasks share items.
+
+    ``same_items`` is as in `paired_difference`.
+    """
+
+    weights: Mapping[str, float]
+    balance: Balance = field(default_factory=dict)
+    same_items: Mapping[str, str] = field(default_factory=dict)
+
+    def confirmed(self, label: str, candidate: str, answers: Mapping[str, Mapping[str, float]]) -> Confirmed:
+        """``answers`` (task -> item id -> score) as accuracies; ``overall`` is their mean by the tasks' weights."""
+        accuracies = {task: self._accuracy(task, scores) for task, scores in answers.items()}
+        return Confirmed(
+            label, candidate, answers, accuracies, self.overall({t: a.accuracy for t, a in accuracies.items()})
+        )
+
+    def overall(self, by_task: Mapping[str, float]) -> float:
+        """The mean of one figure a task by the tasks' weights."""
+        total = sum(abs(self.weights[task]) for task in by_task)
+        return sum(self.weights[task] * figure for task, figure in by_task.items()) / total
+
+    def overall_error(self, by_task: Mapping[str, float]) -> float:
+        """The standard error of `overall`: errors of metrics of the same items add up, others are independent."""
+        total = sum(abs(self.weights[task]) for task in by_task)
+        errors: dict[str, float] = defaultdict(float)
+        for task, error in by_task.items():
+            errors[self.same_items.get(task, task)] += abs(self.weights[task]) * error / total
+        return math.hypot(*errors.values())
+
+    def difference(self, first: Confirmed, second: Confirmed, *, confidence: float = 0.95) -> PairedDifference:
+        """First less second, by the tasks' weights, paired on the items."""
+        return paired_difference(
+            first.answers,
+            second.answers,
+            weights=self.weights,
+            balance=self.balance,
+            same_items=self.same_items,
+            confidence=confidence,
+        )
+
+    def by_task(self, first: Confirmed, second: Confirmed, *, confidence: float = 0.95) -> dict[str, PairedDifference]:
+        """First less second on each task by itself."""
+        return {
+            task: paired_difference(
+                {task: first.answers[task]},
+                {task: second.answers[task]},
+                weights={task: 1.0},
+                balance=self.balance,
+                confidence=confidence,
+            )
+            for task in first.answers
+        }
+
+    def _accuracy(self, task: str, scores: Mapping[str, float]) -> Estimate:
+        counts = self.balance.get(task)
+        of_items = None if counts is None else np.array([counts[item] for item in scores])
+        # Of a population without end: what is asked is how the model does on further items of this kind.
+        return sample_mean(np.array(list(scores.values())), sys.maxsize, weights=of_items, method="held-out mean")
+
+
+@dataclass(frozen=True)
 class Verdict:
     """The winner and its paired differences; intervals hold jointly over the finalists that it was chosen from."""
 
@@ -48,57 +112,25 @@ def balance_of(benchmarks: Mapping[str, Benchmark], items: Mapping[str, Sequence
     return {task: dict(zip(items[task], of, strict=True)) for task, of in counts.items() if of is not None}
 
 
-def confirmed(
-    label: str,
-    candidate: str,
-    answers: Mapping[str, Mapping[str, float]],
-    weights: Mapping[str, float],
-    balance: Balance | None = None,
-) -> Confirmed:
-    """``answers`` (task -> held-out item id -> score) as accuracies; ``overall`` is their mean by ``weights``."""
-
-    def accuracy(task: str, scores: Mapping[str, float]) -> Estimate:
-        counts = (balance or {}).get(task)
-        of_items = None if counts is None else np.array([counts[item] for item in scores])
-        # Of a population without end: what is asked is how the model does on further items of this kind.
-        return sample_mean(np.array(list(scores.values())), sys.maxsize, weights=of_items, method="held-out mean")
-
-    accuracies = {task: accuracy(task, scores) for task, scores in answers.items()}
-    total = sum(abs(weights[task]) for task in answers)
-    overall = sum(weights[task] * accuracies[task].accuracy for task in answers) / total
-    return Confirmed(label, candidate, answers, accuracies, overall)
-
-
 def judge(
     finalists: Sequence[Confirmed],
     parents: Sequence[Confirmed],
     uniform: Confirmed | None,
-    weights: Mapping[str, float],
-    balance: Balance | None = None,
-    same_items: Mapping[str, str] | None = None,
+    scale: Scale,
+    keeps: Callable[[Confirmed], bool] = lambda model: True,
 ) -> Verdict:
     """The finalist that does best on the held-out items, and whether it beats the best parent.
 
-    ``same_items`` is as in `paired_difference`.
+    Those that ``keeps`` says keep to the constraints go before those that do not.
 
     The winner is chosen on the very items that judge it, so its intervals are widened (Bonferroni) by the number of
     finalists. The best parent is likewise the best on these items, which makes the test the harder one.
     """
-    winner = max(finalists, key=lambda c: c.overall)
+    winner = max(finalists, key=lambda c: (keeps(c), c.overall))
     best = max(parents, key=lambda c: c.overall)
     confidence = 1 - 0.05 / len(finalists)
-
-    def against(other: Confirmed) -> PairedDifference:
-        return paired_difference(
-            winner.answers,
-            other.answers,
-            weights=weights,
-            balance=balance,
-            same_items=same_items,
-            confidence=confidence,
-        )
-
-    difference = against(best)
+    difference = scale.difference(winner, best, confidence=confidence)
     low, high = difference.interval
     text = BETTER if low > 0 else WORSE if high < 0 else NOT_SHOWN
-    return Verdict(winner, best, difference, None if uniform is None else against(uniform), text)
+    against_uniform = None if uniform is None else scale.difference(winner, uniform, confidence=confidence)
+    return Verdict(winner, best, difference, against_uniform, text)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from merge3_plugin.errors import ModelError
+from merge3_plugin.estimate.design import effective_size
 from merge3_plugin.evolve.assessor import Assessor
 from merge3_plugin.evolve.candidates import UNIFORM
-from merge3_plugin.evolve.confirm import Confirmed, Verdict, balance_of, confirmed, judge
+from merge3_plugin.evolve.confirm import Confirmed, Scale, Verdict, balance_of, judge
+from merge3_plugin.evolve.constraints import Kept, feasible, kept
 from merge3_plugin.evolve.evaluate import Candidate
 from merge3_plugin.evolve.finalists import contenders
+from merge3_plugin.evolve.objectives import Objectives
+from merge3_plugin.evolve.optimism import Optimism, optimism
 from merge3_plugin.evolve.search import Scored, SearchResult
 from merge3_plugin.evolve.setting import Interrupted
 from merge3_plugin.evolve.stage import Stage
@@ -21,41 +25,88 @@ MEAN, CONFIRMATION = "mean", "confirmation"
 
 @dataclass(frozen=True, eq=False)
 class Confirmation:
-    """What the held-out items say: the winner, the mean of the search where that is a finalist, and all `models`."""
+    """What the held-out items say: the winner, and every model that was scored there, by label.
+
+    ``finalists`` are those that the winner was chosen from, ``front`` the members of the front where the search has
+    several objectives; ``optimism`` is what the search thought of each of both too much. ``constraints`` are the
+    winner's, with intervals that hold as its verdict's do.
+    """
 
     winner: Candidate
-    mean: Scored | None
-    models: Sequence[Confirmed]
+    finalists: Mapping[str, Scored]
+    front: Mapping[str, Scored]
+    models: Mapping[str, Confirmed]
+    candidates: Mapping[str, Candidate]
     verdict: Verdict
+    optimism: Mapping[str, Optimism]
+    constraints: Sequence[Kept]
 
 
-def confirm(stage: Stage, assessor: Assessor, result: SearchResult, best: Sequence[Scored]) -> Confirmation:
-    """Score the finalists, ``best`` and the search's mean, and what they are compared with, on the held-out items.
+class HeldOut:
+    """The held-out items of a run's tasks, and how answers on them become figures."""
 
-    Raises ModelError where no finalist can be scored, Interrupted where a person stops it.
+    def __init__(self, stage: Stage, objectives: Objectives) -> None:
+        self._stage = stage
+        self.items = {objective.name: objective.population.held_out for objective in objectives.items}
+        self.scale = Scale(stage.weights, balance_of(stage.tasks, self.items), stage.same_items)
+
+    def score(self, field: Mapping[str, Candidate], purpose: str) -> dict[str, Confirmed]:
+        """Every model of ``field`` (by label) that can be scored, on all held-out items."""
+        self._stage.watcher.phase(purpose, len(field))
+        seen: dict[str, Confirmed] = {}
+        for label, candidate in field.items():
+            if self._stage.evaluate(label, candidate, purpose, self.items).state == FAILED:
+                continue
+            answers = {
+                task: self._stage.setting.evaluator.answers(candidate, task, ids).right
+                for task, ids in self.items.items()
+            }
+            seen[label] = self.scale.confirmed(label, candidate.id, answers)
+        return seen
+
+
+def confirm(
+    stage: Stage,
+    assessor: Assessor,
+    held_out: HeldOut,
+    result: SearchResult,
+    best: Sequence[Scored],
+    compromises: Sequence[Scored] = (),
+) -> Confirmation:
+    """Score the finalists, ``best`` and the search's mean, beside parents and uniform merge, on the held-out items.
+
+    ``compromises``, a front's members, are scored too. Raises ModelError where no finalist can be scored, Interrupted
+    where a person stops it.
     """
-    items = {objective.name: objective.population.held_out for objective in assessor.objectives.items}
-    parents, uniform = stage.candidates.parents, stage.candidates.uniform
-    finalists = {f"best {rank}": s.candidate for rank, s in enumerate(best, 1)}
+    finalists = {f"best {rank}": entry for rank, entry in enumerate(best, 1)}
     mean = _mean(stage, assessor, result, best)
     if mean is not None:
-        finalists["mean"] = mean.candidate
-    field = {**parents, **({UNIFORM: uniform} if uniform else {}), **finalists}
-    stage.watcher.phase(CONFIRMATION, len(field))
-    balance = balance_of(stage.tasks, items)
-    seen: dict[str, Confirmed] = {}
-    for label, candidate in field.items():
-        if stage.evaluate(label, candidate, CONFIRMATION, items).state == FAILED:
-            continue
-        answers = {task: stage.setting.evaluator.answers(candidate, task, ids).right for task, ids in items.items()}
-        seen[label] = confirmed(label, candidate.id, answers, stage.weights, balance)
+        finalists[MEAN] = mean
+    front = {f"front {place}": entry for place, entry in enumerate(compromises, 1)}
+    parents, uniform = stage.candidates.parents, stage.candidates.uniform
+    searched = {**finalists, **front}
+    field = {
+        **parents,
+        **({UNIFORM: uniform} if uniform else {}),
+        **{label: entry.candidate for label, entry in searched.items()},
+    }
+    seen = held_out.score(field, CONFIRMATION)
     judged = [seen[label] for label in finalists if label in seen]
     if not judged:
         last = stage.setting.store.last_error(CONFIRMATION)
         raise ModelError(f"confirmation: expected a finalist that can be scored, got failures only, the last: {last}")
-    of_parents = [seen[label] for label in parents]
-    verdict = judge(judged, of_parents, seen.get(UNIFORM), stage.weights, balance, stage.same_items)
-    return Confirmation(finalists[verdict.winner.label], mean, list(seen.values()), verdict)
+    of_parents, floors, scale = [seen[label] for label in parents], assessor.objectives.floors, held_out.scale
+    verdict = judge(judged, of_parents, seen.get(UNIFORM), scale, lambda model: feasible(floors, model, of_parents))
+    sizes = {o.name: effective_size(o.parents.item_weights) for o in assessor.objectives.items}
+    curse = {
+        label: optimism(entry.assessment.estimates, seen[label], sizes, scale)
+        for label, entry in searched.items()
+        if label in seen and entry.assessment is not None
+    }
+    confidence = verdict.against_parent.confidence
+    constraints = kept(floors, verdict.winner, of_parents, balance=scale.balance, confidence=confidence)
+    winner = field[verdict.winner.label]
+    return Confirmation(winner, finalists, front, seen, field, verdict, curse, constraints)
 
 
 def _mean(stage: Stage, assessor: Assessor, result: SearchResult, best: Sequence[Scored]) -> Scored | None:

@@ -56,6 +56,17 @@ def split_items(
     return Population(tuple(searched), tuple(item for item in item_ids if item in held_out))
 
 
+def drawn_items(
+    item_ids: Sequence[str], groups: Sequence[str] | None = None, *, seed: int, limit: int | None
+) -> tuple[str, ...]:
+    """``limit`` of the items (None: all), drawn by a seeded hash of their ids, each of ``groups`` by its share."""
+    if limit is None or limit >= len(item_ids):
+        return tuple(item_ids)
+    group_of = dict(zip(item_ids, groups or [""] * len(item_ids), strict=True))
+    kept = set(_in_shares(drawn_order(item_ids, seed, "limit"), group_of)[:limit])
+    return tuple(item for item in item_ids if item in kept)
+
+
 def _in_shares(drawn: Sequence[str], group_of: Mapping[str, str]) -> list[str]:
     """The items in an order of which every head holds each group's share; of a single group, the order as drawn."""
     sizes = Counter(group_of[item] for item in drawn)

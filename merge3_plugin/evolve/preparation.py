@@ -8,6 +8,7 @@ from dataclasses import asdict
 from merge3_plugin.domain import Calibration, FloatArray
 from merge3_plugin.errors import ModelError
 from merge3_plugin.evolve.calibration import answer_matrix, given_calibrations, keep, search_calibration, task_anchors
+from merge3_plugin.evolve.constraints import Floor, floors
 from merge3_plugin.evolve.evaluate import Candidate
 from merge3_plugin.evolve.objectives import Objective, Objectives
 from merge3_plugin.evolve.population import Population, split_items
@@ -95,7 +96,16 @@ class Preparation:
                     soft.help,
                 )
             )
-        return Objectives(objectives, self._stage.whole, self._stage.same_items)
+        return Objectives(objectives, self._stage.whole, self._stage.same_items, self._floors(objectives))
+
+    def _floors(self, objectives: Sequence[Objective]) -> list[Floor]:
+        by_task = {
+            objective.name: dict(zip(objective.parents.model_ids, objective.parents.accuracy(), strict=True))
+            for objective in objectives
+        }
+        return floors(
+            self._config, self._setting.parents, lambda label, task: float(by_task[task][self._parents[label].id])
+        )
 
     def _embeddings(self, name: str, items: Sequence[str]) -> FloatArray | None:
         """The items as the first parent represents them, where anchors are chosen by that."""

@@ -1,4 +1,4 @@
-"""A whole run, phase by phase: parents, calibration, search, confirmation, result.
+"""A whole run, phase by phase: parents, calibration, search, confirmation, baselines, held-out tasks.
 
 Every phase asks the evaluator for its evaluations in a fixed order; the record answers those that it knows. There is no
 other state: running the same command again is how a run resumes.
@@ -11,10 +11,14 @@ from dataclasses import dataclass, replace
 
 from merge3_plugin.errors import ModelError, RunError
 from merge3_plugin.evolve.assessor import SEARCH, Assessor
-from merge3_plugin.evolve.confirmation import Confirmation, confirm
+from merge3_plugin.evolve.baselines import Baselines, Compared, compare
+from merge3_plugin.evolve.candidates import UNIFORM
+from merge3_plugin.evolve.confirmation import Confirmation, HeldOut, confirm
 from merge3_plugin.evolve.evaluate import Candidate
 from merge3_plugin.evolve.finalists import contenders
-from merge3_plugin.evolve.objectives import Objectives
+from merge3_plugin.evolve.front import front
+from merge3_plugin.evolve.held_out_tasks import Transfer, score_held_out_tasks
+from merge3_plugin.evolve.objectives import Objectives, several_objectives
 from merge3_plugin.evolve.preparation import Preparation
 from merge3_plugin.evolve.search import Improvement, Scored, SearchResult
 from merge3_plugin.evolve.searching import search
@@ -23,15 +27,17 @@ from merge3_plugin.evolve.stage import Stage
 
 FINISHED = "finished"
 UNCONFIRMED = "stopped before the confirmation"
+UNCOMPARED = "stopped after the confirmation, before the end of the comparisons"
 NOTHING_HELD_OUT = "finished without a confirmation: no task has scores by item"
 
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What a run found; ``confirmation`` is None unless ``state`` is FINISHED.
+    """What a run found; ``confirmation`` is None where ``state`` is UNCONFIRMED or NOTHING_HELD_OUT.
 
     ``objectives`` are those of the search's end, ``improvements`` its bests in turn, ``contenders`` those of its own
-    ``merges`` that cannot be told from the best of them (see `contenders`).
+    ``merges`` that cannot be told from the best of them (see `contenders`). ``baselines`` and ``transfer`` are there
+    where the config asks for them and nothing stopped the run before.
     """
 
     state: str
@@ -42,6 +48,8 @@ class Outcome:
     merges: int
     winner: Candidate
     confirmation: Confirmation | None = None
+    baselines: Sequence[Compared] = ()
+    transfer: Transfer | None = None
 
 
 class Run:
@@ -56,14 +64,43 @@ class Run:
         stage = self._stage
         assessor = self._assessor(Preparation(stage).objectives())
         so_far = self._found(assessor, search(stage, assessor, self._hear))
-        if not stage.tasks:
-            return replace(so_far, state=NOTHING_HELD_OUT)
-        best = so_far.contenders[: stage.config.merge3.confirm]
         try:
-            confirmation = confirm(stage, assessor, so_far.result, best)
+            if stage.tasks:
+                held_out = HeldOut(stage, assessor.objectives)
+                so_far = self._confirmed(so_far, assessor, held_out)
+                so_far = self._compared(so_far, assessor, held_out)
+            if stage.setting.held_out_tasks:
+                so_far = replace(so_far, transfer=self._transfer(so_far))
         except Interrupted:
             return so_far
-        return replace(so_far, state=FINISHED, winner=confirmation.winner, confirmation=confirmation)
+        return replace(so_far, state=FINISHED if stage.tasks else NOTHING_HELD_OUT)
+
+    def _confirmed(self, so_far: Outcome, assessor: Assessor, held_out: HeldOut) -> Outcome:
+        settings, result = self._stage.config.merge3, so_far.result
+        best = so_far.contenders[: settings.confirm]
+        members = front(result.scored)[: settings.front] if several_objectives(self._stage.config) else ()
+        found = confirm(self._stage, assessor, held_out, result, best, members)
+        return replace(so_far, state=UNCOMPARED, winner=found.winner, confirmation=found)
+
+    def _compared(self, so_far: Outcome, assessor: Assessor, held_out: HeldOut) -> Outcome:
+        if so_far.confirmation is None or not self._stage.config.merge3.baselines:
+            return so_far
+        made = Baselines(self._stage, assessor, so_far.result).made()
+        return replace(so_far, baselines=compare(self._stage, held_out, made, so_far.confirmation))
+
+    def _transfer(self, so_far: Outcome) -> Transfer:
+        found, candidates = so_far.confirmation, self._stage.candidates
+        base = [
+            label for label, name in self._stage.setting.parents.items() if name == self._stage.config.genome.base_model
+        ]
+        if found is None:
+            uniform = {UNIFORM: candidates.uniform} if candidates.uniform else {}
+            models = {**candidates.parents, **uniform, "best 1": so_far.winner}
+            return score_held_out_tasks(self._stage, models, "best 1", base)
+        models = {label: found.candidates[label] for label in found.models if label not in found.front}
+        models |= {each.best.label: each.candidate for each in so_far.baselines if each.best and each.candidate}
+        others = dict.fromkeys([*base, found.verdict.best_parent.label])
+        return score_held_out_tasks(self._stage, models, found.verdict.winner.label, list(others))
 
     def _assessor(self, objectives: Objectives) -> Assessor:
         stage = self._stage

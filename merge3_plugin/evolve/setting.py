@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,7 @@ class Setting:
     space: Space
     benchmarks: Mapping[str, Benchmark]
     parents: Mapping[str, str]  # label -> name in the config
+    held_out_tasks: Mapping[str, Benchmark] = field(default_factory=dict)  # only for the end: nothing is chosen by them
 
 
 class Watcher:

@@ -94,17 +94,18 @@ def rehearse(config: RunConfig, flags: Flags) -> Rehearsal:
 
 
 def load_tasks(config: RunConfig, flags: Flags) -> dict[str, Benchmark]:
-    """The benchmark of each objective, and what a person should know of them in the log.
+    """The benchmark of each objective and of each held-out task, and what a person should know of them in the log.
 
     Raises Merge3Error children for tasks that cannot be searched on, or not as the config says.
     """
-    benchmarks = _benchmarks(config, flags)
+    everything = _benchmarks(config, flags)
+    benchmarks = {name: everything[name] for name in config.objectives()}
     for warning in check_test_sets(config, benchmarks, allowed=flags.allow_benchmark_tasks):
         log.warning(warning)
     for note in check_metrics(config, benchmarks):
         log.info(note)
     check_constraints(config, [name for name, benchmark in benchmarks.items() if not benchmark.per_item])
-    return benchmarks
+    return everything
 
 
 @contextmanager
@@ -154,7 +155,9 @@ def opened(config: RunConfig, folder: Path, flags: Flags) -> Iterator[Setting]:
             # Once more: the weights' dtype may not be the one that their config announced.
             space = make_space(config, merger.n_layers, dtype=merger.dtype_name)
             evaluator = Evaluator(store, merger, scorer, _tell_plugins)
-            yield Setting(config, folder, store, merger, scorer, evaluator, space, benchmarks, parents)
+            searched = {name: benchmarks[name] for name in config.objectives()}
+            unseen = {name: benchmarks[name] for name in config.unseen()}
+            yield Setting(config, folder, store, merger, scorer, evaluator, space, searched, parents, unseen)
         except sqlite3.OperationalError as error:
             raise RunError(
                 f"{folder}: expected room for the record, got: {error}; free some space, the same command goes on"
@@ -189,6 +192,7 @@ def _lasting(config: RunConfig) -> dict[str, Any]:
     own = config.model_dump(mode="json")
     for key in BUDGET_KEYS:
         own["merge3"]["search"].pop(key)
+    own["merge3"].pop("baselines")  # they come after all else, so a finished run may still be asked for them
     return own
 
 
@@ -217,9 +221,10 @@ def _benchmarks(config: RunConfig, flags: Flags) -> dict[str, Benchmark]:
     for path in flags.task_search_path:
         if not Path(path).is_dir():
             raise ConfigError(f"--task-search-path {path}: expected a folder of task YAML, got none there")
+    tasks = {**config.objectives(), **config.unseen()}
     return load_benchmarks(
-        {name: task.metric for name, task in config.objectives().items()},
-        tasks={name: task.name for name, task in config.objectives().items()},
+        {name: task.metric for name, task in tasks.items()},
+        tasks={name: task.name for name, task in tasks.items()},
         include_paths=flags.task_search_path,
         num_fewshot=config.num_fewshot,
         data=config.merge3.data,

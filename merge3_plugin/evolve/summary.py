@@ -9,7 +9,11 @@ from merge3_plugin.domain import Estimate
 from merge3_plugin.estimate.design import sample_mean
 from merge3_plugin.estimate.paired import PairedDifference
 from merge3_plugin.evolve.assessor import RECALIBRATION, SEARCH
+from merge3_plugin.evolve.baselines import BASELINES, CONFIRMED, Compared
 from merge3_plugin.evolve.confirm import Confirmed
+from merge3_plugin.evolve.confirmation import Confirmation
+from merge3_plugin.evolve.held_out_tasks import HELD_OUT_TASKS, Transfer
+from merge3_plugin.evolve.optimism import mean_optimism
 from merge3_plugin.evolve.run import Outcome
 from merge3_plugin.evolve.search import Improvement
 from merge3_plugin.evolve.setting import Setting
@@ -18,13 +22,15 @@ from merge3_plugin.evolve.setting import Setting
 def summarise(setting: Setting, outcome: Outcome) -> dict[str, Any]:
     """The content of ``summary.json``.
 
-    ``models`` lists every confirmed model with its estimates (of the search items' accuracy; a parent's is exact) and
-    its held-out accuracies: two populations, never subtracted here. ``search`` says how the best was found, with paired
-    differences on the anchors, in accuracy. ``cost`` counts item evaluations; ``full`` is what the same candidates
-    would have cost on every search item.
+    ``models`` lists every confirmed model, baselines included, with its estimates (of the search items' accuracy; a
+    parent's is exact) and its held-out accuracies: two populations, whose difference for what the search found is its
+    ``optimism``. ``search`` says how the best was found, with paired differences on the anchors, in accuracy.
+    ``baselines`` holds what the winner is worth more than simple merges, ``held_out_tasks`` all models on tasks that
+    chose nothing. ``cost`` counts item evaluations (see `_cost`).
     """
-    confirmation = outcome.confirmation
-    verdict = confirmation.verdict if confirmation else None
+    found = outcome.confirmation
+    confirmed = [*found.models.values()] if found else []
+    of_baselines = [model for each in outcome.baselines for model in each.models]
     return {
         "state": outcome.state,
         "search_ended": outcome.result.reason,
@@ -33,18 +39,59 @@ def summarise(setting: Setting, outcome: Outcome) -> dict[str, Any]:
         "tasks": {o.name: _task(setting, o) for o in outcome.objectives.items},
         "whole_tasks": dict(outcome.objectives.whole),
         "search": _search(setting, outcome),
-        "models": [_model(setting, outcome, entry) for entry in (confirmation.models if confirmation else ())],
+        "models": [_model(setting, outcome, entry) for entry in (*confirmed, *of_baselines)],
         "winner": {"candidate": outcome.winner.id, "recipe": outcome.winner.recipe},
-        "verdict": None
-        if verdict is None
-        else {
-            "text": verdict.text,
-            "winner": verdict.winner.label,
-            "best_parent": verdict.best_parent.label,
-            "against_best_parent": _difference(verdict.against_parent),
-            "against_uniform": _difference(verdict.against_uniform),
-        },
+        "verdict": None if found is None else _verdict(found),
+        "constraints": [asdict(kept) for kept in found.constraints] if found else [],
+        "optimism": None if found is None else _optimism(found),
+        "baselines": [_baseline(each) for each in outcome.baselines],
+        "held_out_tasks": None if outcome.transfer is None else _transfer(setting, outcome.transfer),
         "cost": _cost(setting, outcome),
+    }
+
+
+def _verdict(found: Confirmation) -> dict[str, Any]:
+    verdict = found.verdict
+    return {
+        "text": verdict.text,
+        "winner": verdict.winner.label,
+        "best_parent": verdict.best_parent.label,
+        "against_best_parent": _difference(verdict.against_parent),
+        "against_uniform": _difference(verdict.against_uniform),
+    }
+
+
+def _optimism(found: Confirmation) -> dict[str, Any]:
+    of_finalists = [found.optimism[label] for label in found.finalists if label in found.optimism]
+    return {
+        "models": {label: asdict(each) for label, each in found.optimism.items()},
+        "mean_of_finalists": asdict(mean_optimism(of_finalists)) if of_finalists else None,
+        "finalists": len(of_finalists),
+    }
+
+
+def _baseline(compared: Compared) -> dict[str, Any]:
+    return {
+        "name": compared.baseline.name,
+        "what": compared.baseline.what,
+        "model": compared.best.label if compared.best else None,
+        "winner_less_it": _difference(compared.against),
+    }
+
+
+def _transfer(setting: Setting, transfer: Transfer) -> dict[str, Any]:
+    tasks = {}
+    for name, items in transfer.items.items():
+        benchmark = setting.held_out_tasks[name]
+        metric = f"{benchmark.items.metric},{benchmark.items.filter}"
+        tasks[name] = {"task": benchmark.task, "metric": metric, "items": items}
+    return {
+        "tasks": tasks,
+        "models": [asdict(model) for model in transfer.models],
+        "winner_less": {
+            other: {task: asdict(difference) for task, difference in of_task.items()}
+            for other, of_task in transfer.against.items()
+        },
     }
 
 
@@ -96,13 +143,14 @@ def _model(setting: Setting, outcome: Outcome, entry: Confirmed) -> dict[str, An
 
 
 def _estimates(setting: Setting, outcome: Outcome, entry: Confirmed) -> dict[str, Estimate]:
-    """By the calibrations of the search's end."""
+    """By the calibrations of the search's end; empty for what the search did not score."""
     if entry.label in setting.parents:
         return _exact(setting, outcome, entry)
-    mean = outcome.confirmation.mean if outcome.confirmation else None
-    searched = [*outcome.result.scored, *([mean] if mean else [])]
-    found = (s.assessment for s in searched if s.candidate.id == entry.candidate)
-    return next((assessment.estimates for assessment in found if assessment is not None), {})
+    found = outcome.confirmation
+    of_labels = {**found.finalists, **found.front} if found else {}
+    searched = [*of_labels.values(), *outcome.result.scored]
+    known = (s.assessment for s in searched if s.candidate.id == entry.candidate)
+    return next((assessment.estimates for assessment in known if assessment is not None), {})
 
 
 def _exact(setting: Setting, outcome: Outcome, parent: Confirmed) -> dict[str, Estimate]:
@@ -121,15 +169,23 @@ def _difference(difference: PairedDifference | None) -> dict[str, Any] | None:
 
 
 def _cost(setting: Setting, outcome: Outcome) -> dict[str, Any]:
+    """Item evaluations: of the search alone, of the whole run that it needs, and of what it is compared with.
+
+    ``full_search_items`` are what the same candidates would have cost on every search item.
+    """
     spent = setting.store.spent()
+    items = {purpose: int(row["items"]) for purpose, row in spent.items()}
     per_candidate = sum(len(o.population.search) for o in outcome.objectives.items)
     candidates = len({s.candidate.id for s in outcome.result.scored})
+    beside = sum(items.get(purpose, 0) for purpose in (BASELINES, CONFIRMED, HELD_OUT_TASKS))
     return {
         "by_phase": {
             purpose: {key: value for key, value in row.items() if key != "seconds"} for purpose, row in spent.items()
         },
-        "items": sum(int(row["items"]) for row in spent.values()),
+        "items": sum(items.values()),
         "candidates": candidates,
-        "search_items": int(spent.get(SEARCH, {}).get("items", 0)),
+        "search_items": items.get(SEARCH, 0) + items.get(RECALIBRATION, 0),
+        "run_items": sum(items.values()) - beside,
+        "comparison_items": beside,
         "full_search_items": candidates * per_candidate,
     }

@@ -1,16 +1,16 @@
 import numpy as np
 import pytest
 
-from merge3_plugin.evolve.confirm import BETTER, NOT_SHOWN, WORSE, confirmed, judge
+from merge3_plugin.evolve.confirm import BETTER, NOT_SHOWN, WORSE, Scale, judge
 
-WEIGHTS = {"a": 2.0, "b": 1.0}
+SCALE = Scale({"a": 2.0, "b": 1.0})
 
 
 def model(label, accuracy_a, accuracy_b, n=400):
     def answers(accuracy):
         return {f"i{k}": float(k < accuracy * n) for k in range(n)}
 
-    return confirmed(label, label, {"a": answers(accuracy_a), "b": answers(accuracy_b)}, WEIGHTS)
+    return SCALE.confirmed(label, label, {"a": answers(accuracy_a), "b": answers(accuracy_b)})
 
 
 def test_a_confirmed_model_has_its_weighted_accuracy_and_intervals_of_a_sample():
@@ -23,17 +23,17 @@ def test_a_confirmed_model_has_its_weighted_accuracy_and_intervals_of_a_sample()
 
 def test_items_of_a_group_count_as_in_its_score():
     few, many = {f"few/{k}": 1.0 for k in range(50)}, {f"many/{k}": 0.0 for k in range(350)}
-    balance = {"a": {**dict.fromkeys(few, 4.0), **dict.fromkeys(many, 4 / 7)}}
-    entry = confirmed("m", "m", {"a": {**few, **many}}, {"a": 1.0}, balance)
+    scale = Scale({"a": 1.0}, {"a": {**dict.fromkeys(few, 4.0), **dict.fromkeys(many, 4 / 7)}})
+    entry = scale.confirmed("m", "m", {"a": {**few, **many}})
     assert entry.overall == entry.accuracies["a"].accuracy == pytest.approx(0.5)
-    other = confirmed("p", "p", {"a": {**dict.fromkeys(few, 0.0), **dict.fromkeys(many, 0.0)}}, {"a": 1.0}, balance)
-    assert judge([entry], [other], None, {"a": 1.0}, balance).against_parent.difference == pytest.approx(0.5)
+    other = scale.confirmed("p", "p", {"a": {**dict.fromkeys(few, 0.0), **dict.fromkeys(many, 0.0)}})
+    assert judge([entry], [other], None, scale).against_parent.difference == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(("accuracy", "verdict"), [(0.9, BETTER), (0.605, NOT_SHOWN), (0.3, WORSE)])
 def test_the_verdict_is_against_the_best_parent(accuracy, verdict):
     parents = [model("weak", 0.1, 0.1), model("strong", 0.6, 0.6)]
-    found = judge([model("best 1", accuracy, accuracy)], parents, model("uniform", 0.2, 0.2), WEIGHTS)
+    found = judge([model("best 1", accuracy, accuracy)], parents, model("uniform", 0.2, 0.2), SCALE)
     assert found.text == verdict and found.best_parent.label == "strong"
     assert found.against_parent.difference == pytest.approx(accuracy - 0.6, abs=3e-3)
     assert found.against_uniform.difference == pytest.approx(accuracy - 0.2, abs=3e-3)
@@ -41,8 +41,8 @@ def test_the_verdict_is_against_the_best_parent(accuracy, verdict):
 
 def test_choosing_among_more_finalists_widens_the_interval():
     parents, winner = [model("p", 0.5, 0.5)], model("best 1", 0.55, 0.55)
-    alone = judge([winner], parents, None, WEIGHTS)
-    among = judge([winner, model("best 2", 0.5, 0.5), model("mean", 0.4, 0.4)], parents, None, WEIGHTS)
+    alone = judge([winner], parents, None, SCALE)
+    among = judge([winner, model("best 2", 0.5, 0.5), model("mean", 0.4, 0.4)], parents, None, SCALE)
     assert among.winner.label == "best 1" and alone.against_uniform is None
     assert among.against_parent.confidence == pytest.approx(1 - 0.05 / 3)
     assert np.ptp(among.against_parent.interval) > np.ptp(alone.against_parent.interval)
@@ -52,10 +52,10 @@ def test_a_winner_of_many_equals_is_seldom_called_better():
     rng, n, called = np.random.default_rng(0), 300, 0
 
     def noisy(label):
-        return confirmed(label, label, {"a": {f"i{k}": float(s) for k, s in enumerate(rng.random(n) < 0.5)}}, WEIGHTS)
+        return SCALE.confirmed(label, label, {"a": {f"i{k}": float(s) for k, s in enumerate(rng.random(n) < 0.5)}})
 
     for _ in range(300):
-        verdict = judge([noisy(f"best {k}") for k in range(4)], [noisy("parent")], None, WEIGHTS)
+        verdict = judge([noisy(f"best {k}") for k in range(4)], [noisy("parent")], None, SCALE)
         called += verdict.text == BETTER
     # All are equal in truth. Each side of the joint interval may fail in 2.5 %; three standard errors above: 5.2 %.
     assert called / 300 < 0.052
