@@ -61,6 +61,14 @@ def start(variables: Sequence[Variable]) -> FloatArray:
     return np.array([variable.start for variable in variables])
 
 
+def settled(variables: Sequence[Variable], vector: Sequence[float] | FloatArray) -> FloatArray:
+    """The nearest vector that the variables can have. Raises ValueError for another length, NaN or infinity."""
+    x = np.asarray(vector, dtype=np.float64)
+    if x.shape != (len(variables),) or not np.isfinite(x).all():
+        raise ValueError(f"expected {len(variables)} finite numbers, got {x}")
+    return np.array([variable.settled(coordinate) for variable, coordinate in zip(variables, x, strict=True)])
+
+
 def draw(variables: Sequence[Variable], rng: np.random.Generator) -> FloatArray:
     """A vector drawn uniformly from the spreads, each whole number and each choice alike."""
     return np.array([_at(variable, u) for variable, u in zip(variables, rng.random(len(variables)), strict=True)])
