@@ -36,9 +36,25 @@ REFUSED = {
     help="Run folder: the record, best_config.yaml, final_model/, summary.json. The same command resumes.",
 )
 @click.option("--max-fevals", type=click.IntRange(1), help="Candidates to score in the search; never passed.  [100]")
+@click.option("--max-items", type=click.IntRange(1), help="Items that the search may score in all; never passed.")
+@click.option("--max-tokens", type=click.IntRange(1), help="Tokens that the search's models may read; never passed.")
+@click.option(
+    "--patience", type=click.IntRange(1), help="Candidates in a row without a better one that end the search."
+)
 @click.option("--timeout", type=float, help="Seconds after which the search ends, is confirmed, and is written.")
 @click.option("--random-seed", type=click.IntRange(0), help="Seed of everything that is drawn.  [0]")
 @click.option("--batch-size", type=click.IntRange(1), help="Batch size of scoring, fixed for the run.  [32]")
+@click.option("--optimizer", help="cma-es, ga, de, nsga2, nsga3, tpe, gp, random, grid, or a plug-in's.  [cma-es]")
+@click.option(
+    "--fidelity",
+    type=click.Choice(["fixed", "racing", "halving", "hyperband"]),
+    help="On how many of its anchors a candidate is scored: all, or more the better it looks.  [fixed]",
+)
+@click.option(
+    "--baselines/--no-baselines",
+    default=None,
+    help="At the end, make and confirm soups, task arithmetic, and random search at the search's cost, too.  [no]",
+)
 @click.option("--sigma0", type=float, help="First step size of CMA-ES.  [1/6]")
 @click.option("--force-population-size", type=click.IntRange(4), help="Candidates in a generation of CMA-ES.")
 @click.option(
@@ -86,17 +102,22 @@ def evolve(genome_config_path: Path, storage_path: Path, **flags: Any) -> int:
     merge3:                    # all of it optional
       anchors: 50              # items that each candidate is scored on
       calibration: auto        # or a file of `merge3 calibrate`
+      held_out_tasks: [other]  # scored at the end: what the merge costs where nothing was searched
       seed: 0
 
     \b
-    mergekit-evolve-merge3 config.yml --storage-path out --max-fevals 100
+    mergekit-evolve-merge3 config.yml --storage-path out --max-fevals 100 --baselines
+
+    The table at the end shows each model's estimate and held-out accuracy, what the winner is worth more than the best
+    parent and, with --baselines, than merges that need no search; how optimistic the search was; and what it all cost.
 
     Ctrl-C ends the search and writes the best so far (exit status 130); a second one stops at once. Either way, and
-    after a crash, the same command goes on where it stopped. A greater --max-fevals extends a finished search.
+    after a crash, the same command goes on where it stopped. A greater --max-fevals extends a finished search, and
+    --baselines may be asked of one.
     """
     from merge3_plugin.cli_progress import Progress
     from merge3_plugin.config import load_config
-    from merge3_plugin.evolve.run import UNCONFIRMED
+    from merge3_plugin.evolve.run import STOPPED
     from merge3_plugin.evolve.session import evolve as run
     from merge3_plugin.evolve.setting import Interrupted
     from merge3_plugin.evolve.setup import Flags
@@ -120,7 +141,7 @@ def evolve(genome_config_path: Path, storage_path: Path, **flags: Any) -> int:
     click.echo(render(summary), nl=False)
     files = "best_config.yaml, summary.json" + ", final_model/" * chosen.save_final_model
     click.echo(f"Everything is in {storage_path}: {files}")
-    if summary["state"] != UNCONFIRMED:
+    if summary["state"] not in STOPPED:
         return 0
     click.echo("Stopped before its end; the same command goes on.")
     return 130
@@ -147,7 +168,13 @@ def _overrides(flags: dict[str, Any]) -> dict[str, Any]:
             log.info("--%s: accepted, without effect: %s", flag.replace("_", "-"), reason)
     keys = {
         "merge3.search.max_fevals": flags["max_fevals"],
+        "merge3.search.max_items": flags["max_items"],
+        "merge3.search.max_tokens": flags["max_tokens"],
+        "merge3.search.patience": flags["patience"],
         "merge3.search.timeout": flags["timeout"],
+        "merge3.search.optimizer": flags["optimizer"],
+        "merge3.fidelity.strategy": flags["fidelity"],
+        "merge3.baselines": flags["baselines"],
         "merge3.search.sigma0": flags["sigma0"],
         "merge3.search.popsize": flags["force_population_size"],
         "merge3.seed": flags["random_seed"],

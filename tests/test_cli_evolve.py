@@ -26,13 +26,20 @@ def test_upstreams_flags_are_accepted(flag):
 
 
 def test_flags_become_config_keys():
-    flags = ["--max-fevals=7", "--random-seed=3", "--batch-size=8", "--sigma0=0.2", "--timeout=60"]
+    flags = ["--max-fevals=7", "--random-seed=3", "--batch-size=8", "--sigma0=0.2", "--timeout=60", "--max-items=900"]
+    flags += ["--max-tokens=8000", "--patience=20", "--optimizer=random", "--fidelity=racing", "--baselines"]
     context = evolve.make_context(
         "x", ["c", "--storage-path", "o", *flags, "--force-population-size=9", "--no-merge-cuda"]
     )
     assert _overrides(context.params) == {
         "merge3.search.max_fevals": 7,
+        "merge3.search.max_items": 900,
+        "merge3.search.max_tokens": 8000,
+        "merge3.search.patience": 20,
         "merge3.search.timeout": 60.0,
+        "merge3.search.optimizer": "random",
+        "merge3.fidelity.strategy": "racing",
+        "merge3.baselines": True,
         "merge3.search.sigma0": 0.2,
         "merge3.search.popsize": 9,
         "merge3.seed": 3,

@@ -28,6 +28,7 @@ from merge3_plugin.evolve.stage import Stage
 FINISHED = "finished"
 UNCONFIRMED = "stopped before the confirmation"
 UNCOMPARED = "stopped after the confirmation, before the end of the comparisons"
+STOPPED = (UNCONFIRMED, UNCOMPARED)
 NOTHING_HELD_OUT = "finished without a confirmation: no task has scores by item"
 
 
