@@ -124,8 +124,8 @@ class Merge3Config(Strict):
     front: int = Field(8, ge=2, description="members of the front of several objectives that are confirmed and kept")
     reference: dict[str, FiniteFloat] = Field(
         default_factory=dict,
-        description="task -> value from which the front's hypervolume counts; unset: 0, or 1 where less is better, of "
-        "an accuracy, and a metric of the whole set is left out",
+        description="task -> accuracy from which on the front's hypervolume counts; unset: 0, or 1 where the weight is "
+        "negative",
     )
     baselines: bool = Field(False, description="score and confirm the simple merges that a search has to beat, too")
     held_out_tasks: list[TaskConfig] = Field(

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from merge3_plugin.config import RunConfig
     from merge3_plugin.evolve.confirm import Balance, Confirmed
 
+# Much less than an item counts: accuracies that are equal but for the order of a sum are equal.
+ROUNDING = 1e-9
+
 
 @dataclass(frozen=True)
 class Floor:
@@ -96,8 +99,17 @@ def feasible(floors: Iterable[Floor], model: Confirmed, parents: Sequence[Confir
 
 
 def check_constraints(config: RunConfig, whole: Iterable[str]) -> None:
-    """Raise ConfigError for a constraint that names no parent, or a task of ``whole``: those have no held-out items."""
+    """Raise ConfigError for a constraint that names no parent, or a task of ``whole``, of which nothing is held out.
+
+    Nor has a task of these a place in the front's hypervolume, and so no reference.
+    """
     parents = config.genome.parents()
+    for task in config.merge3.reference:
+        if task in set(whole):
+            raise ConfigError(
+                f"merge3.reference: {task!r} is a metric of the whole set, which the volume on held-out items leaves "
+                "out; give references of tasks that have scores by item"
+            )
     for constraint in config.merge3.constraints:
         if constraint.below is not None and constraint.below not in parents:
             raise ConfigError(
@@ -118,22 +130,19 @@ def _label(name: str | None, parents: Mapping[str, str]) -> str | None:
 def _kept(
     floor: Floor, model: Confirmed, parents: Mapping[str, Confirmed], balance: Balance | None, confidence: float
 ) -> Kept:
-    accuracy = model.accuracies[floor.task]
-    if floor.below is None:
-        low, high = accuracy.interval
-        holds = accuracy.accuracy >= floor.accuracy
-        shown = low >= floor.accuracy if holds else high < floor.accuracy
-        return Kept(floor.task, accuracy, floor.accuracy, None, 0.0, None, holds, shown)
-    parent = parents[floor.below]
-    difference = paired_difference(
-        {floor.task: model.answers[floor.task]},
-        {floor.task: parent.answers[floor.task]},
-        weights={floor.task: 1.0},
-        balance=balance,
-        confidence=confidence,
-    )
-    low, high = difference.interval
-    holds = difference.difference >= -floor.fall
-    shown = low >= -floor.fall if holds else high < -floor.fall
-    limit = parent.accuracies[floor.task].accuracy - floor.fall
+    accuracy, limit = model.accuracies[floor.task], floor.accuracy
+    difference, (low, high) = None, (accuracy.interval[0] - limit, accuracy.interval[1] - limit)
+    if floor.below is not None:
+        parent = parents[floor.below]
+        limit = parent.accuracies[floor.task].accuracy - floor.fall
+        difference = paired_difference(
+            {floor.task: model.answers[floor.task]},
+            {floor.task: parent.answers[floor.task]},
+            weights={floor.task: 1.0},
+            balance=balance,
+            confidence=confidence,
+        )
+        low, high = (end + floor.fall for end in difference.interval)
+    holds = accuracy.accuracy >= limit - ROUNDING
+    shown = low >= -ROUNDING if holds else high < 0
     return Kept(floor.task, accuracy, limit, floor.below, floor.fall, difference, holds, shown)

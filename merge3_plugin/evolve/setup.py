@@ -32,6 +32,7 @@ from merge3_plugin.evolve.guard import (
     locked,
 )
 from merge3_plugin.evolve.labels import labels
+from merge3_plugin.evolve.objectives import check_objectives
 from merge3_plugin.evolve.optimizers import Optimizer
 from merge3_plugin.evolve.setting import Setting
 from merge3_plugin.evolve.spaces import Space, make_space
@@ -41,6 +42,7 @@ from merge3_plugin.harness.benchmark import Benchmark, load_benchmarks
 from merge3_plugin.plugins import plugin_host
 
 if TYPE_CHECKING:
+    from merge3_plugin.merging.merger import Merger
     from merge3_plugin.merging.outline import Outline
 
 log = logging.getLogger(__name__)
@@ -78,6 +80,8 @@ def rehearse(config: RunConfig, flags: Flags) -> Rehearsal:
     from merge3_plugin.merging.outline import read_outline
 
     genome, settings = config.genome, config.merge3
+    for note in check_objectives(config):
+        log.warning(note)
     if settings.estimator != AUTO:
         find_estimator(settings.estimator)
     outline = read_outline(
@@ -91,6 +95,23 @@ def rehearse(config: RunConfig, flags: Flags) -> Rehearsal:
     check_scales(config, outline.unscalable)
     space = make_space(config, outline.n_layers, dtype=outline.dtype_name)
     return Rehearsal(outline, space, make_strategy(config, space.variables, np.random.default_rng(settings.seed)))
+
+
+def make_merger(config: RunConfig, folder: Path, flags: Flags) -> Merger:
+    """The parents of a run in memory, with what its folder keeps of them. Raises ModelError for bad parents."""
+    from merge3_plugin.merging.merger import Merger
+
+    return Merger(
+        config.genome.models,
+        config.genome.base_model,
+        tokenizer_source=config.genome.tokenizer_source,
+        dtype=config.merge3.dtype,
+        device=config.merge3.device,
+        random_seed=config.merge3.seed,
+        trust_remote_code=flags.trust_remote_code,
+        allow_crimes=flags.allow_crimes,
+        lora_cache=folder / "lora_merge_cache",
+    )
 
 
 def load_tasks(config: RunConfig, flags: Flags) -> dict[str, Benchmark]:
@@ -115,7 +136,6 @@ def opened(config: RunConfig, folder: Path, flags: Flags) -> Iterator[Setting]:
     Raises Merge3Error children for whatever is wrong with config, tasks, models or folder, cheap checks first.
     """
     from merge3_plugin.harness.scoring import Scorer
-    from merge3_plugin.merging.merger import Merger
 
     settings = config.merge3
     with locked(folder):
@@ -124,17 +144,7 @@ def opened(config: RunConfig, folder: Path, flags: Flags) -> Iterator[Setting]:
             _claim(store, config, folder)
             rehearse(config, flags)
             benchmarks = load_tasks(config, flags)
-            merger = Merger(
-                config.genome.models,
-                config.genome.base_model,
-                tokenizer_source=config.genome.tokenizer_source,
-                dtype=settings.dtype,
-                device=settings.device,
-                random_seed=settings.seed,
-                trust_remote_code=flags.trust_remote_code,
-                allow_crimes=flags.allow_crimes,
-                lora_cache=folder / "lora_merge_cache",
-            )
+            merger = make_merger(config, folder, flags)
             merger.check_space(folder)
             parents = {label: name for name, label in labels(config.genome.parents()).items()}
             _pin_inputs(store, benchmarks, [merger.folders(name) for name in parents.values()])
