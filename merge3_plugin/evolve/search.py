@@ -62,7 +62,8 @@ def _rank(entry: Scored) -> tuple[float, ...]:
 class Search:
     """One run of an optimizer over vectors of genes.
 
-    ``score`` turns a vector into its Scored; ``refine`` may give all that were scored a better assessment whenever the
+    ``several``: whether the optimizer is told the value of each objective, or the fitness alone. ``score`` turns a
+    vector into its Scored; ``refine`` may give all that were scored a better assessment whenever the
     optimizer has learned; ``improved`` hears of each new best (after how many candidates, it, the previous one),
     ``progress`` of every candidate; ``interrupted`` returns why to stop before the next candidate, or None.
     """
@@ -75,6 +76,7 @@ class Search:
         *,
         max_fevals: int,
         max_failures: int,
+        several: bool = False,
         interrupted: Callable[[], str | None],
         refine: Callable[[Sequence[Scored]], list[Scored] | None],
         improved: Callable[[int, Scored, Scored | None], None],
@@ -82,6 +84,7 @@ class Search:
     ) -> None:
         self._store, self._optimizer, self._score = store, optimizer, score
         self._max_fevals, self._max_failures = max_fevals, max_failures
+        self._several = several
         self._interrupted, self._refine = interrupted, refine
         self._improved, self._progress = improved, progress
         self._scored: list[Scored] = []
@@ -119,14 +122,17 @@ class Search:
 
     def _tell(self, trial: Trial | None, entry: Scored) -> bool:
         assessment = entry.assessment
-        result = Result(
-            None if trial is None else trial.number,
-            entry.vector,
-            None if assessment is None else (assessment.fitness,),
-            () if assessment is None else (assessment.standard_error**2,),
-            violation=0.0 if assessment is None else assessment.violation,
-            tie_breaker=0.0 if assessment is None else assessment.tie_breaker,
-        )
+        if assessment is None:
+            result = Result(None if trial is None else trial.number, entry.vector, None)
+        else:
+            result = Result(
+                None if trial is None else trial.number,
+                entry.vector,
+                assessment.values if self._several else (assessment.fitness,),
+                assessment.variances if self._several else (assessment.standard_error**2,),
+                assessment.violation,
+                assessment.tie_breaker,
+            )
         learned = self._optimizer.tell([result])
         if trial is not None:
             self._store.event(f"tell {trial.number}", {"values": result.values, "learned": learned})

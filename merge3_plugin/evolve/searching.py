@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from merge3_plugin.evolve.assessor import SEARCH, Assessor
+from merge3_plugin.evolve.objectives import several_objectives
 from merge3_plugin.evolve.search import Improvement, Scored, Search, SearchResult
 from merge3_plugin.evolve.stage import Stage
 from merge3_plugin.evolve.strategy import make_strategy
@@ -33,6 +34,7 @@ def search(stage: Stage, assessor: Assessor, improved: Callable[[Improvement], N
         assessor.score,
         max_fevals=settings.max_fevals,
         max_failures=settings.max_failures,
+        several=several_objectives(stage.config),
         interrupted=lambda: "interrupted" if stage.watcher.interrupted() else stage.watcher.stop_reason(),
         refine=assessor.refine,
         improved=better,
