@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -130,9 +130,15 @@ def encode(items: list[world.Item], tokenizer: PreTrainedTokenizerFast) -> Examp
 
 
 def fit(
-    model: LlamaForCausalLM, course: Course, examples: Mapping[str, Examples], *, batch_size: int, seed: int
+    model: LlamaForCausalLM,
+    course: Course,
+    examples: Mapping[str, Examples],
+    *,
+    batch_size: int,
+    seed: int,
+    after: Callable[[int], None] = lambda step: None,
 ) -> float:
-    """Train on the answers in place; returns the last batch's loss."""
+    """Train on the answers in place; returns the last batch's loss. ``after`` hears of each step, the first being 1."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -143,7 +149,7 @@ def fit(
         optimizer, lambda step: min(1.0, (step + 1) / WARM_UP) * max(0.02, 1 - step / course.steps)
     )
     model.train()
-    for _ in range(course.steps):
+    for step in range(1, course.steps + 1):
         tokens, last, answers = _batch(course.shares, examples, batch_size, generator)
         hidden = model.model(input_ids=tokens, use_cache=False).last_hidden_state
         logits = model.lm_head(hidden[torch.arange(batch_size), last])
@@ -155,6 +161,7 @@ def fit(
             for parameter, first in zip(parameters, start, strict=True):
                 parameter.lerp_(first, course.pull * schedule.get_last_lr()[0])
         schedule.step()
+        after(step)
     model.eval()
     return loss.item()
 
