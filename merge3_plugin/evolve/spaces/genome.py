@@ -21,7 +21,7 @@ from merge3_plugin.evolve.spaces.methods import (
     merged_models,
     slerp_base,
 )
-from merge3_plugin.evolve.spaces.variables import Variable, start
+from merge3_plugin.evolve.spaces.variables import Variable, checked, start
 
 if TYPE_CHECKING:
     from merge3_plugin.config import GenomeConfig
@@ -92,9 +92,7 @@ class GenomeSpace:
 
     def decode(self, x: Sequence[float] | FloatArray) -> dict[str, Any]:
         """The recipe of a vector. Raises ValueError for a vector of another length or with NaN or infinity."""
-        vector = np.asarray(x, dtype=np.float64)
-        if vector.shape != (len(self.variables),) or not np.isfinite(vector).all():
-            raise ValueError(f"expected {len(self.variables)} finite numbers, got {vector}")
+        vector = checked(self.variables, x)
         values = [gene.value(coordinate) for gene, coordinate in zip(self._genes.genes, vector, strict=True)]
         recipe: dict[str, Any] = {"merge_method": self._name, "slices": self._genes.slices(values)}
         if self._common:

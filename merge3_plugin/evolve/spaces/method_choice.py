@@ -6,15 +6,13 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from merge3_plugin.config.spaces import GenomeSpaceConfig
 from merge3_plugin.domain import FloatArray
 from merge3_plugin.errors import ConfigError, nearest
 from merge3_plugin.evolve.spaces import Space
 from merge3_plugin.evolve.spaces.genome import GenomeSpace
 from merge3_plugin.evolve.spaces.methods import find_method
-from merge3_plugin.evolve.spaces.variables import Kind, Variable, When, start
+from merge3_plugin.evolve.spaces.variables import Kind, Variable, When, checked, start
 from merge3_plugin.plugins import plugin_host
 
 if TYPE_CHECKING:
@@ -53,9 +51,7 @@ class MethodChoice:
 
     def decode(self, x: Sequence[float] | FloatArray) -> dict[str, Any]:
         """The recipe of the chosen method. Raises ValueError for a vector of another length, with NaN or infinity."""
-        vector = np.asarray(x, dtype=np.float64)
-        if vector.shape != (len(self.variables),) or not np.isfinite(vector).all():
-            raise ValueError(f"expected {len(self.variables)} finite numbers, got {vector}")
+        vector = checked(self.variables, x)
         method = tuple(self._spaces)[int(self.variables[0].settled(vector[0]))]
         return self._spaces[method].decode(vector[self._parts[method]])
 

@@ -61,11 +61,17 @@ def start(variables: Sequence[Variable]) -> FloatArray:
     return np.array([variable.start for variable in variables])
 
 
-def settled(variables: Sequence[Variable], vector: Sequence[float] | FloatArray) -> FloatArray:
-    """The nearest vector that the variables can have. Raises ValueError for another length, NaN or infinity."""
+def checked(variables: Sequence[Variable], vector: Sequence[float] | FloatArray) -> FloatArray:
+    """The vector as an array. Raises ValueError for another length, NaN or infinity."""
     x = np.asarray(vector, dtype=np.float64)
     if x.shape != (len(variables),) or not np.isfinite(x).all():
         raise ValueError(f"expected {len(variables)} finite numbers, got {x}")
+    return x
+
+
+def settled(variables: Sequence[Variable], vector: Sequence[float] | FloatArray) -> FloatArray:
+    """The nearest vector that the variables can have. Raises ValueError for another length, NaN or infinity."""
+    x = checked(variables, vector)
     return np.array([variable.settled(coordinate) for variable, coordinate in zip(variables, x, strict=True)])
 
 
