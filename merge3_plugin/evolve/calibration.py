@@ -16,6 +16,7 @@ from merge3_plugin.calibrate import build_calibration, restrict
 from merge3_plugin.config import LogsConfig, RunConfig
 from merge3_plugin.domain import Calibration, FloatArray, ResponseMatrix
 from merge3_plugin.errors import DataError
+from merge3_plugin.evolve.population import Population, split_items
 from merge3_plugin.harness.benchmark import Benchmark
 from merge3_plugin.harness.calibrations import check_items, check_settings
 from merge3_plugin.harness.scoring import Scorer, Scores
@@ -76,7 +77,22 @@ def keep(calibration: Calibration, folder: Path, objective: str) -> None:
     save_calibration(calibration, path)
 
 
-def task_anchors(given: Mapping[str, Calibration], benchmarks: Mapping[str, Benchmark], objective: str) -> set[str]:
+def task_population(
+    config: RunConfig, benchmarks: Mapping[str, Benchmark], objective: str, given: Mapping[str, Calibration]
+) -> Population:
+    """Which items of an objective the search may read; ``given`` are the calibrations that the config names."""
+    return split_items(
+        benchmarks[objective].item_ids,
+        anchors=_task_anchors(given, benchmarks, objective),
+        searchable=given[objective].item_ids if objective in given else None,
+        groups=benchmarks[objective].item_groups,
+        fraction=config.merge3.held_out,
+        seed=config.merge3.seed,
+        limit=config.limit,
+    )
+
+
+def _task_anchors(given: Mapping[str, Calibration], benchmarks: Mapping[str, Benchmark], objective: str) -> set[str]:
     """The anchors given for any metric of the objective's task.
 
     None of them may be held out of any: what one metric is searched on, no other is confirmed on.

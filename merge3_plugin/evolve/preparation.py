@@ -7,11 +7,17 @@ from dataclasses import asdict
 
 from merge3_plugin.domain import Calibration, FloatArray
 from merge3_plugin.errors import ModelError
-from merge3_plugin.evolve.calibration import answer_matrix, given_calibrations, keep, search_calibration, task_anchors
+from merge3_plugin.evolve.calibration import (
+    answer_matrix,
+    given_calibrations,
+    keep,
+    search_calibration,
+    task_population,
+)
 from merge3_plugin.evolve.constraints import Floor, floors
 from merge3_plugin.evolve.evaluate import Candidate
 from merge3_plugin.evolve.objectives import Objective, Objectives
-from merge3_plugin.evolve.population import Population, split_items
+from merge3_plugin.evolve.population import Population
 from merge3_plugin.evolve.spaces.variables import draw
 from merge3_plugin.evolve.stage import Stage
 from merge3_plugin.evolve.store import FAILED, last_line
@@ -39,15 +45,7 @@ class Preparation:
         return self._calibrate(given, populations)
 
     def _split(self, name: str, given: Mapping[str, Calibration]) -> Population:
-        population = split_items(
-            self._tasks[name].item_ids,
-            anchors=task_anchors(given, self._tasks, name),
-            searchable=given[name].item_ids if name in given else None,
-            groups=self._tasks[name].item_groups,
-            fraction=self._config.merge3.held_out,
-            seed=self._config.merge3.seed,
-            limit=self._config.limit,
-        )
+        population = task_population(self._config, self._tasks, name, given)
         self._setting.store.event(f"items {name}", {"search": population.search, "held_out": population.held_out})
         return population
 
