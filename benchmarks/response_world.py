@@ -163,6 +163,7 @@ class WorldScorer:
     """Stands in for the live model and its scorer; the only mock of these runs."""
 
     flags: tuple[str, ...] = ()
+    dtype_name = "float32"
 
     def __init__(self, world: ResponseWorld, tasks: Sequence[str]) -> None:
         self._world, self._tasks = world, tasks

@@ -112,9 +112,9 @@ def measure(plan: Plan, seed: int) -> Measured:
 def _spending(store: RunStore) -> dict[str, int]:
     """How many items the search had scored when it was through with each candidate."""
     total, found = 0, {}
-    for evaluation in store.evaluations("search"):
-        total += evaluation.n_items
-        found[evaluation.candidate] = total
+    for candidate, items in store.scored("search"):
+        total += items
+        found[candidate] = total
     return found
 
 

@@ -183,6 +183,12 @@ class RunStore:
             {item: score for item, score, _ in rows}, {item: soft for item, _, soft in rows if soft is not None}
         )
 
+    def scored(self, purpose: str) -> list[tuple[str, int]]:
+        """Candidate and number of items of each evaluation of this purpose, in their order."""
+        return self._db.execute(
+            "SELECT candidate, n_items FROM evaluations WHERE purpose = ? ORDER BY number", (purpose,)
+        ).fetchall()
+
     def spent(self) -> dict[str, dict[str, float]]:
         """For each purpose: evaluations, failures, items scored and seconds."""
         rows = self._db.execute(
