@@ -79,16 +79,14 @@ class Baselines:
 
     def _uniform_soup(self) -> Baseline:
         labels = [self._label_of[name] for name in self._config.genome.models]
-        return Baseline("uniform soup", f"the mean of {_listed(labels)}", (self._average(labels),))
+        return Baseline("uniform soup", _mean_of(labels), (self._average(labels),))
 
     def _merge_best(self) -> Baseline:
         """The mean of the parents that are best at a task each, on its search items."""
         table = self._parent_values()
         best = {max(of_task, key=of_task.__getitem__) for of_task in table.values()}
         labels = [label for label in self._parents if label in best]
-        return Baseline(
-            "merge-best", f"the mean of the best parent at each task: {_listed(labels)}", (self._average(labels),)
-        )
+        return Baseline("merge-best", f"{_mean_of(labels)}, the best at a task each", (self._average(labels),))
 
     def _greedy_soup(self) -> Baseline:
         """Parents, the best first, each taken in unless the estimate falls (Wortsman et al. 2022, recipe 1)."""
@@ -100,7 +98,7 @@ class Baselines:
             entry = self._scored(f"greedy soup with {label}", self._average([*kept, label]))
             if best is None or (entry.assessment and best.assessment and entry.assessment.rank >= best.assessment.rank):
                 kept, best = [*kept, label], entry
-        return Baseline("greedy soup", f"the mean of {_listed(kept)}", (self._average(kept),))
+        return Baseline("greedy soup", _mean_of(kept), (self._average(kept),))
 
     def _task_arithmetic(self) -> Baseline:
         """The base plus a multiple of what all models add to it; which multiple, the anchors say."""
@@ -225,5 +223,5 @@ def _field(baselines: Sequence[Baseline]) -> Iterator[tuple[str, Candidate]]:
             yield f"{baseline.name} {number}" if several else baseline.name, candidate
 
 
-def _listed(labels: Sequence[str]) -> str:
-    return labels[0] if len(labels) == 1 else f"{', '.join(labels[:-1])} and {labels[-1]}"
+def _mean_of(labels: Sequence[str]) -> str:
+    return f"{labels[0]} alone" if len(labels) == 1 else f"the mean of {', '.join(labels[:-1])} and {labels[-1]}"

@@ -12,6 +12,7 @@ from merge3_plugin.evolve.assessor import RECALIBRATION, SEARCH
 from merge3_plugin.evolve.baselines import BASELINES, CONFIRMED, Compared
 from merge3_plugin.evolve.confirm import Confirmed
 from merge3_plugin.evolve.confirmation import Confirmation
+from merge3_plugin.evolve.front_files import described
 from merge3_plugin.evolve.held_out_tasks import HELD_OUT_TASKS, Transfer
 from merge3_plugin.evolve.optimism import mean_optimism
 from merge3_plugin.evolve.run import Outcome
@@ -44,6 +45,7 @@ def summarise(setting: Setting, outcome: Outcome) -> dict[str, Any]:
         "verdict": None if found is None else _verdict(found),
         "constraints": [asdict(kept) for kept in found.constraints] if found else [],
         "optimism": None if found is None else _optimism(found),
+        "front": None if found is None or not found.front else _front(setting, outcome, found),
         "baselines": [_baseline(each) for each in outcome.baselines],
         "held_out_tasks": None if outcome.transfer is None else _transfer(setting, outcome.transfer),
         "cost": _cost(setting, outcome),
@@ -70,10 +72,17 @@ def _optimism(found: Confirmation) -> dict[str, Any]:
     }
 
 
+def _front(setting: Setting, outcome: Outcome, found: Confirmation) -> dict[str, Any]:
+    """Of several objectives; ``front.json`` says more."""
+    content = described(setting, outcome.objectives, found)
+    return {"members": [member["label"] for member in content["members"]], "hypervolume": content["hypervolume"]}
+
+
 def _baseline(compared: Compared) -> dict[str, Any]:
     return {
         "name": compared.baseline.name,
         "what": compared.baseline.what,
+        "models": [model.label for model in compared.models],
         "model": compared.best.label if compared.best else None,
         "winner_less_it": _difference(compared.against),
     }

@@ -9,9 +9,6 @@ from typing import Any
 
 Z = 1.96
 
-# Labels of models, which the run gives, and what a newcomer should know of them.
-UNIFORM = "uniform"
-
 
 def render(summary: Mapping[str, Any]) -> str:
     """The content of ``summary.json`` for people.
@@ -22,7 +19,11 @@ def render(summary: Mapping[str, Any]) -> str:
     parts = [_populations(summary)]
     if summary["models"]:
         parts.append(_models(summary))
-    parts.append("\n".join([*_search(summary), *_verdict(summary), *_constraints(summary), *_optimism(summary)]))
+    parts.append(
+        "\n".join(
+            [*_search(summary), *_verdict(summary), *_constraints(summary), *_optimism(summary), *_front(summary)]
+        )
+    )
     if summary.get("baselines"):
         parts.append(_baselines(summary))
     if summary.get("held_out_tasks"):
@@ -44,14 +45,15 @@ def _populations(summary: Mapping[str, Any]) -> str:
 
 
 def _models(summary: Mapping[str, Any]) -> str:
+    """Parents, uniform merge and finalists, and baselines by the model that stands for each, each model once."""
     tasks = summary["tasks"]
     rows = [["model", "", *tasks, *(["overall"] if len(tasks) > 1 else [])]]
     shifts = (summary.get("optimism") or {}).get("models", {})
-    shown = {each["model"] for each in summary.get("baselines", [])}
+    elsewhere = _elsewhere(summary)
     for model in summary["models"]:
-        name = model["label"]
-        if _of_baseline(summary, name) and name not in shown:
+        if model["label"] in elsewhere:
             continue
+        name = model["label"]
         for kind, figures in (("estimate", model["estimated"]), ("held out", model["held_out"])):
             if figures:
                 rows.append([name, kind, *_cells(figures, tasks)])
@@ -59,15 +61,25 @@ def _models(summary: Mapping[str, Any]) -> str:
         if shift := shifts.get(model["label"]):
             of_tasks = [_points(shift["tasks"][task]) for task in tasks]
             rows.append(["", "optimism", *of_tasks, *([_points(shift["overall"])] if len(tasks) > 1 else [])])
-    return _table(rows, left=2)
+    return aligned(rows, left=2)
 
 
-def _of_baseline(summary: Mapping[str, Any], label: str) -> bool:
-    """Whether it is one of several models that stand for a baseline, which are numbered."""
-    return any(label == each["name"] or label.startswith(each["name"] + " ") for each in summary.get("baselines", []))
+def _elsewhere(summary: Mapping[str, Any]) -> set[str]:
+    """Models that have no place in the first table.
+
+    Those are a front's members, a baseline's weaker candidates, and a baseline that is a parent or another baseline.
+    """
+    hidden = set((summary.get("front") or {}).get("members", []))
+    candidates = {model["label"]: model.get("candidate") for model in summary["models"]}
+    of_baselines = [label for each in summary.get("baselines", []) for label in each["models"]]
+    shown = {candidates[label] for label in candidates if label not in of_baselines}
+    for each in summary.get("baselines", []):
+        hidden |= {label for label in each["models"] if label != each["model"] or candidates[label] in shown}
+        shown.add(candidates.get(each["model"]))
+    return hidden
 
 
-def _table(rows: Sequence[Sequence[str]], left: int) -> str:
+def aligned(rows: Sequence[Sequence[str]], left: int) -> str:
     """Rows below a header; the first ``left`` columns begin, the others end, below each other."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
@@ -78,7 +90,7 @@ def _table(rows: Sequence[Sequence[str]], left: int) -> str:
 
 
 def _cells(figures: Mapping[str, Mapping[str, Any]], tasks: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    cells = [_accuracy(figures[name]) for name in tasks]
+    cells = [in_percent(figures[name]) for name in tasks]
     if len(tasks) > 1:
         total = sum(abs(task["weight"]) for task in tasks.values())
         overall = sum(task["weight"] * figures[name]["accuracy"] for name, task in tasks.items()) / total
@@ -91,7 +103,7 @@ def _cells(figures: Mapping[str, Mapping[str, Any]], tasks: Mapping[str, Mapping
     return cells
 
 
-def _accuracy(figure: Mapping[str, Any]) -> str:
+def in_percent(figure: Mapping[str, Any]) -> str:
     return _percent(figure["accuracy"], *figure["interval"])
 
 
@@ -137,7 +149,7 @@ def _constraints(summary: Mapping[str, Any]) -> list[str]:
     for kept in summary.get("constraints", []):
         text = ("holds" if kept["holds"] else "is broken") + ("" if kept["shown"] else ", as far as these items tell")
         if kept["difference"] is None:
-            asked, found = f"at least {100 * kept['floor']:.1f}", _accuracy(kept["accuracy"])
+            asked, found = f"at least {100 * kept['floor']:.1f}", in_percent(kept["accuracy"])
         else:
             asked = f"at most {100 * kept['fall']:.1f} points below {kept['below']}"
             found = _in_points(kept["difference"])
@@ -158,13 +170,24 @@ def _optimism(summary: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _front(summary: Mapping[str, Any]) -> list[str]:
+    front = summary.get("front")
+    if not front:
+        return []
+    own, parents = front["hypervolume"]["held_out"], front["hypervolume"]["parents"]
+    return [
+        f"The front has {len(front['members'])} members, of hypervolume {own:.4f} on the held-out items, where the "
+        f"parents have {parents:.4f}: merge3 pick FOLDER shows them, and writes the one that fits you."
+    ]
+
+
 def _baselines(summary: Mapping[str, Any]) -> str:
     """The winner less everything simpler, best parent and uniform merge first."""
     verdict = summary["verdict"]
     rows = [[f"{verdict['winner']} less", "points, paired", ""]]
     rows.append([verdict["best_parent"], _points(verdict["against_best_parent"]), "the best parent"])
     if verdict["against_uniform"] is not None:
-        rows.append([UNIFORM, _points(verdict["against_uniform"]), "the uniform merge of the search's space"])
+        rows.append(["uniform", _points(verdict["against_uniform"]), "the uniform merge of the search's space"])
     for each in summary["baselines"]:
         difference = each["winner_less_it"]
         rows.append([each["name"], "-" if difference is None else _points(difference), each["what"]])
@@ -181,14 +204,14 @@ def _held_out_tasks(summary: Mapping[str, Any]) -> str:
     rows = [["model", *tasks]]
     for model in found["models"]:
         whole = {name: f"{value:.4g} ({tasks[name]['metric']})" for name, value in model["whole"].items()}
-        cells = {**{name: _accuracy(accuracy) for name, accuracy in model["accuracies"].items()}, **whole}
+        cells = {**{name: in_percent(accuracy) for name, accuracy in model["accuracies"].items()}, **whole}
         rows.append([model["label"], *(cells[name] for name in tasks)])
     for other, differences in found["winner_less"].items():
         cells = {name: _points(difference) for name, difference in differences.items()}
         winner = summary["verdict"]["winner"] if summary["verdict"] else "best 1"
         rows.append([f"{winner} less {other}", *(cells.get(name, "") for name in tasks)])
     title = f"Tasks that the search never saw, and that chose nothing: {sizes}. Differences are in points, paired."
-    return f"{title}\n\n{_table(rows, left=1)}"
+    return f"{title}\n\n{aligned(rows, left=1)}"
 
 
 def _points(difference: Mapping[str, Any]) -> str:
@@ -210,10 +233,10 @@ def _cost(cost: Mapping[str, Any]) -> list[str]:
     counted = [("the search alone scored", "search_items")]
     if "run_items" in cost:
         counted.append(("the whole run, with parents, calibration and confirmation,", "run_items"))
-    if cost.get("comparison_items"):
-        counted.append(("baselines and held-out tasks, on top,", "comparison_items"))
     width = max(len(text) for text, _ in counted)
     lines += [f"  {text:<{width}} {cost[key]:>{len(f'{full:,}')},}: {_share(cost[key], full)}" for text, key in counted]
+    if beside := cost.get("comparison_items"):
+        lines.append(f"Beside that, {beside:,} went to baselines and held-out tasks.")
     return lines
 
 
