@@ -22,6 +22,7 @@ COMMANDS = {
     "score": ("merge3_plugin.cli_score:score", "Estimate one model's accuracy from as few items as will do."),
     "evolve": ("merge3_plugin.cli_evolve:evolve", "Search a merge of models; the same as mergekit-evolve-merge3."),
     "runs": ("merge3_plugin.cli_runs:runs", "Look into the record of a search, or export it."),
+    "pick": ("merge3_plugin.cli_pick:pick", "Write the merge of a front of several objectives that fits you best."),
     "plugins": ("merge3_plugin.cli_plugins:plugins", "List the plug-ins, and what they offer."),
     "task-path": ("merge3_plugin.cli_plugins:task_path", "Print the folder of our tasks, for lm_eval --include_path."),
 }

@@ -1,0 +1,38 @@
+"""The front of a run as a table for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from merge3_plugin.report.table import aligned, in_percent
+
+
+def render_front(
+    front: Mapping[str, Any], tasks: Sequence[str], regrets: Mapping[str, float], chosen: str | None = None
+) -> str:
+    """The members' held-out accuracies in ``tasks``; with ``regrets`` by label, how they were chosen from."""
+    rows = [["", "member", *tasks, *(["regret"] if regrets else []), ""]]
+    for member in front["members"]:
+        label = member["label"]
+        notes = [] if member["non_dominated"] else ["dominated here"]
+        broken = [each["task"] for each in member["constraints"] if not each["holds"]]
+        if not member["feasible"]:
+            notes = [f"breaks the constraint on {', '.join(dict.fromkeys(broken))}"]
+        regret = [f"{100 * regrets[label]:.2f}" if label in regrets else "-"] if regrets else []
+        cells = [in_percent(member["held_out"][task]) for task in tasks]
+        rows.append(["*" if label == chosen else "", label, *cells, *regret, "; ".join(notes)])
+    lines = [line.rstrip() for line in aligned(rows, left=2).splitlines()]
+    volume = front["hypervolume"]
+    return (
+        "\n".join(
+            [
+                "Accuracy in percent on the held-out items, with 95 % intervals:",
+                "",
+                *lines,
+                "",
+                f"Hypervolume: {volume['held_out']:.4f} of the front, {volume['parents']:.4f} of the parents.",
+            ]
+        )
+        + "\n"
+    )
