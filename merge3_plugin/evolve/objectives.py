@@ -183,10 +183,8 @@ def takes_several(optimizer: str) -> bool:
     return entry is not None and entry.several_objectives
 
 
-# A front of more objectives than this has few points that dominate others: crowding, NSGA-II's choice, is then chance.
-MANY = 3
-# Strategies whose survivors keep the values they had: under other weights these would not be comparable.
-KEEP_VALUES = ("ga", "de")
+# Strategies whose survivors, or whose model, keep the values they had: under other weights these say something else.
+KEEP_VALUES = ("ga", "de", "lq-cma-es")
 
 
 def check_objectives(config: RunConfig) -> list[str]:
@@ -212,8 +210,8 @@ def check_objectives(config: RunConfig) -> list[str]:
         )
     if not apart and search.optimizer in KEEP_VALUES:
         raise ConfigError(
-            f"search.scalarisation: weights change as the search learns, and the survivors of {search.optimizer} keep "
-            "the values of old ones; use nsga2, or scalarise for cma-es, tpe or gp"
+            f"search.scalarisation: weights change as the search learns, and {search.optimizer} keeps values under old "
+            "ones; search with nsga2, or scalarise for cma-es, tpe or gp"
         )
     floored = {constraint.task for constraint in config.merge3.constraints}
     for name, task in tasks.items():
@@ -222,17 +220,9 @@ def check_objectives(config: RunConfig) -> list[str]:
                 f"task {name}: of weight 0 it is no objective of {named}; give it a weight or a floor "
                 "(merge3.constraints), or name it in merge3.held_out_tasks"
             )
-    return _notes(config, named, counting)
-
-
-def _notes(config: RunConfig, named: str, counting: Sequence[str]) -> list[str]:
-    notes = []
-    weights = [config.objectives()[name].weight for name in counting]
-    if len({abs(weight) for weight in weights}) > 1:
-        notes.append(
-            f"weights: {named} sees each task by itself, whatever its weight; weights only choose which member of the "
-            "front is written as the best, and `merge3 pick` chooses others"
-        )
-    if config.merge3.search.optimizer == "nsga2" and len(counting) > MANY:
-        notes.append(f"search.optimizer: of {len(counting)} objectives nsga2 learns little; nsga3 is made for so many")
-    return notes
+    if len({abs(tasks[name].weight) for name in counting}) == 1:
+        return []
+    return [
+        f"weights: {named} sees each task by itself, whatever its weight; weights only choose which merge is written as "
+        "the best, and `merge3 pick` chooses others of the front"
+    ]
