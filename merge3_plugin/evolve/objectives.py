@@ -194,11 +194,7 @@ def check_objectives(config: RunConfig) -> list[str]:
     """
     search, tasks = config.merge3.search, config.objectives()
     apart = takes_several(search.optimizer)
-    if apart and search.scalarisation != "sum":
-        raise ConfigError(
-            f"search.scalarisation: {search.optimizer} sees each task by itself, got {search.scalarisation}, which "
-            "makes one objective of them; leave it out, or search with cma-es or tpe"
-        )
+    _check_scalarisation(config, apart)
     if not apart and search.scalarisation == "sum":
         return []
     named = search.optimizer if apart else f"scalarisation: {search.scalarisation}"
@@ -207,11 +203,6 @@ def check_objectives(config: RunConfig) -> list[str]:
         raise ConfigError(
             f"search: {named} is for at least two tasks of a weight other than 0, got {', '.join(counting)} alone; "
             "add one, or leave that out"
-        )
-    if not apart and search.optimizer in KEEP_VALUES:
-        raise ConfigError(
-            f"search.scalarisation: weights change as the search learns, and {search.optimizer} keeps values under old "
-            "ones; search with nsga2, or scalarise for cma-es, tpe or gp"
         )
     floored = {constraint.task for constraint in config.merge3.constraints}
     for name, task in tasks.items():
@@ -223,6 +214,22 @@ def check_objectives(config: RunConfig) -> list[str]:
     if len({abs(tasks[name].weight) for name in counting}) == 1:
         return []
     return [
-        f"weights: {named} sees each task by itself, whatever its weight; weights only choose which merge is written as "
-        "the best, and `merge3 pick` chooses others of the front"
+        f"weights: {named} sees each task by itself, whatever its weight; weights only choose which merge is written "
+        "as the best, and `merge3 pick` chooses others of the front"
     ]
+
+
+def _check_scalarisation(config: RunConfig, apart: bool) -> None:
+    search = config.merge3.search
+    if search.scalarisation == "sum":
+        return
+    if apart:
+        raise ConfigError(
+            f"search.scalarisation: {search.optimizer} sees each task by itself, got {search.scalarisation}, which "
+            "makes one objective of them; leave it out, or search with cma-es or tpe"
+        )
+    if search.optimizer in KEEP_VALUES:
+        raise ConfigError(
+            f"search.scalarisation: weights change as the search learns, and {search.optimizer} keeps values under old "
+            "ones; search with nsga2, or scalarise for cma-es, tpe or gp"
+        )
