@@ -54,10 +54,10 @@ class Outcome:
 
 
 class Run:
-    """The phases of one run over its setting; ``improved`` hears of each new best of the search."""
+    """The phases of one run over its setting; ``chosen`` hears of each new best of the search, and of the winner."""
 
-    def __init__(self, setting: Setting, watcher: Watcher, improved: Callable[[Candidate], None]) -> None:
-        self._stage, self._improved = Stage(setting, watcher), improved
+    def __init__(self, setting: Setting, watcher: Watcher, chosen: Callable[[Candidate], None]) -> None:
+        self._stage, self._chosen = Stage(setting, watcher), chosen
         self._improvements: list[Improvement] = []
 
     def execute(self) -> Outcome:
@@ -81,6 +81,7 @@ class Run:
         best = so_far.contenders[: settings.confirm]
         members = front(result.scored)[: settings.front] if several_objectives(self._stage.config) else ()
         found = confirm(self._stage, assessor, held_out, result, best, members)
+        self._chosen(found.winner)  # what is still to come may take long
         return replace(so_far, state=UNCOMPARED, winner=found.winner, confirmation=found)
 
     def _compared(self, so_far: Outcome, assessor: Assessor, held_out: HeldOut) -> Outcome:
@@ -117,7 +118,7 @@ class Run:
 
     def _hear(self, improvement: Improvement) -> None:
         self._improvements.append(improvement)
-        self._improved(improvement.best.candidate)
+        self._chosen(improvement.best.candidate)
         self._stage.watcher.improved(improvement)
 
     def _found(self, assessor: Assessor, result: SearchResult) -> Outcome:

@@ -155,6 +155,9 @@ def test_a_run_that_is_stopped_among_the_baselines_is_confirmed_and_goes_on(
         seen = 0
 
         def evaluated(self, label, evaluation):
+            if evaluation.purpose == purpose and not self.seen:
+                written = yaml.safe_load((tmp_path / "out" / "best_config.yaml").read_text())
+                assert written["slices"] == summary["winner"]["recipe"]["slices"], "the winner, before they begin"
             self.seen += evaluation.purpose == purpose
 
         def interrupted(self):
@@ -177,3 +180,37 @@ def test_what_cannot_be_made_says_why(config, tmp_path):
     (arithmetic,) = [each for each in summary["baselines"] if each["name"] == "task arithmetic"]
     assert arithmetic["model"] is None and "needs genome.base_model" in arithmetic["what"]
     assert all(each["model"] for each in summary["baselines"] if each is not arithmetic)
+
+
+def test_merge_best_is_the_mean_of_the_best_at_each_task_whatever_its_metric(config, tmp_path):
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "tiny_sum.yaml").write_text((config.parent / "tasks" / "tiny_sum.yaml").read_text())
+    (tmp_path / "tasks" / "tiny_text.yaml").write_text(
+        f"""\
+task: tiny_text
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {config.parent / "data.jsonl"}}}}}
+test_split: test
+output_type: loglikelihood_rolling
+doc_to_text: ""
+doc_to_target: "{{{{prompt}}}}"
+metric_list: [{{metric: word_perplexity, aggregation: weighted_perplexity, higher_is_better: false}}]
+metadata: {{version: 1}}
+"""
+    )
+    raw = yaml.safe_load(config.read_text())
+    raw["tasks"] = ["tiny_sum", {"name": "tiny_text", "weight": -0.001, "metric": "word_perplexity,none"}]
+    raw["merge3"] |= {"baselines": True, "search": {"max_fevals": 4, "popsize": 4}}
+    (tmp_path / "config.yml").write_text(yaml.safe_dump(raw))
+    out = tmp_path / "out"
+    summary = evolve_here(tmp_path / "config.yml", out)
+    store = RunStore.open(out)
+    search = dict(store.events())["items tiny_sum"]["search"]
+    labels = ("base", "model_1", "model_2", "model_3")
+    right = {label: store.known_answers(f"parent:{label}", "tiny_sum").right for label in labels}
+    accuracy = {label: sum(right[label][item] for item in search) for label in labels}
+    perplexity = {label: store.find(f"parent:{label}", "parents").whole["tiny_text"] for label in labels}
+    store.close()
+    best = {max(accuracy, key=accuracy.__getitem__), min(perplexity, key=perplexity.__getitem__)}
+    found = next(each for each in summary["baselines"] if each["name"] == "merge-best")
+    assert {label for label in labels if label in found["what"]} == best

@@ -48,6 +48,14 @@ def test_choosing_among_more_finalists_widens_the_interval():
     assert np.ptp(among.against_parent.interval) > np.ptp(alone.against_parent.interval)
 
 
+def test_who_keeps_to_the_constraints_goes_before_who_is_better():
+    best, second = model("best 1", 0.9, 0.1), model("best 2", 0.5, 0.5)
+    parents = [model("p", 0.4, 0.4)]
+    assert judge([best, second], parents, None, SCALE).winner is best
+    assert judge([best, second], parents, None, SCALE, lambda m: m.accuracies["b"].accuracy > 0.3).winner is second
+    assert judge([best, second], parents, None, SCALE, lambda m: False).winner is best
+
+
 def test_a_winner_of_many_equals_is_seldom_called_better():
     rng, n, called = np.random.default_rng(0), 300, 0
 
