@@ -20,6 +20,7 @@ COMMANDS = {
     "calibrate": ("merge3_plugin.cli_calibrate:calibrate", "Choose a benchmark's anchors from the answers of models."),
     "anchors": ("merge3_plugin.cli_anchors:anchors", "Look into a calibration file, or import published ones."),
     "score": ("merge3_plugin.cli_score:score", "Estimate one model's accuracy from as few items as will do."),
+    "plan": ("merge3_plugin.cli_plan:plan", "Show what a search would do, without loading a model."),
     "evolve": ("merge3_plugin.cli_evolve:evolve", "Search a merge of models; the same as mergekit-evolve-merge3."),
     "runs": ("merge3_plugin.cli_runs:runs", "Look into the record of a search, or export it."),
     "pick": ("merge3_plugin.cli_pick:pick", "Write the merge of a front of several objectives that fits you best."),

@@ -1,0 +1,163 @@
+"""What a run would do: its space, its strategy and what it would read, without a weight in memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from merge3_plugin.artifact import load_calibration
+from merge3_plugin.config import RunConfig
+from merge3_plugin.domain import Calibration
+from merge3_plugin.evolve.calibration import AUTO, task_population
+from merge3_plugin.evolve.candidates import UNIFORM
+from merge3_plugin.evolve.labels import labels
+from merge3_plugin.evolve.objectives import several_objectives
+from merge3_plugin.evolve.setup import Flags, load_tasks, rehearse
+from merge3_plugin.evolve.spaces import Space
+from merge3_plugin.evolve.spaces.variables import Variable, start
+from merge3_plugin.harness.benchmark import Benchmark
+from merge3_plugin.harness.calibrations import check_items
+
+# TPE's and a Gaussian process's time for a candidate grows with the genes, past that of scoring one.
+MODEL_BASED, FEW_GENES = ("tpe", "gp"), 50
+# A covariance matrix of so many genes has more entries than any search of models has candidates.
+FULL_COVARIANCE = 100
+# Candidates for each gene below which no strategy comes near an optimum; for CMA-ES on smooth targets it is some 30.
+CANDIDATES_A_GENE = 10
+
+
+@dataclass(frozen=True)
+class TaskPlan:
+    """A task's documents; how many the search may read, and how many are held out; on how many anchors.
+
+    A task that is evaluated ``in_full`` has no such parts: every candidate reads all of it.
+    """
+
+    items: int
+    search: int = 0
+    held_out: int = 0
+    anchors: int = 0
+    in_full: bool = False
+
+
+@dataclass(frozen=True)
+class Phase:
+    """At most so many models, each scored on so many items, summed over the tasks."""
+
+    models: int
+    items: int
+
+    @property
+    def evaluations(self) -> int:
+        return self.models * self.items
+
+
+def make_plan(config: RunConfig, flags: Flags) -> dict[str, Any]:
+    """The plan of a run as plain JSON. Raises the Merge3Error children that the run itself would begin with."""
+    rehearsal = rehearse(config, flags)
+    space, settings = rehearsal.space, config.merge3
+    tasks = plan_tasks(config, load_tasks(config, flags))
+    known = space.known_points()
+    phases = plan_phases(config, tasks, UNIFORM in known)
+    recipe = space.decode(start(space.variables))
+    return {
+        "parents": {label: name for name, label in labels(config.genome.parents()).items()},
+        "layers": rehearsal.outline.n_layers,
+        "dtype": rehearsal.outline.dtype_name,
+        "space": {
+            "kind": settings.space.kind,
+            "about": space.describe(),
+            "dimension": len(space.variables),
+            "variables": [_variable(variable) for variable in space.variables],
+            "known_points": list(known),
+        },
+        "search": settings.search.model_dump(mode="json"),
+        "fidelity": settings.fidelity.model_dump(mode="json"),
+        "tasks": {name: asdict(task) for name, task in tasks.items()},
+        "phases": {
+            name: {**asdict(phase), "evaluations": phase.evaluations} for name, phase in phases.items() if phase.models
+        },
+        "evaluations": sum(phase.evaluations for phase in phases.values()),
+        "full_search_evaluations": settings.search.max_fevals * sum(task.search for task in tasks.values()),
+        "warnings": warnings(config, space),
+        "recipe": recipe,
+    }
+
+
+def plan_tasks(config: RunConfig, benchmarks: Mapping[str, Benchmark]) -> dict[str, TaskPlan]:
+    """Each objective's items. Raises DataError where they do not suffice, or a calibration is of others."""
+    by_item = {name: benchmarks[name] for name in config.objectives() if benchmarks[name].per_item}
+    given: dict[str, Calibration] = {}
+    for name, benchmark in by_item.items():
+        source = config.calibration_of(name)
+        if isinstance(source, str) and source != AUTO:
+            given[name] = load_calibration(Path(source))
+            check_items(given[name], benchmark.items, Path(source))
+    found = {}
+    for name in config.objectives():
+        if name not in by_item:
+            found[name] = TaskPlan(len(benchmarks[name].item_ids), in_full=True)
+            continue
+        population = task_population(config, by_item, name, given)
+        anchors = len(given[name].anchors) if name in given else min(config.merge3.anchors, len(population.search))
+        found[name] = TaskPlan(len(by_item[name].item_ids), len(population.search), len(population.held_out), anchors)
+    return found
+
+
+def plan_phases(config: RunConfig, tasks: Mapping[str, TaskPlan], uniform: bool) -> dict[str, Phase]:
+    """What each phase reads at most, with every candidate of the search on all anchors; baselines are not counted."""
+    settings, parents = config.merge3, len(config.genome.parents())
+    own = [task for name, task in tasks.items() if config.calibration_of(name) == AUTO]
+    finalists = settings.confirm + 1 + (settings.front if several_objectives(config) else 0)
+    whole = sum(task.items for task in tasks.values() if task.in_full)
+    anchors = sum(task.anchors for task in tasks.values())
+    budget = Phase(settings.search.max_fevals, anchors + whole)
+    return {
+        "parents": Phase(parents, sum(task.items for task in tasks.values())),
+        "calibration": Phase(settings.auto_merges if own else 0, sum(task.search for task in own)),
+        "search": budget,
+        "confirmation": Phase(parents + uniform + finalists, sum(task.held_out for task in tasks.values())),
+    }
+
+
+def warnings(config: RunConfig, space: Space) -> list[str]:
+    """What will work, but not well, a line each."""
+    search, genes = config.merge3.search, len(space.variables)
+    found = []
+    if search.optimizer in MODEL_BASED and genes > FEW_GENES:
+        found.append(
+            f"search.optimizer: {search.optimizer} over {genes} genes takes longer over a candidate than scoring it; "
+            f"above {FEW_GENES} use cma-es, ga or de"
+        )
+    if search.optimizer == "cma-es" and search.options.get("covariance") == "full" and genes > FULL_COVARIANCE:
+        found.append(
+            f"search.options: a full covariance of {genes} genes is not learned in {search.max_fevals} candidates; "
+            "write covariance: separable"
+        )
+    if search.max_fevals < CANDIDATES_A_GENE * genes and search.optimizer not in ("random", "grid"):
+        found.append(
+            f"search.max_fevals: {search.max_fevals} candidates for {genes} genes; below {CANDIDATES_A_GENE} a gene a "
+            "search goes part of the way only: fewer genes may get further"
+        )
+    if (known := len(space.known_points())) >= search.max_fevals:
+        found.append(
+            f"search.max_fevals: {known} known merges are scored first and leave the search nothing of "
+            f"{search.max_fevals}; raise it"
+        )
+    return found
+
+
+def _variable(variable: Variable) -> dict[str, Any]:
+    """The variable as JSON, which has no infinity: no limit is null."""
+    return {
+        "name": variable.name,
+        "kind": variable.kind.value,
+        "low": variable.low if math.isfinite(variable.low) else None,
+        "high": variable.high if math.isfinite(variable.high) else None,
+        "start": variable.start,
+        "choices": list(variable.choices),
+        "when": None if variable.when is None else {variable.when.name: sorted(variable.when.choices)},
+    }

@@ -1,0 +1,102 @@
+"""What a run would do, for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from merge3_plugin.report.table import aligned
+
+SHOWN = 20
+
+
+def render_plan(plan: Mapping[str, Any], *, everything: bool = False) -> str:
+    """A plan of `evolve.plan.make_plan` as text; of many genes the first alone, unless ``everything`` is asked for."""
+    space, search = plan["space"], plan["search"]
+    genes = space["variables"] if everything else space["variables"][:SHOWN]
+    lines = [
+        f"Parents: {', '.join(plan['parents'])} ({plan['layers']} layers, {plan['dtype']})",
+        f"Space: {space['kind']}, {_counted(space['dimension'], 'gene')}",
+        *(f"  {line}" for line in space["about"]),
+        "",
+        *_genes(genes),
+    ]
+    if hidden := space["dimension"] - len(genes):
+        lines.append(f"... and {hidden} more; --all shows them")
+    lines += [
+        "",
+        f"Scored first: {', '.join(_known(plan))}",
+        f"Search: {search['optimizer']}{_options(search['options'])}, {_budget(search)}",
+        _fidelity(plan["fidelity"]),
+        "",
+        *_items(plan),
+    ]
+    if plan["warnings"]:
+        lines += ["", *(f"Warning: {warning}." for warning in plan["warnings"])]
+    return "\n".join(line.rstrip() for line in "\n".join(lines).splitlines()) + "\n"
+
+
+def _genes(variables: Sequence[Mapping[str, Any]]) -> list[str]:
+    rows = [["gene", "kind", "from", "to", "start"]]
+    notes = ["", ""]
+    for variable in variables:
+        bounds = [_number(variable[end]) for end in ("low", "high", "start")]
+        if variable["choices"]:
+            bounds = ["", "", variable["choices"][int(variable["start"])]]
+        rows.append([variable["name"], variable["kind"], *bounds])
+        conditions = [f"when {name} is {' or '.join(choices)}" for name, choices in (variable["when"] or {}).items()]
+        notes.append(", ".join([*conditions, *([f"of {', '.join(variable['choices'])}"] * bool(variable["choices"]))]))
+    return [f"{line}  {note}" for line, note in zip(aligned(rows, left=2).splitlines(), notes, strict=True)]
+
+
+def _known(plan: Mapping[str, Any]) -> list[str]:
+    label_of = {f"parent:{name}": label for label, name in plan["parents"].items()}
+    return [label_of.get(point, point) for point in plan["space"]["known_points"]]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    return f" ({', '.join(f'{name}: {value}' for name, value in options.items())})" if options else ""
+
+
+def _budget(search: Mapping[str, Any]) -> str:
+    units = {"max_fevals": "candidates", "max_items": "items", "max_tokens": "tokens", "timeout": "seconds"}
+    limits = [f"{search[key]:,} {unit}" for key, unit in units.items() if search[key] is not None]
+    return "at most " + ", ".join(limits)
+
+
+def _fidelity(fidelity: Mapping[str, Any]) -> str:
+    if fidelity["strategy"] == "fixed":
+        return "Fidelity: every candidate on all anchors"
+    fewest = fidelity["fewest"] or "anchors / eta^2"
+    return f"Fidelity: {fidelity['strategy']}, from {fewest} anchors on, eta {fidelity['eta']}"
+
+
+def _items(plan: Mapping[str, Any]) -> list[str]:
+    tasks: Sequence[Sequence[str]] = [
+        [name, f"{task['items']:,}", *(["all", "-", "-"] if task["in_full"] else _parts(task))]
+        for name, task in plan["tasks"].items()
+    ]
+    phases = [
+        [name, f"{phase['models']:,}", f"{phase['items']:,}", f"{phase['evaluations']:,}"]
+        for name, phase in plan["phases"].items()
+    ]
+    total = ["all", "", "", f"{plan['evaluations']:,}"]
+    return [
+        aligned([["task", "items", "anchors", "search", "held out"], *tasks], left=1),
+        "",
+        aligned([["phase", "models", "items each", "items in all, at most"], *phases, total], left=1),
+        "",
+        f"With all search items in place of anchors, the search alone would read {plan['full_search_evaluations']:,}.",
+    ]
+
+
+def _parts(task: Mapping[str, Any]) -> list[str]:
+    return [f"{task[part]:,}" for part in ("anchors", "search", "held_out")]
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" + "s" * (number != 1)

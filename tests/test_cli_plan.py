@@ -1,0 +1,193 @@
+"""`merge3 plan`: what it shows, without weights; and every bad config as one line before a model is loaded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from merge3_plugin.cli import merge3, run
+from merge3_plugin.cli_evolve import evolve
+from tests.evolve.world import evolve_here, make_world
+
+Plan = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def world(tiny_models: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A config over models that announce themselves, but whose weights nobody can read."""
+    folder = tmp_path_factory.mktemp("plan")
+    models = []
+    for model in tiny_models:
+        shutil.copytree(model, folder / model.name)
+        (folder / model.name / "model.safetensors").write_bytes(b"no weights")
+        models.append(folder / model.name)
+    return make_world(folder, models)
+
+
+def changed(world: Path, path: Path, **changes: Any) -> Path:
+    """The world's config with ``genome``, ``merge3`` and ``search`` keys changed; None takes one out."""
+    config = yaml.safe_load(world.read_text())
+    for block, node in (
+        ("genome", config["genome"]),
+        ("search", config["merge3"]["search"]),
+        ("merge3", config["merge3"]),
+    ):
+        node.update(changes.get(block, {}))
+        for key in [key for key, value in node.items() if value is None]:
+            del node[key]
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+@pytest.fixture
+def plan(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Plan:
+    def planned(*flags: str, **changes: Any) -> tuple[int, str, str]:
+        config = changed(world, tmp_path / "config.yml", **changes)
+        tasks = ["--task-search-path", str(world.parent / "tasks")]
+        status = run(merge3, "merge3", ["plan", str(config), *tasks, *flags])
+        return status, *capsys.readouterr()
+
+    return planned
+
+
+def test_a_plan_shows_the_space_and_counts_the_items(plan: Plan) -> None:
+    status, text, _ = plan("--json")
+    found = json.loads(text)
+    assert status == 0
+    assert (found["layers"], found["dtype"], list(found["parents"])) == (
+        2,
+        "float32",
+        ["model_1", "model_2", "model_3", "base"],
+    )
+    space = found["space"]
+    assert space["dimension"] == 6 and space["variables"][0] == {
+        "name": "model_1.weight layers 0-0",
+        "kind": "real",
+        "low": 0.0,
+        "high": None,
+        "start": 1 / 3,
+        "choices": [],
+        "when": None,
+    }
+    assert found["tasks"]["tiny_sum"] == {
+        "items": 150,
+        "search": 100,
+        "held_out": 50,
+        "anchors": 20,
+        "in_full": False,
+    }
+    each = {name: phase["evaluations"] for name, phase in found["phases"].items()}
+    assert each == {"parents": 4 * 150, "calibration": 3 * 100, "search": 14 * 20, "confirmation": (5 + 3) * 50}
+    assert (found["evaluations"], found["full_search_evaluations"]) == (sum(each.values()), 14 * 100)
+
+
+def test_a_run_reads_no_more_than_its_plan_says(
+    plan: Plan, tiny_models: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "world").mkdir()
+    config = make_world(tmp_path / "world", tiny_models)
+    found = json.loads(plan("--json")[1])
+    cost = evolve_here(config, tmp_path / "out")["cost"]
+    # What a parent answered before is not asked again: the space has the base exactly.
+    assert cost["search_items"] == found["phases"]["search"]["evaluations"] - 20
+    assert cost["items"] <= found["evaluations"] <= 1.3 * cost["items"]
+
+
+def test_the_recipe_is_the_start_and_long_spaces_are_cut_short(plan: Plan) -> None:
+    status, text, _ = plan("--recipe")
+    recipe = yaml.safe_load(text)
+    assert status == 0 and text.startswith("# mergekit-yaml ")
+    assert recipe["merge_method"] == "task_arithmetic" and len(recipe["slices"]) == 2
+    assert {s["parameters"]["weight"] for s in recipe["slices"][1]["sources"] if "parameters" in s} == {1 / 3}
+    several = {"merge3": {"space": {"methods": ["ties", "della"]}}}
+    status, short, _ = plan(**several)
+    status, long, _ = plan("--all", **several)
+    dimension = 1 + 6 + 12 + 2 * (3 * 3 + 1)
+    assert f"genome, {dimension} genes" in short
+    assert f"... and {dimension - 20} more; --all shows them" in short and "more" not in long
+    assert "of task_arithmetic, ties, della" in short and "when merge_method is della" in long
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"search": {"max_fevals": 59}}, "59 candidates for 6 genes"),
+        ({"search": {"max_fevals": 2, "optimizer": "random"}}, "2 known merges are scored first"),
+        (
+            {"genome": {"filters": ["q_proj", "k_proj", "v_proj", "o_proj", "mlp"]}},
+            "14 candidates for 36 genes",
+        ),
+        (
+            {
+                "genome": {"merge_method": "della", "filters": ["q_proj", "k_proj", "v_proj", "o_proj", "mlp"]},
+                "search": {"optimizer": "cma-es", "options": {"covariance": "full"}},
+            },
+            "full covariance of 120 genes",
+        ),
+    ],
+)
+def test_what_will_not_work_well_is_said(changes: dict[str, Any], words: str, plan: Plan) -> None:
+    status, text, _ = plan(**changes)
+    (warning,) = [line for line in text.splitlines() if line.startswith("Warning: ") and words in line]
+    assert status == 0 and warning
+    assert "Warning" not in plan(search={"max_fevals": 60})[1]
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"genome": {"layer_granularity": 3}}, "expected a divisor of 2 (layers), got 3"),
+    ({"genome": {"filters": ["mpl"]}}, "genome.filters: expected a part of tensor names, got 'mpl', .* mean 'mlp'"),
+    ({"genome": {"filters": ["self_attn", "q_proj"]}}, "tensors left for 'q_proj', got none"),
+    ({"merge3": {"bounds": {"weight": [1, 0]}}}, "finite low < high"),
+    ({"merge3": {"parameters": {"weight": 0.5}}}, "no parameter to search"),
+    ({"merge3": {"space": {"kind": "weights"}}, "genome": {"merge_method": None}}, "layer_granularity: the space we"),
+    ({"search": {"max_fevals": 3}}, "at least one generation of 4 candidates, got 3"),
+    ({"search": {"optimizer": "cma"}}, "did you mean 'cma-es'"),
+    ({"search": {"options": {"covariance": "sparse"}}}, "search.options"),
+    ({"search": {"optimizer": "nsga2"}}, "at least two tasks"),
+    ({"genome": {"base_model": None}}, "task_arithmetic needs the model"),
+    ({"genome": {"models": ["nowhere/run/checkpoint-*"]}}, "expected folders of models at nowhere/run/checkpoint-*"),
+    ({"merge3": {"dtype": "float64"}}, "merge3.dtype"),
+]
+
+
+@pytest.mark.parametrize(("changes", "words"), BAD, ids=[words[:30] for _, words in BAD])
+def test_a_bad_config_is_one_line_before_a_model_is_loaded(
+    changes: dict[str, Any],
+    words: str,
+    plan: Plan,
+    world: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    status, text, error = plan(**changes)
+    first, *rest = words.split(" .* ")
+    assert (status, text, error.count("\n")) == (2, "", 1), error
+    assert error.startswith("merge3: error: ") and first in error and all(word in error for word in rest)
+    # The run itself ends with the same line. Its models cannot be loaded, so it has not tried.
+    tasks = ["--task-search-path", str(world.parent / "tasks")]
+    status = run(evolve, "evolve", [str(tmp_path / "config.yml"), "--storage-path", str(tmp_path / "out"), *tasks])
+    assert (status, capsys.readouterr().err) == (2, error)
+
+
+def test_a_run_with_such_models_gets_as_far_as_loading_them(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tasks = ["--task-search-path", str(world.parent / "tasks")]
+    status = run(evolve, "evolve", [str(world), "--storage-path", str(tmp_path / "out"), *tasks])
+    assert status == 2 and "expected readable weights" in capsys.readouterr().err
+
+
+def test_the_checkpoints_of_a_run_are_planned_as_parents(plan: Plan, world: Path, tmp_path: Path) -> None:
+    for step in (900, 1000, 50):
+        shutil.copytree(world.parent / "model_1", tmp_path / "run" / f"checkpoint-{step}")
+    (tmp_path / "run" / "logs").mkdir()
+    genome = {"models": [str(tmp_path / "run" / "*")], "merge_method": None, "layer_granularity": None}
+    found = json.loads(plan("--json", genome=genome, merge3={"space": "weights"})[1])
+    assert list(found["parents"]) == ["checkpoint-50", "checkpoint-900", "checkpoint-1000", "base"]
+    assert [v["name"] for v in found["space"]["variables"]] == [f"checkpoint-{step}.logit" for step in (50, 900, 1000)]
