@@ -26,7 +26,7 @@ from merge3_plugin.evolve.labels import labels
 from merge3_plugin.evolve.setting import Setting
 from merge3_plugin.evolve.spaces import make_space
 from merge3_plugin.evolve.store import RunStore
-from merge3_plugin.harness.scoring import Scores
+from merge3_plugin.harness.scoring import Price, Scores
 from merge3_plugin.irt import sigmoid
 
 # Abilities at a distance of 0 and of 1 from a skill's best point.
@@ -192,8 +192,9 @@ class WorldScorer:
     def provenance(self, task: str) -> dict[str, Any]:
         return {"task": task, "dataset": "simulated"}
 
-    def tokens(self, items: Mapping[str, Iterable[str]]) -> int:
-        return TOKENS * sum(len(list(ids)) for ids in items.values())
+    def price(self, items: Mapping[str, Iterable[str]], whole: Iterable[str] = ()) -> Price:
+        n_items = sum(len(list(ids)) for ids in items.values())
+        return Price(n_items, TOKENS * n_items)
 
 
 def world_setting(world: ResponseWorld, config: Mapping[str, Any], folder: Path) -> Setting:

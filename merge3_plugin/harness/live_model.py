@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lm_eval.api.model import TemplateLM
 from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import normalize_gen_kwargs
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from merge3_plugin.errors import DataError
@@ -49,6 +51,22 @@ class LiveModel(HFLM):
     def score_tokens(self, requests: Sequence[TokenRequest]) -> list[tuple[float, bool]]:
         """(log-likelihood, is greedy) of each continuation."""
         return self._loglikelihood_tokens(list(requests))
+
+    def tokens_scored(self, requests: Sequence[TokenRequest]) -> int:
+        """How many tokens `score_tokens` reads, padding aside: what differs only in its last token is read once."""
+        passes = {(*context, *continuation[:-1]) for _, context, continuation in requests}
+        return sum(min(len(tokens), self.max_length) for tokens in passes)
+
+    def tokens_read(self, request: Instance) -> int:
+        """How many tokens a ``generate_until`` or ``loglikelihood_rolling`` request reads at most, padding aside."""
+        text, *settings = request.args
+        if not settings:
+            windows = get_rolling_token_windows(self.tok_encode(text), self.prefix_token_id, self.max_length, 1)
+            return sum(len(context) + len(target) - 1 for context, target in map(make_disjoint_window, windows))
+        wanted = normalize_gen_kwargs(settings[0], self.max_gen_toks)
+        most = wanted["max_gen_toks"]
+        prompt = min(len(self.tok_encode(text)), max(self.max_length - most, 0))
+        return int(max(prompt + most, wanted.get("max_length", 0)))
 
     def tok_encode(self, string: str, *args: Any, **kwargs: Any) -> list[int]:
         key = (string, *args, *sorted(kwargs.items()))

@@ -26,6 +26,19 @@ class Scores(NamedTuple):
     soft: dict[str, float]
 
 
+class Price(NamedTuple):
+    """What scoring takes: item evaluations, and the tokens that forward passes read for them, padding aside."""
+
+    items: int = 0
+    tokens: int = 0
+
+    def plus(self, other: Price) -> Price:
+        return Price(self.items + other.items, self.tokens + other.tokens)
+
+    def less(self, other: Price) -> Price:
+        return Price(self.items - other.items, self.tokens - other.tokens)
+
+
 class Scorer:
     """Scores ``benchmarks`` on the current weights of ``model``, which may change in place between calls.
 
@@ -62,6 +75,7 @@ class Scorer:
                 benchmark.items.set_config("generation_kwargs", dict(gen_kwargs), update=True)
         self._requests: dict[int, dict[str, list[Instance]]] = {}  # by the id() of the documents they ask
         self._tokens: dict[int, TokenRequest] = {}  # by the id() of a request in _requests
+        self._read: dict[tuple[int, str], int] = {}  # by the id() of the documents, and the item
 
     def provenance(self, task: str) -> dict[str, Any]:
         """The benchmark's provenance and how this scorer asks it."""
@@ -90,16 +104,41 @@ class Scorer:
         """
         asked = {task: frozenset(ids) for task, ids in items.items()}
         entire = {task: frozenset(self._benchmark(task).item_ids) for task in whole}
-        together: dict[int, tuple[str, set[str]]] = {}
-        for task, ids in (*asked.items(), *entire.items()):
-            documents = self._benchmark(task).items.documents
-            if unknown := ids - documents.keys():
-                raise DataError(f"task {task!r}: expected its items, got {min(unknown)!r}, which is not one of them")
-            together.setdefault(id(documents), (task, set()))[1].update(ids)
-        for task, wanted in together.values():
+        for task, wanted in self._together({**asked, **entire}):
             self._respond(task, wanted)
         values = {task: self._benchmark(task).items.whole(self._filtered(task, ids)) for task, ids in entire.items()}
         return {task: self._scores(task, ids) for task, ids in asked.items()}, values
+
+    def price(self, items: Mapping[str, Iterable[str]], whole: Iterable[str] = ()) -> Price:
+        """What `evaluate` would take, without asking the model: never less, and as much unless answers end early.
+
+        An item counts once for each task that it is scored for; metrics of one lm-eval task share its tokens. Of
+        generated answers the tokens are those of the prompt and the most that may be generated.
+        """
+        asked = {task: frozenset(ids) for task, ids in items.items()}
+        asked |= {task: frozenset(self._benchmark(task).item_ids) for task in whole}
+        read = sum(self._read_for(task, item) for task, ids in self._together(asked) for item in ids)
+        return Price(sum(map(len, asked.values())), read)
+
+    def _read_for(self, task: str, item: str) -> int:
+        key = (id(self._benchmark(task).items.documents), item)
+        if key not in self._read:
+            instances = self._built(task)[item]
+            if instances[0].request_type == "loglikelihood":
+                self._read[key] = self._model.tokens_scored([self._tokens[id(instance)] for instance in instances])
+            else:
+                self._read[key] = sum((i.repeats or 1) * self._model.tokens_read(i) for i in instances)
+        return self._read[key]
+
+    def _together(self, asked: Mapping[str, frozenset[str]]) -> list[tuple[str, set[str]]]:
+        """The items by the documents that they are of, under one of the tasks that share these. DataError if unknown."""
+        found: dict[int, tuple[str, set[str]]] = {}
+        for task, ids in asked.items():
+            documents = self._benchmark(task).items.documents
+            if unknown := ids - documents.keys():
+                raise DataError(f"task {task!r}: expected its items, got {min(unknown)!r}, which is not one of them")
+            found.setdefault(id(documents), (task, set()))[1].update(ids)
+        return list(found.values())
 
     def _scores(self, task: str, item_ids: Collection[str]) -> Scores:
         items = self._benchmark(task).items

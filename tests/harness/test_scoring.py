@@ -146,6 +146,55 @@ def test_a_mean_of_numbers_outside_the_unit_interval_is_a_corpus_metric(
     assert scorer.evaluate({}, [task])[1][task] == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.fixture
+def tokens_read(model_and_tokenizer):
+    """Counts the tokens of all forward passes from here on; with a batch size of 1 nothing is padded."""
+    counted = [0]
+    model, _ = model_and_tokenizer
+
+    def count(module, inputs, named) -> None:
+        counted[0] += (named["input_ids"] if "input_ids" in named else inputs[0]).numel()
+
+    handle = model.register_forward_pre_hook(count, with_kwargs=True)
+    yield counted
+    handle.remove()
+
+
+@pytest.mark.parametrize("task", ["plain_choice", "plain_group", "plain_text"])
+def test_the_price_is_what_the_model_reads(tasks_folder, model_and_tokenizer, tokens_read, task):
+    benchmarks = load_benchmarks({task: METRICS.get(task, "word_perplexity,none")}, include_paths=[tasks_folder])
+    scorer, benchmark = Scorer(benchmarks, *model_and_tokenizer, batch_size=1), benchmarks[task]
+    asked = ({task: benchmark.item_ids[::2]}, ()) if benchmark.per_item else ({}, [task])
+    price = scorer.price(*asked)
+    assert tokens_read == [0] and price.items == len(benchmark.item_ids[:: 2 if benchmark.per_item else 1])
+    scorer.evaluate(*asked)
+    assert price.tokens == tokens_read[0] > price.items
+
+
+@pytest.mark.parametrize("most", [3, 40])
+def test_generated_answers_are_priced_at_their_longest(tasks_folder, model_and_tokenizer, tokens_read, most):
+    benchmarks = load_benchmarks({"plain_number": "exact_match,last"}, include_paths=[tasks_folder])
+    scorer = Scorer(benchmarks, *model_and_tokenizer, batch_size=1, gen_kwargs={"max_gen_toks": most, "until": []})
+    ids = benchmarks["plain_number"].item_ids[:4]
+    price = scorer.price({"plain_number": ids})
+    scorer.score("plain_number", ids)
+    assert tokens_read[0] <= price.tokens
+    # Nothing stops this model, and the last token that it generates is not read again.
+    assert price.tokens == tokens_read[0] + len(ids)
+
+
+def test_metrics_of_one_task_share_their_tokens(tasks_folder, model_and_tokenizer):
+    metrics = {"right": "acc,none", "normed": "acc_norm,none"}
+    named = dict.fromkeys(metrics, "plain_choice")
+    benchmarks = load_benchmarks(metrics, tasks=named, include_paths=[tasks_folder])
+    scorer, ids = Scorer(benchmarks, *model_and_tokenizer), benchmarks["right"].item_ids
+    one, other = scorer.price({"right": ids[:5]}), scorer.price({"normed": ids[3:9]})
+    both = scorer.price({"right": ids[:5], "normed": ids[3:9]})
+    assert both.items == one.items + other.items
+    assert both.tokens == scorer.price({"right": ids[:9]}).tokens < one.tokens + other.tokens
+    assert scorer.price({}) == scorer.price({"right": []}) == (0, 0)
+
+
 def test_provenance_says_how_items_are_asked(benchmarks, model_and_tokenizer):
     from lm_eval.utils import hash_string
 
