@@ -16,6 +16,7 @@ from merge3_plugin.evolve.confirmation import CONFIRMATION
 from merge3_plugin.evolve.pick import choose, read_preferences
 from merge3_plugin.evolve.recipe import candidate_id
 from merge3_plugin.evolve.store import RunStore
+from merge3_plugin.report.front_table import render_front
 from tests.commands import refused
 from tests.evolve.test_metrics import CHOICE, TEXT, write_task
 from tests.evolve.world import evolve_here
@@ -142,6 +143,18 @@ def test_listing_writes_nothing(out, command):
     status, shown, _ = command("pick", out, "--list", "--prefer", "ja=1")
     assert status == 0 and sum(line.startswith("*") for line in shown.splitlines()) == 1
     assert sorted(out.iterdir()) == before
+
+
+def test_the_table_says_what_is_special_of_a_member(out):
+    front = front_of(out)
+    first, second = front["members"][:2]
+    first |= {"candidate": "parent:base", "feasible": True, "non_dominated": False}
+    second |= {"feasible": False, "constraints": [{"task": "ja", "holds": False}, {"task": "math", "holds": True}]}
+    lines = render_front(front, ["math", "ja"], {"front 1": 0.0123}, "front 1").splitlines()
+    (chosen,) = [line for line in lines if line.startswith("*")]
+    assert chosen.endswith("1.23  dominated here; is the parent base")
+    (other,) = [line for line in lines if "front 2" in line]
+    assert other.endswith("-  breaks the constraint on ja")
 
 
 @pytest.mark.parametrize(

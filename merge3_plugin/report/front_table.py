@@ -21,6 +21,8 @@ def render_front(
             notes = [f"breaks the constraint on {', '.join(dict.fromkeys(broken))}"]
         regret = [f"{100 * regrets[label]:.2f}" if label in regrets else "-"] if regrets else []
         cells = [in_percent(member["held_out"][task]) for task in tasks]
+        if member["candidate"].startswith("parent:"):
+            notes.append(f"is the parent {member['candidate'].removeprefix('parent:')}")
         rows.append(["*" if label == chosen else "", label, *cells, *regret, "; ".join(notes)])
     lines = [line.rstrip() for line in aligned(rows, left=2).splitlines()]
     volume = front["hypervolume"]
