@@ -128,6 +128,7 @@ def test_importing_stays_light(module: str) -> None:
         ("main", ["evolve", "--help"]),
         ("main", ["calibrate", "--help"]),
         ("main", ["runs", "--help"]),
+        ("main", ["plan", "--help"]),
         ("main", ["--version"]),
     ],
 )
