@@ -6,11 +6,11 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from merge3_plugin.evolve.objectives import Assessment
 from merge3_plugin.evolve.store import COMPLETE, FAILED, Evaluation, RunStore
-from merge3_plugin.harness.scoring import Scores
+from merge3_plugin.harness.scoring import Price, Scores
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class ItemScorer(Protocol):
         self, items: Mapping[str, Sequence[str]], whole: Iterable[str]
     ) -> tuple[Mapping[str, Scores], Mapping[str, float]]: ...
 
+    def price(self, items: Mapping[str, Sequence[str]], whole: Iterable[str]) -> Price: ...
+
 
 # Answers by task, and whole-benchmark values by task, to what they say of the candidate.
 Assess = Callable[[Mapping[str, Scores], Mapping[str, float]], Assessment]
@@ -64,50 +66,81 @@ class Evaluator:
         items: Mapping[str, Sequence[str]],
         whole: Iterable[str] = (),
         assess: Assess | None = None,
+        *,
+        batch: int = 0,
+        rung: int = 0,
     ) -> Evaluation:
         """Score the candidate on ``items`` (task -> ids) and on the tasks of ``whole``, unless recorded.
 
         ``assess`` turns all its answers on the items, and its ``whole`` values, into the estimates and the fitness that
         are kept. The evaluation holds only the answers that the record lacked; ``answers`` gives them all. A candidate
-        that cannot be merged or scored is a FAILED evaluation, with its traceback.
+        that cannot be merged or scored is a FAILED evaluation, with its traceback; it costs what it would have cost,
+        once it is merged. ``batch`` and ``rung`` tell sets of items of one purpose apart.
         """
-        recorded = self._store.find(candidate.id, purpose)
+        recorded = self._store.find(candidate.id, purpose, batch, rung)
         if recorded is not None:
             return recorded
-        started = time.monotonic()
+        started, left, paid = time.monotonic(), self._left(candidate, items, whole), Price()
         try:
-            evaluation = self._evaluation(candidate, purpose, items, list(whole), assess)
+            if left.items or left.whole:
+                self._put_on(candidate)
+                paid = self._scorer.price(left.items, left.whole)
+            evaluation = self._evaluation(candidate, purpose, items, left, assess)
         except Exception:  # noqa: BLE001 - the candidate boundary: what fails in here is no failure of the run
             evaluation = Evaluation(candidate.id, purpose, FAILED, error=traceback.format_exc())
-        evaluation = replace(evaluation, recipe=candidate.recipe, seconds=time.monotonic() - started)
+        evaluation = replace(
+            evaluation,
+            recipe=candidate.recipe,
+            seconds=time.monotonic() - started,
+            batch=batch,
+            rung=rung,
+            tokens=paid.tokens,
+            beside=paid.items - evaluation.n_items,
+        )
         self._store.add(evaluation)
         self._finished(evaluation)
         return evaluation
 
+    def price(self, candidate: Candidate, items: Mapping[str, Sequence[str]], whole: Iterable[str] = ()) -> Price:
+        """What an evaluation of the candidate would take now: what the record does not know yet."""
+        left = self._left(candidate, items, whole)
+        return self._scorer.price(left.items, left.whole)
+
     def answers(self, candidate: Candidate, task: str, item_ids: Iterable[str]) -> Scores:
         """The recorded scores of the candidate on these items, in their order; items never asked are absent."""
         return _on(self._store.known_answers(candidate.id, task), item_ids)
+
+    def _left(self, candidate: Candidate, items: Mapping[str, Sequence[str]], whole: Iterable[str]) -> _Left:
+        known = {task: self._store.known_answers(candidate.id, task) for task in items}
+        missing = {task: [item for item in ids if item not in known[task].right] for task, ids in items.items()}
+        values = self._store.known_whole(candidate.id)
+        asked = list(whole)
+        return _Left(
+            {task: ids for task, ids in missing.items() if ids},
+            [task for task in asked if task not in values],
+            known,
+            {task: values[task] for task in asked if task in values},
+        )
+
+    def _put_on(self, candidate: Candidate) -> None:
+        if candidate.parent is not None:
+            self._live.load_parent(candidate.parent)
+        else:
+            self._live.merge(candidate.recipe or {})
 
     def _evaluation(
         self,
         candidate: Candidate,
         purpose: str,
         items: Mapping[str, Sequence[str]],
-        whole: Sequence[str],
+        left: _Left,
         assess: Assess | None,
     ) -> Evaluation:
-        known = {task: self._store.known_answers(candidate.id, task) for task in items}
-        missing = {task: [item for item in ids if item not in known[task].right] for task, ids in items.items()}
-        missing = {task: ids for task, ids in missing.items() if ids}
-        if missing or whole:
-            if candidate.parent is not None:
-                self._live.load_parent(candidate.parent)
-            else:
-                self._live.merge(candidate.recipe or {})
-        scored, values = self._scorer.evaluate(missing, whole)
+        scored, new = self._scorer.evaluate(left.items, left.whole)
+        values = {**left.values, **new}
         found = None
         if assess is not None:
-            everything = {task: _joined(known[task], scored.get(task)) for task in items}
+            everything = {task: _joined(left.known[task], scored.get(task)) for task in items}
             found = assess({task: _on(everything[task], ids) for task, ids in items.items()}, values)
         return Evaluation(
             candidate.id,
@@ -119,6 +152,15 @@ class Evaluator:
             None if found is None else found.fitness,
             soft={task: scores.soft for task, scores in scored.items()},
         )
+
+
+class _Left(NamedTuple):
+    """What is left to ask of a candidate, items by task and whole tasks, and what of both is ``known``."""
+
+    items: Mapping[str, Sequence[str]]
+    whole: Sequence[str]
+    known: Mapping[str, Scores]
+    values: Mapping[str, float]
 
 
 def _joined(known: Scores, new: Scores | None) -> Scores:

@@ -25,8 +25,22 @@ CREATE TABLE answers (
 CREATE TABLE events (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, body TEXT NOT NULL, time REAL NOT NULL)
 """
 
+# A candidate may be scored on several sets of items, and tokens count. SQLite cannot widen a UNIQUE of its own.
+_RUNGS = """
+CREATE TABLE wider (
+  number INTEGER PRIMARY KEY, candidate TEXT NOT NULL, purpose TEXT NOT NULL, batch INTEGER NOT NULL DEFAULT 0,
+  rung INTEGER NOT NULL DEFAULT 0, state TEXT NOT NULL, fitness REAL, estimates TEXT NOT NULL, whole TEXT NOT NULL,
+  n_items INTEGER NOT NULL, tokens INTEGER NOT NULL DEFAULT 0, error TEXT, started REAL NOT NULL, seconds REAL NOT NULL,
+  UNIQUE (candidate, purpose, batch, rung));
+INSERT INTO wider (number, candidate, purpose, state, fitness, estimates, whole, n_items, error, started, seconds)
+  SELECT number, candidate, purpose, state, fitness, estimates, whole, n_items, error, started, seconds
+  FROM evaluations;
+DROP TABLE evaluations;
+ALTER TABLE wider RENAME TO evaluations
+"""
+
 # What makes schema n + 1 of schema n; a new file goes through all of them.
-_STEPS = (_TABLES, "ALTER TABLE answers ADD COLUMN soft REAL")
+_STEPS = (_TABLES, "ALTER TABLE answers ADD COLUMN soft REAL", _RUNGS)
 SCHEMA_VERSION = len(_STEPS)
 
 

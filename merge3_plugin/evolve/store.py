@@ -21,6 +21,9 @@ from merge3_plugin.harness.scoring import Scores
 
 COMPLETE, FAILED = "COMPLETE", "FAILED"
 
+# Of an evaluation, as they are.
+_COLUMNS = ("candidate", "purpose", "batch", "rung", "state", "fitness", "n_items", "tokens", "error", "seconds")
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -30,6 +33,10 @@ class Evaluation:
     items scored here, ``soft`` likewise the probability given to the right option, where there are options; ``whole``
     maps task -> value for metrics that are no per-item score; ``estimates`` (by task) and ``fitness``, their weighted
     sum, belong to the search; ``error`` is set when ``state`` is FAILED.
+
+    One candidate may be scored for one purpose on several sets of items, told apart by ``batch`` and ``rung`` (see
+    `evolve.fidelity.ladder`). ``tokens`` were read for it; ``beside`` items were asked that left no answers: those of
+    whole-benchmark metrics, and of a failure.
     """
 
     candidate: str
@@ -43,10 +50,14 @@ class Evaluation:
     seconds: float = 0.0
     recipe: Mapping[str, Any] | None = None
     soft: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    batch: int = 0
+    rung: int = 0
+    tokens: int = 0
+    beside: int = 0
 
     @property
     def n_items(self) -> int:
-        return sum(len(scores) for scores in self.answers.values())
+        return sum(len(scores) for scores in self.answers.values()) + self.beside
 
 
 def _dump(value: Any) -> str:
@@ -102,22 +113,14 @@ class RunStore:
                 self._db.execute(
                     "INSERT OR IGNORE INTO candidates VALUES (?, ?)", (evaluation.candidate, _dump(evaluation.recipe))
                 )
-            number = self._db.execute(
-                "INSERT INTO evaluations (candidate, purpose, state, fitness, estimates, whole, n_items, error,"
-                " started, seconds) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    evaluation.candidate,
-                    evaluation.purpose,
-                    evaluation.state,
-                    evaluation.fitness,
-                    _dump({task: asdict(estimate) for task, estimate in evaluation.estimates.items()}),
-                    _dump(dict(evaluation.whole)),
-                    evaluation.n_items,
-                    evaluation.error,
-                    time.time() - evaluation.seconds,
-                    evaluation.seconds,
-                ),
-            ).lastrowid
+            row = {
+                **{key: getattr(evaluation, key) for key in _COLUMNS},
+                "estimates": _dump({task: asdict(estimate) for task, estimate in evaluation.estimates.items()}),
+                "whole": _dump(dict(evaluation.whole)),
+                "started": time.time() - evaluation.seconds,
+            }
+            places = ", ".join(f":{key}" for key in row)
+            number = self._db.execute(f"INSERT INTO evaluations ({', '.join(row)}) VALUES ({places})", row).lastrowid
             self._db.executemany(
                 "INSERT INTO answers VALUES (?, ?, ?, ?, ?)",
                 (
@@ -127,26 +130,39 @@ class RunStore:
                 ),
             )
 
-    def find(self, candidate: str, purpose: str) -> Evaluation | None:
-        """The recorded evaluation of this candidate for this purpose, or None."""
+    def find(self, candidate: str, purpose: str, batch: int = 0, rung: int = 0) -> Evaluation | None:
+        """The recorded evaluation of this candidate for this purpose, on this set of items, or None."""
         row = self._db.execute(
-            "SELECT number, state, fitness, estimates, whole, error, seconds FROM evaluations"
-            " WHERE candidate = ? AND purpose = ?",
-            (candidate, purpose),
+            "SELECT number, state, fitness, estimates, whole, n_items, tokens, error, seconds FROM evaluations"
+            " WHERE candidate = ? AND purpose = ? AND batch = ? AND rung = ?",
+            (candidate, purpose, batch, rung),
         ).fetchone()
         if row is None:
             return None
-        number, state, fitness, estimates, whole, error, seconds = row
+        number, state, fitness, estimates, whole, n_items, tokens, error, seconds = row
         answers: dict[str, dict[str, float]] = {}
         graded: dict[str, dict[str, float]] = {}
-        for task, item, score, soft in self._answers(number):
+        rows = self._answers(number)
+        for task, item, score, soft in rows:
             answers.setdefault(task, {})[item] = score
             if soft is not None:
                 graded.setdefault(task, {})[item] = soft
-        known = {task: _estimate(fields) for task, fields in json.loads(estimates).items()}
-        recipe = self._recipe(candidate)
         return Evaluation(
-            candidate, purpose, state, answers, json.loads(whole), known, fitness, error, seconds, recipe, graded
+            candidate,
+            purpose,
+            state,
+            answers,
+            json.loads(whole),
+            {task: _estimate(fields) for task, fields in json.loads(estimates).items()},
+            fitness,
+            error,
+            seconds,
+            self._recipe(candidate),
+            graded,
+            batch,
+            rung,
+            tokens,
+            n_items - len(rows),
         )
 
     def _answers(self, evaluation: int) -> list[tuple[str, str, float, float | None]]:
@@ -183,6 +199,11 @@ class RunStore:
             {item: score for item, score, _ in rows}, {item: soft for item, _, soft in rows if soft is not None}
         )
 
+    def known_whole(self, candidate: str) -> dict[str, float]:
+        """Every recorded whole-benchmark metric of the candidate by task, whatever it was evaluated for."""
+        rows = self._db.execute("SELECT whole FROM evaluations WHERE candidate = ? ORDER BY number", (candidate,))
+        return {task: value for (whole,) in rows.fetchall() for task, value in json.loads(whole).items()}
+
     def scored(self, purpose: str) -> list[tuple[str, int]]:
         """Candidate and number of items of each evaluation of this purpose, in their order."""
         return self._db.execute(
@@ -190,12 +211,13 @@ class RunStore:
         ).fetchall()
 
     def spent(self) -> dict[str, dict[str, float]]:
-        """For each purpose: evaluations, failures, items scored and seconds."""
+        """For each purpose: evaluations, failures, items scored, tokens read and seconds."""
+        keys = ("evaluations", "failed", "items", "tokens", "seconds")
         rows = self._db.execute(
-            "SELECT purpose, COUNT(*), SUM(state = 'FAILED'), SUM(n_items), SUM(seconds) FROM evaluations"
+            "SELECT purpose, COUNT(*), SUM(state = 'FAILED'), SUM(n_items), SUM(tokens), SUM(seconds) FROM evaluations"
             " GROUP BY purpose ORDER BY MIN(number)"
         )
-        return {p: {"evaluations": n, "failed": f, "items": i, "seconds": s} for p, n, f, i, s in rows}
+        return {purpose: dict(zip(keys, row, strict=True)) for purpose, *row in rows}
 
     def event(self, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Record that a step happened, once. Raises RunError when the record says that it went otherwise.
@@ -237,19 +259,34 @@ class RunStore:
                 yield _dump({"meta": key, "value": clean(value)})
         for candidate, recipe in self._db.execute("SELECT id, recipe FROM candidates ORDER BY id"):
             yield _dump({"candidate": candidate, "recipe": clean(json.loads(recipe))})
-        for number, candidate, purpose, state, fitness, estimates, whole, error in self._db.execute(
-            "SELECT number, candidate, purpose, state, fitness, estimates, whole, error FROM evaluations"
-            " ORDER BY number"
+        for (
+            number,
+            candidate,
+            purpose,
+            batch,
+            rung,
+            state,
+            fitness,
+            estimates,
+            whole,
+            tokens,
+            error,
+        ) in self._db.execute(
+            "SELECT number, candidate, purpose, batch, rung, state, fitness, estimates, whole, tokens, error"
+            " FROM evaluations ORDER BY number"
         ):
             yield _dump(
                 {
                     "evaluation": number,
                     "candidate": candidate,
                     "purpose": purpose,
+                    "batch": batch,
+                    "rung": rung,
                     "state": state,
                     "fitness": fitness,
                     "estimates": json.loads(estimates),
                     "whole": json.loads(whole),
+                    "tokens": tokens,
                     "error": last_line(error),  # the rest of a traceback names files
                     "answers": self._answers(number),
                 }

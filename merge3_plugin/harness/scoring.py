@@ -131,7 +131,7 @@ class Scorer:
         return self._read[key]
 
     def _together(self, asked: Mapping[str, frozenset[str]]) -> list[tuple[str, set[str]]]:
-        """The items by the documents that they are of, under one of the tasks that share these. DataError if unknown."""
+        """The items by their documents, under one of the tasks that share these. DataError for unknown ones."""
         found: dict[int, tuple[str, set[str]]] = {}
         for task, ids in asked.items():
             documents = self._benchmark(task).items.documents

@@ -27,7 +27,23 @@ def test_an_evaluation_comes_back_exactly_also_from_another_process(store, tmp_p
     assert store.known_answers("c", "t") == (ANSWERS["t"], SOFT["t"])
     store.add(Evaluation("c", "confirmation", COMPLETE, {"t": {"z": 0.0}}, soft={"t": {"z": 0.25}}))
     assert store.known_answers("c", "t") == ({**ANSWERS["t"], "z": 0.0}, {**SOFT["t"], "z": 0.25})
-    assert store.spent()["search"] == {"evaluations": 1, "failed": 0, "items": 3, "seconds": 2.0}
+    assert store.spent()["search"] == {"evaluations": 1, "failed": 0, "items": 3, "tokens": 0, "seconds": 2.0}
+
+
+def test_a_candidate_is_scored_on_several_sets_of_items_for_one_purpose(store, tmp_path):
+    first = Evaluation("c", "search", COMPLETE, {"t": {"a": 1.0}}, batch=2, rung=-1, tokens=7)
+    second = Evaluation("c", "search", COMPLETE, {"t": {"b": 0.0}}, {"ppl": 2.0}, batch=2, tokens=30, beside=4)
+    store.add(first)
+    store.add(second)
+    with pytest.raises(sqlite3.IntegrityError):
+        store.add(first)
+    again = RunStore.open(tmp_path)
+    assert (again.find("c", "search", 2, -1), again.find("c", "search", 2)) == (first, second)
+    assert again.find("c", "search") is None and second.n_items == 5
+    assert store.known_answers("c", "t").right == {"a": 1.0, "b": 0.0}
+    assert store.known_whole("c") == {"ppl": 2.0} and store.known_whole("d") == {}
+    spent = store.spent()["search"]
+    assert (spent["evaluations"], spent["items"], spent["tokens"]) == (2, 6, 37)
 
 
 def test_an_evaluation_is_written_whole_or_not_at_all(store):
@@ -97,6 +113,7 @@ CREATE TABLE answers (
 CREATE TABLE events (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, body TEXT NOT NULL, time REAL NOT NULL);
 INSERT INTO meta VALUES ('seed', '3');
 INSERT INTO evaluations VALUES (1, 'c', 'search', 'COMPLETE', 0.7, '{}', '{}', 2, NULL, 0.0, 1.5);
+INSERT INTO evaluations VALUES (7, 'e', 'search', 'FAILED', NULL, '{}', '{"ppl": 2.5}', 0, 'boom', 0.0, 1.5);
 INSERT INTO answers VALUES (1, 't', 'a', 1.0), (1, 't', 'b', 0.0);
 PRAGMA user_version=1;
 """
@@ -110,10 +127,14 @@ def test_an_older_record_is_migrated_in_place(tmp_path):
         store = RunStore.open(tmp_path)
         assert store.meta() == {"seed": 3}
         assert store.known_answers("c", "t") == ({"a": 1.0, "b": 0.0}, {})
-        assert store.find("c", "search").fitness == 0.7
+        found = store.find("c", "search")
+        assert (found.fitness, found.n_items, found.tokens, found.beside, found.rung) == (0.7, 2, 0, 0, 0)
+        assert (store.find("e", "search").error, store.known_whole("e")) == ("boom", {"ppl": 2.5})
         store.close()
     store = RunStore.open(tmp_path)
     store.add(Evaluation("d", "search", COMPLETE, {"t": {"a": 1.0}}, soft={"t": {"a": 0.75}}))
+    store.add(Evaluation("c", "search", COMPLETE, {"t": {"z": 1.0}}, batch=1, rung=1))
+    assert [candidate for candidate, _ in store.scored("search")] == ["c", "e", "d", "c"]
     assert store.known_answers("d", "t") == ({"a": 1.0}, {"a": 0.75})
     assert '["t", "a", 1.0, null]' in "\n".join(store.canonical())
 
