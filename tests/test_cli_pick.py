@@ -84,6 +84,11 @@ def test_what_it_says_of_a_member_is_what_was_scored_on_held_out_items(out):
             right = store.known_answers(member["candidate"], task).right
             accuracy = sum(right[item] for item in held_out[f"items {task}"]) / len(held_out[f"items {task}"])
             assert member["held_out"][task]["accuracy"] == pytest.approx(accuracy)
+        (constraint,) = member["constraints"]
+        base = store.known_answers("parent:base", "ja").right
+        floor = sum(base[item] for item in held_out["items ja"]) / len(held_out["items ja"]) - 0.2
+        assert (constraint["below"], constraint["floor"]) == ("base", pytest.approx(floor))
+        assert member["feasible"] is constraint["holds"] is (member["held_out"]["ja"]["accuracy"] >= floor - 1e-9)
     store.close()
     assert front["objectives"] == {"math": 1.0, "ja": 1.0, "text": -1.0}
     assert front["hypervolume"]["reference"] == {"math": 0.05, "ja": 0.0}

@@ -13,6 +13,7 @@ from merge3_plugin.errors import ConfigError, DataError
 from merge3_plugin.evolve.constraints import Floor
 from merge3_plugin.evolve.objectives import Objective, Objectives, check_objectives, several_objectives
 from merge3_plugin.evolve.population import Population
+from merge3_plugin.evolve.setup import Flags, rehearse
 from merge3_plugin.harness.scoring import Scores
 from merge3_plugin.testing import simulate_merges
 
@@ -111,6 +112,11 @@ def test_conflicts_of_objectives_and_weights_are_one_line(tasks, merge3, words):
     with pytest.raises(ConfigError, match=words) as caught:
         check_objectives(config(tasks, **merge3))
     assert "\n" not in str(caught.value)
+
+
+def test_they_are_found_before_any_parent_is_read():
+    with pytest.raises(ConfigError, match="at least two tasks"):
+        rehearse(config(["a"], search={"optimizer": "nsga2"}), Flags())
 
 
 def test_a_task_of_weight_0_may_have_a_floor_only():
