@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, FiniteFloat
+from pydantic import Field, FiniteFloat, model_validator
 
 from merge3_plugin.config.base import Strict
 
@@ -50,6 +50,12 @@ class DisSpaceConfig(Strict):
     scales: tuple[FiniteFloat, FiniteFloat] | None = Field(
         (0.5, 1.5), description="range of the residual scale of a position, within 0.25 to 2; null: none"
     )
+
+    @model_validator(mode="after")
+    def _scales(self) -> DisSpaceConfig:
+        if self.scales and not 0.25 <= self.scales[0] < self.scales[1] <= 2:
+            raise ValueError(f"scales: expected low < high within 0.25 to 2, got {list(self.scales)}")
+        return self
 
 
 class PruneSpaceConfig(Strict):

@@ -36,6 +36,7 @@ from merge3_plugin.evolve.objectives import check_objectives
 from merge3_plugin.evolve.optimizers import Optimizer
 from merge3_plugin.evolve.setting import Setting
 from merge3_plugin.evolve.spaces import Space, make_space
+from merge3_plugin.evolve.spaces.dis import DisSpace
 from merge3_plugin.evolve.store import Evaluation, RunStore
 from merge3_plugin.evolve.strategy import make_strategy
 from merge3_plugin.harness.benchmark import Benchmark, load_benchmarks
@@ -145,7 +146,9 @@ def opened(config: RunConfig, folder: Path, flags: Flags) -> Iterator[Setting]:
             rehearse(config, flags)
             benchmarks = load_tasks(config, flags)
             merger = make_merger(config, folder, flags)
-            merger.check_space(folder)
+            # Once more: the weights' dtype may not be the one that their config announced.
+            space = make_space(config, merger.n_layers, dtype=merger.dtype_name)
+            merger.check_space(folder, space.depth - merger.n_layers if isinstance(space, DisSpace) else 0)
             parents = {label: name for name, label in labels(config.genome.parents()).items()}
             _pin_inputs(store, benchmarks, [merger.folders(name) for name in parents.values()])
             template, reason = chat_template(config, merger.chat_templates)
@@ -162,8 +165,6 @@ def opened(config: RunConfig, folder: Path, flags: Flags) -> Iterator[Setting]:
                 gen_kwargs=settings.eval.gen_kwargs,
                 system_instruction=settings.eval.system_instruction,
             )
-            # Once more: the weights' dtype may not be the one that their config announced.
-            space = make_space(config, merger.n_layers, dtype=merger.dtype_name)
             evaluator = Evaluator(store, merger, scorer, _tell_plugins)
             searched = {name: benchmarks[name] for name in config.objectives()}
             unseen = {name: benchmarks[name] for name in config.unseen()}

@@ -48,6 +48,12 @@ class Live:
         if self._stack.build(layers):
             self.tensors = self._found(self._family.weights(layers))
 
+    def size(self, more: int = 0) -> int:
+        """The bytes of its tensors, with so many layers more, each as large as the parents' largest."""
+        parent = self._family.parents[self._donor].tensors
+        layers = [sum(_bytes(parent[weight.name]) for weight in layer) for layer in self._family.layers]
+        return sum(map(_bytes, self.tensors.values())) + more * max(layers)
+
     def _untie(self, weights: Sequence[WeightInfo]) -> None:
         """Give the model an output layer of its own where a parent has one, for the merged model gets one then."""
         head, embeddings = self.model.get_output_embeddings(), self.model.get_input_embeddings()
@@ -72,6 +78,10 @@ class Live:
                 f"model {self._donor!r}: mergekit does not merge its tensor {lost[0]}, which would be lost"
             )
         return tensors
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
 def _key(weight: WeightInfo, state: dict[str, torch.Tensor]) -> str | None:

@@ -140,9 +140,12 @@ class Merger:
         ref = self._family.parents[canonical(name)].ref
         return [Path(part.path) for part in (ref.model, ref.lora) if part is not None]
 
-    def check_space(self, folder: Path) -> None:
-        """RunError unless the disk of ``folder``, which need not exist yet, has room to save the model."""
-        needed = int(1.02 * sum(t.numel() * t.element_size() for t in self._live.tensors.values())) + 2**24
+    def check_space(self, folder: Path, more_layers: int = 0) -> None:
+        """RunError unless the disk of ``folder``, which need not exist yet, has room to save the model.
+
+        ``more_layers`` are those that it may get yet.
+        """
+        needed = int(1.02 * self._live.size(more_layers)) + 2**24
         here = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
         if (free := shutil.disk_usage(here).free) < needed:
             raise RunError(

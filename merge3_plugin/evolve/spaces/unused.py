@@ -20,6 +20,5 @@ def refuse_unused(config: RunConfig, *, used: Collection[str] = ()) -> None:
         for key in keys:
             default = type(block).model_fields[key].get_default(call_default_factory=True)
             if key not in used and (value := getattr(block, key)) != default:
-                raise ConfigError(
-                    f"{where}.{key}: the space {config.merge3.space.kind} has no use for it, got {value!r}; leave it out"
-                )
+                kind = config.merge3.space.kind
+                raise ConfigError(f"{where}.{key}: the space {kind} has no use for it, got {value!r}; leave it out")
