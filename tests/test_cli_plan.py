@@ -87,6 +87,16 @@ def test_a_plan_shows_the_space_and_counts_the_items(plan: Plan) -> None:
     assert (found["evaluations"], found["full_search_evaluations"]) == (sum(each.values()), 14 * 100)
 
 
+def test_what_a_config_adds_to_a_run_is_counted(plan: Plan) -> None:
+    added = {"baselines": True, "recalibrate": 5}
+    found = json.loads(plan("--json", merge3=added, search={"max_items": 200})[1])
+    each = {name: (phase["models"], phase["evaluations"]) for name, phase in found["phases"].items()}
+    assert each["search"] == (14, 200)
+    assert each["recalibration"] == (2, 2 * 100)
+    assert each["baselines"] == (4 + 5 + 14, 23 * 20)
+    assert each["baselines confirmed"] == (4 + 2, 6 * 50)
+
+
 def test_a_run_reads_no_more_than_its_plan_says(
     plan: Plan, tiny_models: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

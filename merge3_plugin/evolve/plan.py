@@ -11,6 +11,7 @@ from typing import Any
 from merge3_plugin.artifact import load_calibration
 from merge3_plugin.config import RunConfig
 from merge3_plugin.domain import Calibration
+from merge3_plugin.evolve.baselines import SCALES
 from merge3_plugin.evolve.calibration import AUTO, task_population
 from merge3_plugin.evolve.candidates import UNIFORM
 from merge3_plugin.evolve.labels import labels
@@ -27,6 +28,8 @@ MODEL_BASED, FEW_GENES = ("tpe", "gp"), 50
 FULL_COVARIANCE = 100
 # Candidates for each gene below which no strategy comes near an optimum; for CMA-ES on smooth targets it is some 30.
 CANDIDATES_A_GENE = 10
+# Uniform soup, merge-best, greedy soup, task arithmetic; random search has as many finalists as the search.
+BASELINES_OF_ONE = 4
 
 
 @dataclass(frozen=True)
@@ -45,23 +48,26 @@ class TaskPlan:
 
 @dataclass(frozen=True)
 class Phase:
-    """At most so many models, each scored on so many items, summed over the tasks."""
+    """So many models, each scored on so many items, summed over the tasks; never on more than ``limit`` in all."""
 
     models: int
     items: int
+    limit: int | None = None
 
     @property
     def evaluations(self) -> int:
-        return self.models * self.items
+        return min(self.models * self.items, self.limit or self.models * self.items)
 
 
 def make_plan(config: RunConfig, flags: Flags) -> dict[str, Any]:
     """The plan of a run as plain JSON. Raises the Merge3Error children that the run itself would begin with."""
     rehearsal = rehearse(config, flags)
     space, settings = rehearsal.space, config.merge3
-    tasks = plan_tasks(config, load_tasks(config, flags))
+    benchmarks = load_tasks(config, flags)
+    tasks = plan_tasks(config, benchmarks)
     known = space.known_points()
-    phases = plan_phases(config, tasks, UNIFORM in known)
+    unseen = sum(min(config.limit or math.inf, len(benchmarks[name].item_ids)) for name in config.unseen())
+    phases = plan_phases(config, tasks, UNIFORM in known, int(unseen))
     recipe = space.decode(start(space.variables))
     return {
         "parents": {label: name for name, label in labels(config.genome.parents()).items()},
@@ -78,7 +84,9 @@ def make_plan(config: RunConfig, flags: Flags) -> dict[str, Any]:
         "fidelity": settings.fidelity.model_dump(mode="json"),
         "tasks": {name: asdict(task) for name, task in tasks.items()},
         "phases": {
-            name: {**asdict(phase), "evaluations": phase.evaluations} for name, phase in phases.items() if phase.models
+            name: {"models": phase.models, "items": phase.items, "evaluations": phase.evaluations}
+            for name, phase in phases.items()
+            if phase.evaluations
         },
         "evaluations": sum(phase.evaluations for phase in phases.values()),
         "full_search_evaluations": settings.search.max_fevals * sum(task.search for task in tasks.values()),
@@ -107,19 +115,25 @@ def plan_tasks(config: RunConfig, benchmarks: Mapping[str, Benchmark]) -> dict[s
     return found
 
 
-def plan_phases(config: RunConfig, tasks: Mapping[str, TaskPlan], uniform: bool) -> dict[str, Phase]:
-    """What each phase reads at most, with every candidate of the search on all anchors; baselines are not counted."""
-    settings, parents = config.merge3, len(config.genome.parents())
+def plan_phases(config: RunConfig, tasks: Mapping[str, TaskPlan], uniform: bool, unseen: int) -> dict[str, Phase]:
+    """What each phase reads when every candidate is scored on all anchors, and ``unseen`` items of held-out tasks."""
+    settings, search, parents = config.merge3, config.merge3.search, len(config.genome.parents())
     own = [task for name, task in tasks.items() if config.calibration_of(name) == AUTO]
-    finalists = settings.confirm + 1 + (settings.front if several_objectives(config) else 0)
-    whole = sum(task.items for task in tasks.values() if task.in_full)
-    anchors = sum(task.anchors for task in tasks.values())
-    budget = Phase(settings.search.max_fevals, anchors + whole)
+    anchors = sum(task.items if task.in_full else task.anchors for task in tasks.values())
+    in_full = sum(task.search for task in tasks.values())
+    held_out = sum(task.held_out for task in tasks.values())
+    finalists = parents + uniform + settings.confirm + 1  # and the search's mean
+    front = settings.front if several_objectives(config) else 0
+    simple = (parents + len(SCALES) * bool(config.genome.base_model)) * settings.baselines
     return {
         "parents": Phase(parents, sum(task.items for task in tasks.values())),
         "calibration": Phase(settings.auto_merges if own else 0, sum(task.search for task in own)),
-        "search": budget,
-        "confirmation": Phase(parents + uniform + finalists, sum(task.held_out for task in tasks.values())),
+        "search": Phase(search.max_fevals, anchors, search.max_items),
+        "recalibration": Phase(search.max_fevals // settings.recalibrate if settings.recalibrate else 0, in_full),
+        "confirmation": Phase(finalists + front, held_out),
+        "baselines": Phase(simple + search.max_fevals * settings.baselines, anchors),
+        "baselines confirmed": Phase((BASELINES_OF_ONE + settings.confirm) * settings.baselines, held_out),
+        "held-out tasks": Phase(finalists + (BASELINES_OF_ONE + 1) * settings.baselines, unseen),
     }
 
 

@@ -88,9 +88,10 @@ def _items(plan: Mapping[str, Any]) -> list[str]:
     return [
         aligned([["task", "items", "anchors", "search", "held out"], *tasks], left=1),
         "",
-        aligned([["phase", "models", "items each", "items in all, at most"], *phases, total], left=1),
+        aligned([["phase", "models", "items each", "items in all"], *phases, total], left=1),
         "",
-        f"With all search items in place of anchors, the search alone would read {plan['full_search_evaluations']:,}.",
+        "That is with every candidate on all its anchors. On all search items, the search alone would read "
+        f"{plan['full_search_evaluations']:,}.",
     ]
 
 

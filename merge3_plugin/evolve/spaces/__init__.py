@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
 
 from merge3_plugin.domain import FloatArray
+from merge3_plugin.errors import ConfigError
 from merge3_plugin.evolve.spaces.variables import Variable
 
 if TYPE_CHECKING:
@@ -60,4 +61,8 @@ def make_space(config: RunConfig, n_layers: int, *, dtype: str) -> Space:
     """
     module, name = _SPACES[config.merge3.space.kind]
     space: Space = getattr(import_module(module), name)(config, n_layers, dtype=dtype)
+    if not space.variables:
+        raise ConfigError(
+            f"merge3.space: expected something to search, got a space {config.merge3.space.kind} of no gene"
+        )
     return space
