@@ -31,7 +31,9 @@ AnchorMethod = Literal[
 class GenomeConfig(Strict):
     """What is merged and which settings of the merge are searched; upstream's keys with upstream's meaning."""
 
-    models: ModelNames = Field(min_length=1)
+    models: ModelNames = Field(
+        min_length=1, description="folders, hub ids (org/model@revision), or patterns such as run/checkpoint-*"
+    )
     merge_method: str | None = Field(None, description="needed by the space genome, unless that searches the method")
     base_model: ModelName | None = None
     tokenizer_source: str | None = None

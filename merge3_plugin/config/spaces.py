@@ -26,8 +26,11 @@ class WeightsSpaceConfig(Strict):
     """One linear combination of all of ``genome.models``, such as the checkpoints of a training run (2412.04144)."""
 
     kind: Literal["weights"]
-    transform: Literal["softmax", "normalised"] = "softmax"
-    allow_negative: bool = False
+    transform: Literal["softmax", "normalised"] = Field(
+        "softmax",
+        description="softmax: a logit for each model; normalised: each model's share of the sum, which may be 0",
+    )
+    allow_negative: bool = Field(False, description="with normalised: weights of either sign that sum to 1")
 
 
 class LfsSpaceConfig(Strict):
