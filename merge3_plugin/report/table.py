@@ -202,7 +202,10 @@ def _held_out_tasks(summary: Mapping[str, Any]) -> str:
     tasks = found["tasks"]
     sizes = ", ".join(f"{name} ({task['items']:,} items)" for name, task in tasks.items())
     rows = [["model", *tasks]]
+    elsewhere = _elsewhere(summary)
     for model in found["models"]:
+        if model["label"] in elsewhere:
+            continue
         whole = {name: f"{value:.4g} ({tasks[name]['metric']})" for name, value in model["whole"].items()}
         cells = {**{name: in_percent(accuracy) for name, accuracy in model["accuracies"].items()}, **whole}
         rows.append([model["label"], *(cells[name] for name in tasks)])
