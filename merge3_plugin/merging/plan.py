@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mergekit import merge_methods
 from mergekit.architecture import WeightInfo
 from mergekit.common import ModelReference
 from mergekit.config import ConfigReader, InputSliceDefinition, MergeConfiguration, OutputSliceDefinition
@@ -15,24 +16,26 @@ from merge3_plugin.merging.parents import Family
 
 @dataclass(frozen=True)
 class Job:
-    """One tensor to merge: the output, the inputs by model, and the settings that hold there."""
+    """One tensor to merge: the output, the inputs by model, the method, and the settings that hold there."""
 
     output: WeightInfo
     inputs: Mapping[ModelReference, WeightInfo]
+    method: Any
     settings: ConfigReader
-    label: str
 
 
-def plan(config: MergeConfiguration, method: Any, family: Family) -> list[Job]:
+def plan(config: MergeConfiguration, family: Family) -> list[Job]:
     """The jobs of a recipe, in the order in which mergekit's executor runs them.
 
-    Raises ValueError for a recipe that mergekit would refuse, or that asks for layers that the parents do not have.
+    Raises ValueError or RuntimeError for a recipe that mergekit would refuse, or that asks for layers that the parents
+    do not have.
     """
-    slices = _slices(config, len(family.layers))
-    for definition in slices:
-        base = definition.base_model or config.base_model
-        method.validate_inputs([source.model for source in definition.sources], base)
-    return sorted(_jobs(config, slices, family), key=lambda job: job.label)
+
+    def label(job: Job) -> str:
+        # mergekit's executor goes through the tensors by the name that they have in the inputs.
+        return max(family.parent(model).labels[weight.name] for model, weight in job.inputs.items())
+
+    return sorted(jobs(config, family), key=label)
 
 
 def stack(config: MergeConfiguration, n_layers: int) -> tuple[int, ...]:
@@ -47,11 +50,24 @@ def stack(config: MergeConfiguration, n_layers: int) -> tuple[int, ...]:
     return layers
 
 
-def _jobs(config: MergeConfiguration, slices: Sequence[OutputSliceDefinition], family: Family) -> Iterator[Job]:
+def jobs(config: MergeConfiguration, family: Family) -> Iterator[Job]:
+    """The jobs of a recipe, whose models may be others than the parents, layer by layer. Raises as `plan` does."""
+    method = merge_methods.get(config.merge_method)
+    slices = _slices(config, len(family.layers))
+    for definition in slices:
+        base = definition.base_model or config.base_model
+        method.validate_inputs([source.model for source in definition.sources], base)
+
+    def job(
+        output: WeightInfo, definition: OutputSliceDefinition, weights: Sequence[WeightInfo], settings: ConfigReader
+    ) -> Job:
+        models = (source.model for source in definition.sources)
+        return Job(output, dict(zip(models, weights, strict=True)), method, settings)
+
     # Weights before and after the stack take the settings of the first and the last slice, at its beginning.
     readers = [ConfigReader(config=config, slice_out=definition, t=0) for definition in slices]
     for weight in family.pre:
-        yield _job(weight, slices[0], [weight] * len(slices[0].sources), readers[0], family)
+        yield job(weight, slices[0], [weight] * len(slices[0].sources), readers[0])
     done = 0
     for definition, reader in zip(slices, readers, strict=True):
         layers = _range(definition, len(family.layers))
@@ -59,23 +75,10 @@ def _jobs(config: MergeConfiguration, slices: Sequence[OutputSliceDefinition], f
             settings = reader.with_t(offset / (len(layers) - 1) if len(layers) > 1 else 1)
             for position, weight in enumerate(family.layer(done + offset, source)):
                 inputs = [family.layers[s.layer_range[0] + offset][position] for s in definition.sources]
-                yield _job(weight, definition, inputs, settings, family)
+                yield job(weight, definition, inputs, settings)
         done += len(layers)
     for weight in family.post:
-        yield _job(weight, slices[-1], [weight] * len(slices[-1].sources), readers[-1], family)
-
-
-def _job(
-    output: WeightInfo,
-    definition: OutputSliceDefinition,
-    weights: Sequence[WeightInfo],
-    settings: ConfigReader,
-    family: Family,
-) -> Job:
-    inputs = dict(zip((source.model for source in definition.sources), weights, strict=True))
-    # mergekit's executor goes through the tensors by the name that they have in the inputs.
-    label = max(family.parent(model).labels[weight.name] for model, weight in inputs.items())
-    return Job(output, inputs, settings, label)
+        yield job(weight, slices[-1], [weight] * len(slices[-1].sources), readers[-1])
 
 
 def _slices(config: MergeConfiguration, n_layers: int) -> list[OutputSliceDefinition]:
