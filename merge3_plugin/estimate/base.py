@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from merge3_plugin.checks import positions
 from merge3_plugin.domain import AnchorSet, Calibration, Estimate, FloatArray, ResponseMatrix, check_scores
 from merge3_plugin.errors import ConfigError, DataError, nearest
+from merge3_plugin.estimate.anchored import measured_at
 from merge3_plugin.estimate.design import Z, effective_size, sample_mean
 from merge3_plugin.estimate.interval import Moderated, error_unit, moderated, score_interval, standard_error
 from merge3_plugin.estimate.soft_pool import KNOWN_SHARE, soft_pool
@@ -254,7 +255,7 @@ def calibrated(evidence: Evidence, accuracy: float, *names: str, by_design: bool
     prior = evidence.n_scored / effective_size(evidence.weights)
     learned = moderated_ratio(calibration, *names, prior=prior)
     floor = _first(_cross_validation(calibration).get("floors", {}), names) or 0.0
-    unit = error_unit(evidence.n_scored, len(calibration.anchors), evidence.n_items, floor)
+    unit = error_unit(evidence.n_scored, measured_at(calibration), evidence.n_items, floor)
     variance, quantile = learned.ratio, learned.quantile
     if by_design and quantile**2 * variance > Z**2 * prior:
         variance, quantile = prior, Z

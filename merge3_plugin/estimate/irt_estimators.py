@@ -13,6 +13,7 @@ import numpy as np
 
 from merge3_plugin.domain import Estimate, FloatArray
 from merge3_plugin.estimate.ability import fits, merged_probabilities, own_probabilities
+from merge3_plugin.estimate.anchored import measured_at
 from merge3_plugin.estimate.base import Evidence, calibrated, misfit
 
 
@@ -65,7 +66,7 @@ class Generalised:
             return self.fixed_trust
         published = evidence.calibration.provenance.get("gp_irt_weight")
         if published is not None:
-            share = evidence.n_scored / len(evidence.calibration.anchors)
+            share = evidence.n_scored / measured_at(evidence.calibration)
             return share * published / (share * published + 1.0 - published)
         b = misfit(evidence.calibration, self.irt.name, *self.irt.error_like)
         if b is None:

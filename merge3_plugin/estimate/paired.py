@@ -69,7 +69,7 @@ def paired_difference(
         errors[(same_items or {}).get(task, task)] += abs(share) * math.sqrt(moments.variance / moments.size)
         n_items += len(deltas)
     standard_error = math.hypot(*errors.values())
-    half = NormalDist().inv_cdf(0.5 + confidence / 2) * standard_error
+    half = _normal(confidence) * standard_error
     interval = max(-1.0, centre - half), min(1.0, centre + half)
     return PairedDifference(difference, standard_error, interval, confidence, n_items)
 
@@ -106,31 +106,39 @@ def estimated_difference(
     same_items: Mapping[str, str] | None = None,
     confidence: float = 0.95,
 ) -> PairedDifference:
-    """Compare the estimates of two models by task, made from the same items; tasks as in `paired_difference`.
+    """Compare the estimates of two models by task, best made from the same items; tasks as in `paired_difference`.
 
     The variance is that of the mean of their differences on a random sample of as many items, times the ratio that the
     estimator reaches in cross-validation (`moderated_difference`); Student's t has the ratios' degrees of freedom
-    (Welch and Satterthwaite). ``exact`` is a further difference without error, already in the units of the result.
-    Raises DataError where the two were not scored on the same items.
+    (Welch and Satterthwaite). Of a task in which the two were scored on different items, nothing cancels out: the
+    errors of the two estimates count as independent. ``exact`` is a further difference without error, already in the
+    units of the result.
     """
     total = sum(abs(weights[task]) for task in first) or 1.0
     difference, errors, degrees = exact, defaultdict[str, float](float), defaultdict[str, float](lambda: math.inf)
     for task, (evidence, estimate) in first.items():
         other, share = second[task], weights[task] / total
-        if not np.array_equal(evidence.positions, other.evidence.positions):
-            raise DataError(f"task {task!r}: expected two models' answers on the same items; score both on all of them")
-        moments = _moments(evidence.scores - other.evidence.scores, evidence.weights)
-        ratio = moderated_difference(evidence.calibration, estimate.method)
-        own = ratio.ratio * variance_unit(evidence.n_scored, evidence.n_items) * moments.variance
         difference += share * (estimate.accuracy - other.estimate.accuracy)
         items = (same_items or {}).get(task, task)
-        errors[items] += abs(share) * math.sqrt(own)
-        degrees[items] = min(degrees[items], ratio.degrees)
+        if np.array_equal(evidence.positions, other.evidence.positions):
+            moments = _moments(evidence.scores - other.evidence.scores, evidence.weights)
+            ratio = moderated_difference(evidence.calibration, estimate.method)
+            own = math.sqrt(ratio.ratio * variance_unit(evidence.n_scored, evidence.n_items) * moments.variance)
+            degrees[items] = min(degrees[items], ratio.degrees)
+        else:
+            # Their standard errors are as wide as their intervals, which count the degrees of freedom already.
+            own = math.hypot(estimate.standard_error, other.estimate.standard_error)
+        errors[items] += abs(share) * own
     standard_error = math.hypot(*errors.values())
     spread = sum(errors[items] ** 4 / degrees[items] for items in errors)
-    half = _student(standard_error**4 / spread, confidence) * standard_error if spread > 0 else 0.0
+    quantile = _student(standard_error**4 / spread, confidence) if spread > 0 else _normal(confidence)
+    half = quantile * standard_error
     n_items = sum(evidence.n_scored for evidence, _ in first.values())
     return PairedDifference(difference, standard_error, (difference - half, difference + half), confidence, n_items)
+
+
+def _normal(confidence: float) -> float:
+    return NormalDist().inv_cdf(0.5 + confidence / 2)
 
 
 def _student(degrees: float, confidence: float) -> float:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from merge3_plugin.config import RunConfig
-from merge3_plugin.domain import Calibration, Estimate, ResponseMatrix
+from merge3_plugin.domain import AnchorSet, Calibration, Estimate, ResponseMatrix
 from merge3_plugin.errors import ConfigError, DataError
+from merge3_plugin.estimate.anchored import with_anchors
 from merge3_plugin.estimate.auto import run
 from merge3_plugin.estimate.base import Evidence, gather
 from merge3_plugin.estimate.paired import Estimated, PairedDifference, estimated_difference
@@ -40,13 +41,29 @@ class Objective:
     def anchors(self) -> tuple[str, ...]:
         return self.calibration.anchors.item_ids
 
+    def on(self, anchors: AnchorSet) -> Objective:
+        """The same objective, estimated from these anchors."""
+        return replace(self, calibration=with_anchors(self.calibration, anchors))
+
     def estimated(self, scores: Scores) -> Estimated:
         """The accuracy on the search items estimated from ``scores`` on some of them."""
         return self._estimated(gather(self.calibration, scores.right, self.parents, scores.soft))
 
     def estimated_again(self, evidence: Evidence) -> Estimated:
-        """The same of the same answers, gathered under another calibration of the same items."""
-        return self._estimated(replace(evidence, calibration=self.calibration))
+        """The same of the same answers on the same anchors, gathered under another calibration of the items."""
+        return self._estimated(
+            replace(evidence, calibration=with_anchors(self.calibration, evidence.calibration.anchors))
+        )
+
+    def on_common_items(self, first: Estimated, second: Estimated) -> tuple[Estimated, Estimated]:
+        """Both estimated from the items of one, where those are among the items of the other; else as they are."""
+        if np.array_equal(first.evidence.positions, second.evidence.positions):
+            return first, second
+        if np.isin(second.evidence.positions, first.evidence.positions).all():
+            return self._estimated(_as_scored(first.evidence, second.evidence)), second
+        if np.isin(first.evidence.positions, second.evidence.positions).all():
+            return first, self._estimated(_as_scored(second.evidence, first.evidence))
+        return first, second
 
     def _estimated(self, evidence: Evidence) -> Estimated:
         return Estimated(evidence, run(self.estimator, evidence))
@@ -56,6 +73,13 @@ class Objective:
         if not self.soft_breaks_ties or evidence.soft is None:
             return 0.0
         return float(evidence.weights @ np.where(np.isnan(evidence.soft), evidence.scores, evidence.soft))
+
+
+def _as_scored(evidence: Evidence, other: Evidence) -> Evidence:
+    """Of the ``evidence`` what was scored in the ``other``, on its anchors."""
+    places = np.searchsorted(evidence.positions, other.positions)
+    soft = None if evidence.soft is None else evidence.soft[places]
+    return Evidence(other.calibration, other.positions, evidence.scores[places], evidence.parents, soft)
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,13 +177,17 @@ class Objectives:
         return sum(weight * values[task] for task, weight in self.whole.items())
 
     def difference(self, first: Assessment, second: Assessment, *, confidence: float = 0.95) -> PairedDifference:
-        """First less second in fitness, over the sum of the estimated tasks' weights: as a rule, in accuracy."""
+        """First less second in fitness, over the sum of the estimated tasks' weights: as a rule, in accuracy.
+
+        Paired wherever one was scored on all items of the other: on those.
+        """
         weights = {objective.name: objective.weight for objective in self.items}
         total = sum(map(abs, weights.values())) or 1.0
         exact = (self._of_whole(first.whole) - self._of_whole(second.whole)) / total
+        pairs = {o.name: o.on_common_items(first.estimated[o.name], second.estimated[o.name]) for o in self.items}
         return estimated_difference(
-            first.estimated,
-            second.estimated,
+            {task: pair[0] for task, pair in pairs.items()},
+            {task: pair[1] for task, pair in pairs.items()},
             weights=weights,
             exact=exact,
             same_items=self.same_items,

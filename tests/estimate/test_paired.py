@@ -160,12 +160,18 @@ def test_all_items_scored_leave_nothing_to_estimate():
     assert found.difference == pytest.approx(truth) and found.interval == (found.difference, found.difference)
 
 
-def test_estimates_from_other_items_cannot_be_paired():
-    responses = simulate_responses(2, 40, rng=np.random.default_rng(6))
-    calibrations = [plain_calibration(responses, 10, np.random.default_rng(seed)) for seed in (7, 8)]
-    first, second = ({"t": estimated(c, responses.values[0])} for c in calibrations)
-    with pytest.raises(DataError, match="same items"):
-        estimated_difference(first, second, weights={"t": 1.0})
+def test_of_estimates_from_other_items_nothing_cancels_out():
+    responses = simulate_responses(2, 400, rng=np.random.default_rng(6))
+    first, second = responses.values
+    truth, hits = first.mean() - second.mean(), 0
+    for seed in range(200):
+        calibrations = [plain_calibration(responses, 50, np.random.default_rng([seed, of])) for of in (7, 8)]
+        pair = [{"t": estimated(c, row)} for c, row in zip(calibrations, (first, second), strict=True)]
+        found = estimated_difference(*pair, weights={"t": 3.0})
+        errors = [of["t"].estimate.standard_error for of in pair]
+        assert found.standard_error == pytest.approx(np.hypot(*errors))
+        hits += found.interval[0] <= truth <= found.interval[1]
+    assert hits >= 0.93 * 200
 
 
 def test_the_interval_of_merges_on_shared_anchors_covers():
