@@ -33,7 +33,6 @@ from merge3_plugin.evolve.guard import (
 )
 from merge3_plugin.evolve.labels import labels
 from merge3_plugin.evolve.objectives import check_objectives
-from merge3_plugin.evolve.optimizers import Optimizer
 from merge3_plugin.evolve.setting import Setting
 from merge3_plugin.evolve.spaces import Space, make_space
 from merge3_plugin.evolve.spaces.dis import DisSpace
@@ -69,11 +68,10 @@ class Rehearsal:
 
     outline: Outline
     space: Space
-    strategy: Optimizer
 
 
 def rehearse(config: RunConfig, flags: Flags) -> Rehearsal:
-    """The depth and dtype that the parents' configs announce, the space over them, and the strategy at its start.
+    """The depth and dtype that the parents' configs announce, and the space over them.
 
     Raises Merge3Error children for parents that do not fit each other, and for an estimator, a space or a strategy
     that the config cannot have.
@@ -95,7 +93,8 @@ def rehearse(config: RunConfig, flags: Flags) -> Rehearsal:
     check_filters(config, outline.tensors)
     check_scales(config, outline.unscalable)
     space = make_space(config, outline.n_layers, dtype=outline.dtype_name)
-    return Rehearsal(outline, space, make_strategy(config, space.variables, np.random.default_rng(settings.seed)))
+    make_strategy(config, space.variables, np.random.default_rng(settings.seed))  # which says what it cannot do
+    return Rehearsal(outline, space)
 
 
 def make_merger(config: RunConfig, folder: Path, flags: Flags) -> Merger:
