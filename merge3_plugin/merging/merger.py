@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import random
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from mergekit import merge_methods
-from mergekit.architecture import WeightInfo
-from mergekit.common import dtype_from_name
 from mergekit.config import MergeConfiguration
-from mergekit.merge_methods.buffers import copy_non_floating_buffer
 from mergekit.options import MergeOptions
-from mergekit.parameter_resolver import resolve_parameters
 
 from merge3_plugin.errors import ConfigError, ModelError, RunError, nearest
-from merge3_plugin.merging import MergeFailed
+from merge3_plugin.merging.execution import Execution, seeded
 from merge3_plugin.merging.live import Live
 from merge3_plugin.merging.parents import load_family
-from merge3_plugin.merging.plan import Job, plan, stack
+from merge3_plugin.merging.plan import plan, stack
 from merge3_plugin.merging.references import canonical, one_line
 from merge3_plugin.merging.vocabulary import Vocabulary, check_vocabularies, load_tokenizers
 
@@ -81,6 +73,7 @@ class Merger:
         else:
             check_vocabularies(self._family, tokenizers)
             self.tokenizer = tokenizers.get(self._donor) or next(iter(tokenizers.values()))
+        self._execution = Execution(self._family, self._vocabulary, self.device)
         self._live = Live(
             self._family,
             self._family.parents[self._donor],
@@ -106,24 +99,14 @@ class Merger:
         """
         try:
             config = MergeConfiguration.model_validate(recipe)
-            method = merge_methods.get(config.merge_method)
-            jobs = plan(config, method, self._family)
+            jobs = plan(config, self._family)
             layers = stack(config, self.n_layers)
         except (ValueError, RuntimeError) as error:
             raise ConfigError(f"recipe: expected one that mergekit accepts, got: {one_line(error)}") from None
         self._live.build(layers)
-        with _seeded(self.random_seed, self.device), torch.no_grad():
+        with seeded(self.random_seed, self.device), torch.no_grad():
             for job in jobs:
-                try:
-                    merged = self._merged(job, method)
-                except (ValueError, ArithmeticError) as error:
-                    raise MergeFailed(f"{config.merge_method}: {job.output.name}: {one_line(error)}") from error
-                if merged.is_floating_point() and not torch.isfinite(merged).all():
-                    raise MergeFailed(
-                        f"{config.merge_method}: expected finite weights, got NaN or infinity in {job.output.name}"
-                    )
-                out_dtype = dtype_from_name(job.output.force_dtype or config.out_dtype)
-                self._live.tensors[job.output.name].copy_(merged.to(out_dtype) if out_dtype else merged)
+                self._live.tensors[job.output.name].copy_(self._execution.merged(job))
 
     def load_parent(self, name: str) -> None:
         """Write the weights of one parent into the live model, in the run's dtype and vocabulary."""
@@ -133,7 +116,7 @@ class Merger:
         self._live.build(range(self.n_layers))
         with torch.no_grad():
             for weight in self._family.weights():
-                self._live.tensors[weight.name].copy_(self._tensor(weight, name, self.parents, self._base))
+                self._live.tensors[weight.name].copy_(self._execution.tensor(weight, name, self.parents, self._base))
 
     def folders(self, name: str) -> list[Path]:
         """Where the files of one parent lie: of its model, and of its LoRA adapter if it has one."""
@@ -172,52 +155,6 @@ class Merger:
         if source.is_file():
             shutil.copyfile(source, folder / source.name)
 
-    def _merged(self, job: Job, method: Any) -> torch.Tensor:
-        models, base = list(job.inputs), job.settings.base_model
-        tensors = self._inputs(job)
-        buffer = copy_non_floating_buffer(tensors, job.output.name)
-        if buffer is not None:
-            return buffer
-        shared, per_input = resolve_parameters(
-            method.spec,
-            tensor_name=job.output.name,
-            inputs={model: weight.name for model, weight in job.inputs.items()},
-            sources=job.settings.parameter_sources,
-            base_model=base,
-            t=job.settings.t,
-        )
-        for parameter in method.spec.input_parameters:
-            named = {model: values[parameter.name] for model, values in per_input.items() if parameter.name in values}
-            shared[parameter.name] = named
-        # What merge_tensors does, and the vocabulary axis, which it drops and mergekit-yaml hands to the method.
-        group = merge_methods.TensorGroup.from_tensors(
-            tensors,
-            ids=models,
-            base_index=models.index(base) if base in models else None,
-            name=job.output.name,
-            vocabulary_axis=job.output.vocabulary_axis,
-        )
-        (merged,) = method((group,), parameters=shared)
-        return merged
-
-    def _inputs(self, job: Job) -> list[torch.Tensor]:
-        dtype = dtype_from_name(job.settings.config.dtype)
-        base = self._family.parent(job.settings.base_model).name if job.settings.base_model else None
-        names = [self._family.parent(model).name for model in job.inputs]
-        tensors = []
-        for name, weight in zip(names, job.inputs.values(), strict=True):
-            tensor = self._tensor(weight, name, names, base)
-            if dtype and tensor.is_floating_point() and not weight.force_dtype:
-                tensor = tensor.to(dtype)
-            tensors.append(tensor.to(self.device))
-        return tensors
-
-    def _tensor(self, weight: WeightInfo, name: str, together: Sequence[str], base: str | None) -> torch.Tensor:
-        """``weight`` of the parent ``name``, in the run's vocabulary, when the parents ``together`` are merged."""
-        if self._vocabulary is None or weight.vocabulary_axis is None:
-            return self._family.parents[name].tensors[weight.name]
-        return self._vocabulary.embed(weight, together, base)[name]
-
 
 def _device(name: str) -> torch.device:
     if name == "auto":
@@ -241,20 +178,3 @@ def _flags(options: MergeOptions, device: torch.device, *, lora: bool) -> tuple[
     if lora and options.lora_merge_cache:
         flags += ["--lora-merge-cache", options.lora_merge_cache]
     return tuple(flags)
-
-
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed every global generator as ``mergekit-yaml --random-seed`` does, and put them back afterwards."""
-    state, legacy = random.getstate(), np.random.get_state()
-    devices = [device] if device.type != "cpu" else []
-    with torch.random.fork_rng(devices=devices, device_type=device.type if devices else "cuda"):
-        random.seed(seed)
-        np.random.seed(seed)
-        # torch.manual_seed also queues seeds for devices that are not there, at a millisecond each time.
-        (torch.manual_seed if devices else torch.default_generator.manual_seed)(seed)
-        try:
-            yield
-        finally:
-            random.setstate(state)
-            np.random.set_state(legacy)
