@@ -26,13 +26,13 @@ def bent_inwards(x):
     return float(np.exp(-np.sum((x - peak) ** 2))), float(np.exp(-np.sum((x + peak) ** 2)))
 
 
-def made(scalarisation, seed, budget=300):
+def made(scalarisation, seed, budget=300, name="cma-es"):
     variables = [Variable(f"x{i}", -2.0, 2.0, 0.5) for i in range(N)]
     rng, first, settings = np.random.default_rng(seed), np.full(N, 0.5), Settings(budget, popsize=8)
     if scalarisation == "sum":
-        return make_optimizer("cma-es", variables, first, settings, rng)
+        return make_optimizer(name, variables, first, settings, rng)
     several = Settings(budget, popsize=8, objectives=2)
-    return make_scalarised(scalarisation, "cma-es", variables, first, several, rng)
+    return make_scalarised(scalarisation, name, variables, first, several, rng)
 
 
 def search(optimizer, budget, *, summed=False):
@@ -196,6 +196,16 @@ def test_a_strategy_that_learns_anew_is_told_everything_under_one_weighting():
     fresh = [of.told[0][0].values for of in made if of.told]
     assert len(set(fresh)) == len(fresh), "each time other weights"
     assert max(replayed) > min(replayed)
+
+
+def test_tpe_learns_from_all_trials_under_each_weighting():
+    pytest.importorskip("optuna")
+    vectors, parego = search(made("parego", 0, 80, "tpe"), 80)
+    again, _ = search(made("parego", 0, 80, "tpe"), 80)
+    _, drawn = search(made("sum", 0, 80, "random"), 80, summed=True)
+    assert (vectors == again).all()
+    assert (vectors == 0.5).all(axis=1).sum() == 1, "what was told anew is not asked anew"
+    assert hypervolume(parego, np.zeros(2)) > 1.5 * hypervolume(drawn, np.zeros(2))
 
 
 def test_the_same_sequence_gives_the_same_trials_and_leaves_the_global_generator_alone():
