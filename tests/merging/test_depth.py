@@ -32,13 +32,18 @@ def stack(*slices: tuple[Path, int, int], method: str = "passthrough", base: Pat
 
 
 def family_of(folder: Path, config: Any, n_models: int = 2) -> list[Path]:
-    """Random models of this config."""
+    """Random models of this config, their biases and norms too."""
     tokenizer = make_tiny_tokenizer()
     folders = [folder / f"model_{seed}" for seed in range(n_models)]
     with torch.random.fork_rng(devices=[]):
         for seed, model in enumerate(folders):
             torch.manual_seed(seed)
-            AutoModelForCausalLM.from_config(config).save_pretrained(model)
+            made = AutoModelForCausalLM.from_config(config)
+            with torch.no_grad():
+                for parameter in made.parameters():
+                    if parameter.ndim == 1:
+                        parameter.add_(torch.randn_like(parameter), alpha=0.1)
+            made.save_pretrained(model)
             tokenizer.save_pretrained(model)
     return folders
 
