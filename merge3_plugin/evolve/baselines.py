@@ -145,7 +145,8 @@ class Baselines:
         return max(searched, self._searched_items() // self._per_candidate())
 
     def _per_candidate(self) -> int:
-        return sum(map(len, self._assessor.objectives.anchors().values()))
+        objectives = self._assessor.objectives
+        return self._stage.setting.scorer.price(objectives.anchors(), objectives.whole).items
 
     def _searched_items(self) -> int:
         spent = self._stage.setting.store.spent()

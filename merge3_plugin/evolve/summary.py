@@ -180,11 +180,13 @@ def _difference(difference: PairedDifference | None) -> dict[str, Any] | None:
 def _cost(setting: Setting, outcome: Outcome) -> dict[str, Any]:
     """Item evaluations: of the search alone, of the whole run that it needs, and of what it is compared with.
 
-    ``full_search_items`` are what the same candidates would have cost on every search item.
+    ``full_search_items`` are what the same candidates would have cost on every search item. Tokens are those that
+    forward passes read.
     """
     spent = setting.store.spent()
     items = {purpose: int(row["items"]) for purpose, row in spent.items()}
-    per_candidate = sum(len(o.population.search) for o in outcome.objectives.items)
+    in_full = {o.name: o.population.search for o in outcome.objectives.items}
+    per_candidate = setting.scorer.price(in_full, outcome.objectives.whole).items
     candidates = len({s.candidate.id for s in outcome.result.scored})
     beside = sum(items.get(purpose, 0) for purpose in (BASELINES, CONFIRMED, HELD_OUT_TASKS))
     return {
@@ -193,6 +195,8 @@ def _cost(setting: Setting, outcome: Outcome) -> dict[str, Any]:
         },
         "items": sum(items.values()),
         "candidates": candidates,
+        "tokens": sum(int(row["tokens"]) for row in spent.values()),
+        "search_tokens": sum(int(spent[purpose]["tokens"]) for purpose in (SEARCH, RECALIBRATION) if purpose in spent),
         "search_items": items.get(SEARCH, 0) + items.get(RECALIBRATION, 0),
         "run_items": sum(items.values()) - beside,
         "comparison_items": beside,

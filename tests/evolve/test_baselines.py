@@ -212,5 +212,11 @@ metadata: {{version: 1}}
     perplexity = {label: store.find(f"parent:{label}", "parents").whole["tiny_text"] for label in labels}
     store.close()
     best = {max(accuracy, key=accuracy.__getitem__), min(perplexity, key=perplexity.__getitem__)}
+    cost = summary["cost"]
+    assert cost["full_search_items"] == cost["candidates"] * (len(search) + N_ITEMS)
+    draws = next(each["what"] for each in summary["baselines"] if each["name"] == "random search")
+    assert f"best of {cost['search_items'] // (20 + N_ITEMS)} random points" in draws, (
+        "20 anchors, and one task in full"
+    )
     found = next(each for each in summary["baselines"] if each["name"] == "merge-best")
     assert {label for label in labels if label in found["what"]} == best

@@ -81,7 +81,8 @@ def test_they_are_scored_at_the_end_and_choose_nothing(config, tmp_path):
     assert found["tasks"]["arc_other"]["items"] == N_OTHERS
     assert [model["label"] for model in found["models"]] == [model["label"] for model in summary["models"]]
     assert all(model["whole"]["tiny_text"] > 1 for model in found["models"])
-    assert summary["cost"]["by_phase"][HELD_OUT_TASKS]["items"] == N_OTHERS * len(found["models"])
+    assert summary["cost"]["by_phase"][HELD_OUT_TASKS]["items"] == 2 * N_OTHERS * len(found["models"])
+    assert summary["cost"]["comparison_items"] == 2 * N_OTHERS * len(found["models"])
 
 
 def test_the_winner_is_compared_with_the_base_and_the_best_parent(config, tmp_path):

@@ -136,7 +136,14 @@ COMPARED = {
         }
     ],
     "front": {"members": [], "hypervolume": {"held_out": 0.61, "parents": 0.5, "reference": {}}},
-    "cost": {**SUMMARY["cost"], "run_items": 12_000, "comparison_items": 4_000, "items": 16_000},
+    "cost": {
+        **SUMMARY["cost"],
+        "run_items": 12_000,
+        "comparison_items": 4_000,
+        "items": 16_000,
+        "tokens": 99_000,
+        "search_tokens": 9_000,
+    },
 }
 
 
@@ -189,6 +196,7 @@ def test_both_counts_are_shares_of_the_full_data_search():
     assert "the search alone scored 3,000: 2.5 %, 1/40" in lines
     assert "the whole run, with parents, calibration and confirmation, 12,000: 10.0 %, 1/10" in lines
     assert "Beside that, 4,000 went to baselines and held-out tasks." in lines
+    assert "Forward passes read 99,000 tokens, 9,000 of them in the search." in lines
 
 
 def test_the_columns_stand_below_each_other():
