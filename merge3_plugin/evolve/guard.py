@@ -102,9 +102,19 @@ def check_scales(config: RunConfig, unscalable: str | None) -> None:
     """Raise ConfigError where residual scales are searched, which the parents cannot have for this reason."""
     if unscalable is not None and getattr(config.merge3.space, "scales", None) is not None:
         raise ConfigError(
-            f"merge3.space.scales: expected an architecture whose weights can take a scale of the residual stream, "
+            "merge3.space.scales: expected an architecture whose weights can take a scale of the residual stream, "
             f"got one where {unscalable}; write scales: null"
         )
+
+
+def depth_note(config: RunConfig, by_layer: Sequence[str]) -> str | None:
+    """What mergekit does with merges of another depth, of models whose config has these lists by layer."""
+    if not by_layer or config.merge3.space.kind not in ("dis", "prune"):
+        return None
+    return (
+        f"merge3.space: mergekit-yaml leaves {' and '.join(by_layer)} as long as the parents', so it writes the "
+        "weights of a recipe of another depth and then stops; final_model has the config that belongs to them"
+    )
 
 
 def chat_template(config: RunConfig, templates: Mapping[str, str | None]) -> tuple[bool, str | None]:

@@ -17,6 +17,7 @@ from merge3_plugin.errors import ModelError
 from merge3_plugin.merging.parents import check_dtype, read_configs
 from merge3_plugin.merging.references import canonical, find_model
 from merge3_plugin.merging.residual import why_not_scaled
+from merge3_plugin.merging.stack import lists_by_layer
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,15 @@ class Outline:
 
     ``tensors`` is None where mergekit knows the architecture only from the weights. The dtype of weights may differ
     from what their config says: what is merged in is then ``Merger.dtype_name``. ``unscalable`` says why no residual
-    scale can be folded into such a model (None: it can).
+    scale can be folded into such a model (None: it can). ``by_layer`` are the lists of the config that have an entry
+    for each layer.
     """
 
     n_layers: int
     dtype_name: str
     tensors: tuple[str, ...] | None
     unscalable: str | None
+    by_layer: tuple[str, ...]
 
 
 def read_outline(
@@ -60,7 +63,8 @@ def read_outline(
     info = arch_info_for_config(donor)
     tensors = None if info is None else tuple(weight.name for weight in info.all_weights(donor))
     dtype_name = dtype if dtype != "auto" else _announced(configs.values())
-    return Outline(n_layers, dtype_name, tensors, why_not_scaled(donor, tensors))
+    by_layer = tuple(lists_by_layer(donor, n_layers))
+    return Outline(n_layers, dtype_name, tensors, why_not_scaled(donor, tensors), by_layer)
 
 
 def _is_folder(name: str) -> bool:

@@ -45,11 +45,7 @@ class Stack:
         self._kept: dict[Hashable, list[torch.nn.Module]] = {}
         for kind, layer in zip(self._kinds, layers, strict=True):
             self._kept.setdefault(kind, []).append(layer)
-        self._of_each = {
-            name: values
-            for name in _OF_EACH
-            if (values := _listed(self._config, name)) is not None and len(values) == len(layers)
-        }
+        self._of_each = lists_by_layer(self._config, len(layers))
         self._those_with = {
             name: set(values) for name in _THOSE_WITH if (values := _listed(self._config, name)) is not None
         }
@@ -107,6 +103,16 @@ class Stack:
                     "keep such layers in their place, or merge without changing the depth"
                 )
         self._told.add(tuple(kinds))
+
+
+def lists_by_layer(config: Any, n_layers: int) -> dict[str, list[Any]]:
+    """The lists in a config that have an entry for each of its layers, by name.
+
+    mergekit leaves them as they are where it changes the depth. transformers then refuses to write the config, so that
+    ``mergekit-yaml`` ends with an error after it has written the weights.
+    """
+    lists = {name: _listed(config, name) for name in _OF_EACH}
+    return {name: values for name, values in lists.items() if values is not None and len(values) == n_layers}
 
 
 def _path(model: Any, first: Collection[str]) -> str:

@@ -235,7 +235,9 @@ def test_architectures_where_scales_do_not_fold_are_told_apart(family: str, reas
     assert "no list of its tensors" in why_not_scaled(known, None)
 
 
-def test_a_run_refuses_scales_that_do_not_fold_before_a_weight_is_read(tmp_path: Path) -> None:
+def test_a_run_refuses_scales_that_do_not_fold_before_a_weight_is_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     kind = transformers.Gemma2Config(**sizes(head_dim=8))
     base, one = map(str, family_of(tmp_path, kind))
     for folder in (base, one):
@@ -243,7 +245,9 @@ def test_a_run_refuses_scales_that_do_not_fold_before_a_weight_is_read(tmp_path:
     with pytest.raises(ConfigError, match=r"scales: .*final_logit_softcapping 30; write scales: null") as error:
         rehearse(config([one], base), Flags())
     assert "\n" not in str(error.value)
+    assert "mergekit-yaml" not in caplog.text
     assert len(rehearse(config([one], base, scales=None), Flags()).space.variables) == 2
+    assert "mergekit-yaml leaves layer_types as long as the parents'" in caplog.text
 
 
 # -- what cannot be ---------------------------------------------------------------------------------------------------
