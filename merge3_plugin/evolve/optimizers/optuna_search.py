@@ -109,6 +109,7 @@ class OptunaSearch:
             )
         self._ids: list[int] = []  # optuna's, by the number of our trials
         self._violations: dict[int, float] = {}  # by optuna's id, of all that have values
+        self._worst: tuple[float, ...] | None = None
         self._constrained = False
         self._start_known = False
 
@@ -118,11 +119,15 @@ class OptunaSearch:
             return [self._ask() for _ in range(n)]
 
     def tell(self, results: Sequence[Result]) -> bool:
-        """Whether any of them has values. A later result of a trial replaces the earlier one."""
+        """True: each result changes the model, and a later one of a trial replaces the earlier one.
+
+        A failure is told as what is worst so far: of a trial that failed optuna's models hear nothing, and ask its like
+        again and again.
+        """
         with _quiet():
             for result in results:
                 self._tell(result)
-        return any(result.values is not None for result in results)
+        return True
 
     def mean(self) -> None:
         """None: a model of the results is no distribution over vectors."""
@@ -161,18 +166,22 @@ class OptunaSearch:
 
         if result.trial is None:
             self._start_known |= np.array_equal(result.vector, self._start)
-            if result.values is None or (number := self._added(result.vector)) is None:
-                return
-        else:
-            number = self._ids[result.trial]
-        if result.values is None:
+        values, violation = result.values, result.violation
+        if values is not None:
+            self._worst = tuple(map(min, self._worst or values, values))
+        elif self._worst is not None:
+            values, violation = self._worst, max(self._violations.values())
+        number = self._added(result.vector) if result.trial is None else self._ids[result.trial]
+        if number is None:
+            return
+        if values is None:
             self._storage.set_trial_state_values(number, TrialState.FAIL)
             return
-        self._storage.set_trial_state_values(number, TrialState.COMPLETE, list(result.values))
-        self._violations[number] = result.violation
+        self._storage.set_trial_state_values(number, TrialState.COMPLETE, values)
+        self._violations[number] = violation
         if self._constrained:
             self._constrain(number)
-        elif result.violation > 0:
+        elif violation > 0:
             # Constraints cost a model of their own, so there are none while all hold; from now on all trials have one.
             self._constrained = True
             for known in self._violations:
