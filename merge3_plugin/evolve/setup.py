@@ -93,8 +93,8 @@ def rehearse(config: RunConfig, flags: Flags) -> Rehearsal:
     )
     check_filters(config, outline.tensors)
     check_scales(config, outline.unscalable)
-    if note := depth_note(config, outline.by_layer):
-        log.warning(note)
+    if unwritten := depth_note(config, outline.by_layer):
+        log.warning(unwritten)
     space = make_space(config, outline.n_layers, dtype=outline.dtype_name)
     make_strategy(config, space.variables, np.random.default_rng(settings.seed))  # which says what it cannot do
     return Rehearsal(outline, space)
