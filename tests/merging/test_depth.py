@@ -107,6 +107,7 @@ def test_repeats_deepen_and_the_saved_model_is_a_normal_one(merger: Merger, mode
     expected = on_disk(recipe, tmp_path / "mergekit")
     assert_same(live(merger), expected)
     assert merger.model.config.num_hidden_layers == 8 and layer_numbers(merger.model) == list(range(8))
+    assert all(layer.self_attn.config is merger.model.config for layer in merger.model.model.layers)
     assert_cache_agrees(merger.model)
     merger.save(tmp_path / "saved")
     assert_same(load_file(tmp_path / "saved" / "model.safetensors"), expected)
