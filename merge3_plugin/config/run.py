@@ -136,6 +136,13 @@ class Merge3Config(Strict):
     )
     eval: EvalConfig = Field(default_factory=EvalConfig)
 
+    @model_validator(mode="after")
+    def _rungs(self) -> Merge3Config:
+        fewest = self.fidelity.fewest
+        if fewest is not None and fewest > self.anchors:
+            raise ValueError(f"merge3.fidelity.fewest: expected at most the {self.anchors} anchors, got {fewest}")
+        return self
+
 
 class RunConfig(Strict):
     """One run of the search."""

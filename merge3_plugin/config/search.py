@@ -39,6 +39,7 @@ class FidelityConfig(Strict):
     strategy: Literal["fixed", "racing", "halving", "hyperband"] = "fixed"
     fewest: int | None = Field(None, ge=1, description="anchors of a task at the first step; unset: anchors / eta^2")
     eta: int = Field(3, ge=2, description="by how much the number of anchors grows from step to step")
+    fresh: bool = Field(True, description="each generation has anchors of its own; a search fits one small set of them")
 
 
 class ConstraintConfig(Strict):

@@ -52,6 +52,11 @@ class Evidence:
     def n_scored(self) -> int:
         return len(self.scores)
 
+    @property
+    def scored_items(self) -> list[str]:
+        """The ids of the scored items, in the order of their scores."""
+        return [self.calibration.item_ids[place] for place in self.positions]
+
     @cached_property
     def weights(self) -> FloatArray:
         """Weight of each scored item, shape (m,), of sum 1.

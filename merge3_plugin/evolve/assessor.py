@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,15 +12,17 @@ from merge3_plugin.domain import Calibration, FloatArray
 from merge3_plugin.estimate.paired import PairedDifference
 from merge3_plugin.evolve.calibration import answer_matrix, keep
 from merge3_plugin.evolve.evaluate import Candidate, Evaluator
+from merge3_plugin.evolve.fidelity.ladder import ANCHORS, Ladder, Place
 from merge3_plugin.evolve.objectives import Objective, Objectives
 from merge3_plugin.evolve.search import Scored, ranked
-from merge3_plugin.evolve.store import COMPLETE, FAILED, RunStore
+from merge3_plugin.evolve.store import COMPLETE, FAILED, Evaluation, RunStore
+from merge3_plugin.harness.scoring import NOTHING, Price
 
 SEARCH, RECALIBRATION = "search", "recalibration"
 
 
 class Assessor:
-    """Turns vectors into assessed candidates; ``objectives`` are those of now.
+    """Turns vectors into assessed candidates; ``objectives`` are those of now, ``spent`` what the search has cost.
 
     After every ``every`` candidates (None: never) the best one that is not ``complete`` yet (ids of those scored on all
     search items) is scored so, and the calibrations are made anew from the first ones and all answers so far. When,
@@ -33,45 +35,63 @@ class Assessor:
         evaluator: Evaluator,
         store: RunStore,
         candidate: Callable[[FloatArray], Candidate],
+        ladder: Ladder,
         *,
         complete: Iterable[str],
         every: int | None,
         folder: Path,
     ) -> None:
-        self.objectives, self._first = objectives, objectives
-        self._evaluator, self._store, self._candidate = evaluator, store, candidate
+        self.objectives, self._first, self.ladder = objectives, objectives, ladder
+        self._evaluator, self._store, self.candidate = evaluator, store, candidate
         self._every, self._folder = every, folder
         # Kept here and not asked of the record: a run that is resumed knows answers that came later.
         self._complete = set(complete)
+        self._paid: set[tuple[object, ...]] = set()
+        self.spent = NOTHING
         self._done = 0
 
-    def score(self, vector: FloatArray) -> Scored:
-        """The candidate at ``vector``, scored on the anchors of every task, or taken from the record."""
-        return self.assess(self._candidate(vector), vector, SEARCH)
+    def price(self, candidate: Candidate, place: Place) -> Price:
+        """What it takes to score the candidate at ``place``, or took, where the record knows that already."""
+        return self._price(candidate, SEARCH, self.ladder.items(place), list(self.objectives.whole), place)
 
-    def assess(self, candidate: Candidate, vector: FloatArray, purpose: str) -> Scored:
-        objectives = self.objectives
+    def score(self, candidate: Candidate, vector: FloatArray, place: Place) -> Scored:
+        """The candidate at ``place``, scored there or taken from the record."""
+        return self.assess(candidate, vector, SEARCH, place)
+
+    def assess(self, candidate: Candidate, vector: FloatArray, purpose: str, place: Place = ANCHORS) -> Scored:
+        """The candidate on the items of ``place``; of the search's own purposes the cost is counted."""
+        objectives = self._at(place)
         found = self._evaluator.evaluate(
-            candidate, purpose, objectives.anchors(), list(objectives.whole), objectives.assess
+            candidate,
+            purpose,
+            objectives.anchors(),
+            list(objectives.whole),
+            objectives.assess,
+            batch=place.newest,
+            rung=place.rung,
         )
+        paid = self._pay(found)
         if found.state == FAILED:
-            return Scored(candidate, vector, None)
+            return Scored(candidate, vector, None, place, paid)
         answers = {task: self._evaluator.answers(candidate, task, ids) for task, ids in objectives.anchors().items()}
-        return Scored(candidate, vector, objectives.assess(answers, found.whole))
+        return Scored(candidate, vector, objectives.assess(answers, found.whole), place, paid)
 
-    def difference(self, first: Scored, second: Scored | None) -> PairedDifference | None:
+    def difference(self, first: Scored, second: Scored | None, confidence: float = 0.95) -> PairedDifference | None:
         """First less second on the calibrations of now; None where there is no second, or one of them failed."""
         if second is None or first.assessment is None or second.assessment is None:
             return None
         again = self.objectives.assess_again
-        return self.objectives.difference(again(first.assessment), again(second.assessment))
+        return self.objectives.difference(again(first.assessment), again(second.assessment), confidence=confidence)
 
-    def refine(self, scored: Sequence[Scored]) -> list[Scored] | None:
-        """All of them on the refined calibrations, where it is time for that, else None."""
+    def refine(self, scored: Sequence[Scored], affordable: Callable[[Price], bool]) -> list[Scored] | None:
+        """All of them on the refined calibrations, where it is time for that, else None.
+
+        Where the budget does not allow to score one on all search items, the calibrations are refined without.
+        """
         if self._every is None or not self.objectives.items or len(scored) // self._every <= self._done:
             return None
         self._done = len(scored) // self._every
-        complete = self._score_in_full(scored)
+        complete = self._score_in_full(scored, affordable)
         refined = [self._refined(objective, scored) for objective in self._first.items]
         self.objectives = replace(self.objectives, items=refined)
         self._store.event(
@@ -89,24 +109,52 @@ class Assessor:
             for s in scored
         ]
 
-    def _score_in_full(self, scored: Sequence[Scored]) -> str | None:
+    def _at(self, place: Place) -> Objectives:
+        """The objectives of now, estimated from the items of ``place``."""
+        items = [objective.on(self.ladder.anchors(objective.name, place)) for objective in self.objectives.items]
+        return replace(self.objectives, items=items)
+
+    def _price(
+        self, candidate: Candidate, purpose: str, items: Mapping[str, Sequence[str]], whole: Sequence[str], place: Place
+    ) -> Price:
+        key = (candidate.id, purpose, place.newest, place.rung)
+        if key in self._paid:
+            return NOTHING
+        recorded = self._store.find(*key)
+        if recorded is not None:
+            return Price(recorded.n_items, recorded.tokens)
+        return self._evaluator.price(candidate, items, whole)
+
+    def _pay(self, found: Evaluation) -> Price:
+        """What is new of the cost of an evaluation, as if nothing were recorded that came later."""
+        key = (found.candidate, found.purpose, found.batch, found.rung)
+        if key in self._paid or found.purpose not in (SEARCH, RECALIBRATION):
+            return NOTHING
+        self._paid.add(key)
+        paid = Price(found.n_items, found.tokens)
+        self.spent = self.spent.plus(paid)
+        return paid
+
+    def _score_in_full(self, scored: Sequence[Scored], affordable: Callable[[Price], bool]) -> str | None:
         """Ask the best candidate that was not asked all search items yet all of them; its id, None if there is none."""
         items = {objective.name: objective.population.search for objective in self._first.items}
         entry = next((s for s in ranked(scored) if s.candidate.id not in self._complete), None)
-        if entry is None:
+        if entry is None or not affordable(self._price(entry.candidate, RECALIBRATION, items, [], ANCHORS)):
             return None
         self._complete.add(entry.candidate.id)
-        state = self._evaluator.evaluate(entry.candidate, RECALIBRATION, items).state
-        return entry.candidate.id if state == COMPLETE else None
+        found = self._evaluator.evaluate(entry.candidate, RECALIBRATION, items)
+        self._pay(found)
+        return entry.candidate.id if found.state == COMPLETE else None
 
     def _refined(self, objective: Objective, scored: Sequence[Scored]) -> Objective:
+        """By the answers that the search has asked for so far; the record may know others, which came later."""
         items = objective.population.search
-        answers = {
-            s.candidate.id: self._evaluator.answers(
-                s.candidate, objective.name, items if s.candidate.id in self._complete else objective.anchors
-            )
-            for s in ranked(scored)
-        }
+        answers = {}
+        for entry in scored:
+            if entry.assessment is not None:
+                asked = entry.assessment.estimated[objective.name].evidence.scored_items
+                of = items if entry.candidate.id in self._complete else asked
+                answers[entry.candidate.id] = self._evaluator.answers(entry.candidate, objective.name, of)
         refined = recalibrate(objective.calibration, answer_matrix(answers, items), objective.parents)
         return replace(objective, calibration=refined)
 

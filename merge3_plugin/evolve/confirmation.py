@@ -118,5 +118,6 @@ def _mean(stage: Stage, assessor: Assessor, result: SearchResult, best: Sequence
         return None
     if stage.watcher.interrupted():
         raise Interrupted
-    mean = assessor.assess(candidate, result.mean, MEAN)
+    # On the items of the best: so they can be told apart.
+    mean = assessor.assess(candidate, result.mean, MEAN, best[0].place)
     return mean if mean in contenders([best[0], mean], assessor.objectives) else None

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 from merge3_plugin.evolve.objectives import Assessment
 from merge3_plugin.evolve.store import COMPLETE, FAILED, Evaluation, RunStore
-from merge3_plugin.harness.scoring import Price, Scores
+from merge3_plugin.harness.scoring import NOTHING, Price, Scores
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Evaluator:
         recorded = self._store.find(candidate.id, purpose, batch, rung)
         if recorded is not None:
             return recorded
-        started, left, paid = time.monotonic(), self._left(candidate, items, whole), Price()
+        started, left, paid = time.monotonic(), self._left(candidate, items, whole), NOTHING
         try:
             if left.items or left.whole:
                 self._put_on(candidate)

@@ -49,11 +49,12 @@ class Objective:
         """The accuracy on the search items estimated from ``scores`` on some of them."""
         return self._estimated(gather(self.calibration, scores.right, self.parents, scores.soft))
 
-    def estimated_again(self, evidence: Evidence) -> Estimated:
-        """The same of the same answers on the same anchors, gathered under another calibration of the items."""
-        return self._estimated(
-            replace(evidence, calibration=with_anchors(self.calibration, evidence.calibration.anchors))
-        )
+    def estimated_again(self, estimated: Estimated) -> Estimated:
+        """The same of the same answers on the same anchors, under the calibration of now."""
+        calibration = with_anchors(self.calibration, estimated.evidence.calibration.anchors)
+        if calibration is estimated.evidence.calibration:
+            return estimated
+        return self._estimated(replace(estimated.evidence, calibration=calibration))
 
     def on_common_items(self, first: Estimated, second: Estimated) -> tuple[Estimated, Estimated]:
         """Both estimated from the items of one, where those are among the items of the other; else as they are."""
@@ -148,7 +149,7 @@ class Objectives:
 
     def assess_again(self, assessment: Assessment) -> Assessment:
         """The same answers under these calibrations."""
-        estimated = {o.name: o.estimated_again(assessment.estimated[o.name].evidence) for o in self.items}
+        estimated = {o.name: o.estimated_again(assessment.estimated[o.name]) for o in self.items}
         return self._assessment(estimated, assessment.whole)
 
     def _assessment(self, estimated: Mapping[str, Estimated], whole: Mapping[str, float]) -> Assessment:
@@ -226,6 +227,11 @@ def check_objectives(config: RunConfig) -> list[str]:
     if not apart and search.scalarisation == "sum":
         return []
     named = search.optimizer if apart else f"scalarisation: {search.scalarisation}"
+    if (fidelity := config.merge3.fidelity.strategy) != "fixed":
+        raise ConfigError(
+            f"fidelity.strategy: {fidelity} gives up what is worse in one value, and {named} sees each task by itself; "
+            "leave it out"
+        )
     counting = [name for name, task in tasks.items() if task.weight]
     if len(counting) < 2:
         raise ConfigError(

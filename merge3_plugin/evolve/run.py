@@ -21,7 +21,7 @@ from merge3_plugin.evolve.held_out_tasks import Transfer, score_held_out_tasks
 from merge3_plugin.evolve.objectives import Objectives, several_objectives
 from merge3_plugin.evolve.preparation import Preparation
 from merge3_plugin.evolve.search import Improvement, Scored, SearchResult
-from merge3_plugin.evolve.searching import search
+from merge3_plugin.evolve.searching import make_assessor, search
 from merge3_plugin.evolve.setting import Interrupted, Setting, Watcher
 from merge3_plugin.evolve.stage import Stage
 
@@ -63,7 +63,7 @@ class Run:
     def execute(self) -> Outcome:
         """All phases in order. Raises Interrupted where a person stops it before there is a candidate."""
         stage = self._stage
-        assessor = self._assessor(Preparation(stage).objectives())
+        assessor = make_assessor(stage, Preparation(stage).objectives())
         so_far = self._found(assessor, search(stage, assessor, self._hear))
         try:
             if stage.tasks:
@@ -103,18 +103,6 @@ class Run:
         models |= {each.best.label: each.candidate for each in so_far.baselines if each.best and each.candidate}
         others = dict.fromkeys([*base, found.verdict.best_parent.label])
         return score_held_out_tasks(self._stage, models, found.verdict.winner.label, list(others))
-
-    def _assessor(self, objectives: Objectives) -> Assessor:
-        stage = self._stage
-        return Assessor(
-            objectives,
-            stage.setting.evaluator,
-            stage.setting.store,
-            stage.candidates.at,
-            complete=[parent.id for parent in stage.candidates.parents.values()],
-            every=stage.config.merge3.recalibrate,
-            folder=stage.setting.folder,
-        )
 
     def _hear(self, improvement: Improvement) -> None:
         self._improvements.append(improvement)

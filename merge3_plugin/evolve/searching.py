@@ -1,21 +1,63 @@
-"""The phase of a run that searches: the strategy of the config over the run's space."""
+"""The phase of a run that searches: the strategies of the config over the run's space and items."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from merge3_plugin.config.search import FidelityConfig
 from merge3_plugin.evolve.assessor import SEARCH, Assessor
-from merge3_plugin.evolve.objectives import several_objectives
-from merge3_plugin.evolve.search import Improvement, Scored, Search, SearchResult
+from merge3_plugin.evolve.executor import Executor, Replay, Serial
+from merge3_plugin.evolve.fidelity.brackets import halving, hyperband
+from merge3_plugin.evolve.fidelity.ladder import Ladder
+from merge3_plugin.evolve.fidelity.strategies import Difference, Fidelity, Fixed, Racing
+from merge3_plugin.evolve.loop import Search, told
+from merge3_plugin.evolve.objectives import Objectives, several_objectives
+from merge3_plugin.evolve.search import Improvement, Scored, SearchResult
 from merge3_plugin.evolve.stage import Stage
+from merge3_plugin.evolve.stopping import Limits
 from merge3_plugin.evolve.strategy import make_strategy
 
+BUDGET = "search budget"
 
-def search(stage: Stage, assessor: Assessor, improved: Callable[[Improvement], None]) -> SearchResult:
-    """Everything that the search scored; ``improved`` hears of each new best."""
-    settings, space = stage.config.merge3.search, stage.setting.space
-    optimizer = make_strategy(stage.config, space.variables, stage.rng(SEARCH))
-    stage.watcher.phase(SEARCH, settings.max_fevals)
+
+def make_assessor(stage: Stage, objectives: Objectives) -> Assessor:
+    """What turns vectors into assessed candidates, on the items that the config's fidelity gives them."""
+    settings = stage.config.merge3
+    fidelity = settings.fidelity
+    return Assessor(
+        objectives,
+        stage.setting.evaluator,
+        stage.setting.store,
+        stage.candidates.at,
+        Ladder(objectives.items, seed=settings.seed, eta=fidelity.eta, fewest=fidelity.fewest, fresh=fidelity.fresh),
+        complete=[parent.id for parent in stage.candidates.parents.values()],
+        every=settings.recalibrate,
+        folder=stage.setting.folder,
+    )
+
+
+def make_fidelity(config: FidelityConfig, lowest: int, difference: Difference) -> Fidelity:
+    """The strategy of this name, from the ``lowest`` rung."""
+    if config.strategy == "racing":
+        return Racing(lowest, difference)
+    if config.strategy == "halving":
+        return halving(lowest, config.eta)
+    if config.strategy == "hyperband":
+        return hyperband(lowest, config.eta)
+    return Fixed()
+
+
+def search(
+    stage: Stage, assessor: Assessor, improved: Callable[[Improvement], None], executor: Executor | None = None
+) -> SearchResult:
+    """Everything that the search scored; ``improved`` hears of each new best. Without ``executor`` one after another.
+
+    What the record holds of this search is replayed first. Strategies are made for the budget with which it was begun,
+    so that a greater one extends it.
+    """
+    settings, store, space = stage.config.merge3, stage.setting.store, stage.setting.space
+    budget = int(store.pin(BUDGET, settings.search.max_fevals))
+    stage.watcher.phase(SEARCH, settings.search.max_fevals)
     uniform = stage.candidates.uniform
     seen: dict[str, Scored] = {}
 
@@ -25,18 +67,18 @@ def search(stage: Stage, assessor: Assessor, improved: Callable[[Improvement], N
         improved(Improvement(number, entry, *against))
 
     def progress(entry: Scored) -> None:
-        seen.setdefault(entry.candidate.id, entry)
+        seen[entry.candidate.id] = entry
         stage.watcher.scored(entry)
 
     found = Search(
-        stage.setting.store,
-        optimizer,
-        assessor.score,
-        max_fevals=settings.max_fevals,
-        max_failures=settings.max_failures,
+        store,
+        make_strategy(stage.config, space.variables, stage.rng(SEARCH), budget=budget),
+        assessor,
+        make_fidelity(settings.fidelity, assessor.ladder.lowest, assessor.difference),
+        Limits(settings.search, assessor.difference),
+        Replay(executor or Serial(), told(store)),
         several=several_objectives(stage.config),
         interrupted=lambda: "interrupted" if stage.watcher.interrupted() else stage.watcher.stop_reason(),
-        refine=assessor.refine,
         improved=better,
         progress=progress,
     )

@@ -13,15 +13,18 @@ from merge3_plugin.evolve.optimizers.scalarised import make_scalarised
 from merge3_plugin.evolve.spaces.variables import Variable, draw, start
 
 
-def make_strategy(config: RunConfig, variables: Sequence[Variable], rng: np.random.Generator) -> Optimizer:
+def make_strategy(
+    config: RunConfig, variables: Sequence[Variable], rng: np.random.Generator, *, budget: int | None = None
+) -> Optimizer:
     """``merge3.search.optimizer``, to start at the variables' start, or at a random point with ``random_init``.
 
-    Raises ConfigError for settings that the strategy refuses. Cheap, and of the same outcome with any generator.
+    ``budget`` is how many trials it plans for; None: as many as the config allows. Raises ConfigError for settings that
+    the strategy refuses. Cheap, and of the same outcome with any generator.
     """
     search = config.merge3.search
     first = draw(variables, rng) if config.random_init else start(variables)
     objectives = sum(bool(task.weight) for task in config.tasks) if several_objectives(config) else 1
-    settings = Settings(search.max_fevals, search.popsize, search.sigma0, objectives, search.options)
+    settings = Settings(budget or search.max_fevals, search.popsize, search.sigma0, objectives, search.options)
     if search.scalarisation == "sum":
         return make_optimizer(search.optimizer, variables, first, settings, rng)
     return make_scalarised(search.scalarisation, search.optimizer, variables, first, settings, rng)

@@ -39,6 +39,9 @@ class Price(NamedTuple):
         return Price(self.items - other.items, self.tokens - other.tokens)
 
 
+NOTHING = Price()
+
+
 class Scorer:
     """Scores ``benchmarks`` on the current weights of ``model``, which may change in place between calls.
 
