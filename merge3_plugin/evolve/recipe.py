@@ -1,4 +1,9 @@
-"""A recipe: a plain mapping that ``mergekit-yaml`` accepts, with an identity and a file."""
+"""A recipe: a plain mapping that mergekit accepts, with an identity and a file.
+
+It is a config of ``mergekit-yaml``, or, since such a config has one method for all layers, several for
+``mergekit-multi``: ``{"merges": {name: config}, "select": config}``, where the slices of ``select`` name the merges of
+which they take layers (see `merging.documents`).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from merge3_plugin.merging import MERGES, SELECT
 
 _MODEL_KEYS = ("model", "base_model", "tokenizer_source")
 
@@ -32,15 +39,29 @@ def to_yaml(
     recipe_file: str = "best_config.yaml",
     model_folder: str = "final_model",
 ) -> str:
-    """The recipe as YAML. The first line is a comment: the command that gives the run's model from this file.
+    """The recipe as YAML, in a document or several, after a comment: the command that gives the run's model from it.
 
     ``flags`` are those that the command needs besides the seed (``Merger.flags``). Models in local folders are
     written with absolute paths, so that the command works from anywhere.
     """
-    command = ["mergekit-yaml", recipe_file, model_folder, "--random-seed", str(random_seed), *flags]
-    local = {name: str(Path(name).expanduser().absolute()) for name in _models(recipe) if _is_folder(name)}
-    text = yaml.safe_dump(
-        _renamed(recipe, local), sort_keys=False, allow_unicode=True, default_flow_style=None, width=10_000
+    if MERGES in recipe:
+        documents = [{"name": name, **merge} for name, merge in recipe[MERGES].items()] + [recipe[SELECT]]
+        # Not lazy, or it would take what lies there of an earlier recipe. With ./ before them, mergekit does not take
+        # the merges' folders for names on the hub, which it would ask.
+        folders = ["--out-path", model_folder, "--intermediate-dir", f"./{model_folder}-parts", "--no-lazy"]
+        command = ["mergekit-multi", recipe_file, *folders]
+    else:
+        documents = [recipe]
+        command = ["mergekit-yaml", recipe_file, model_folder]
+    command += ["--random-seed", str(random_seed), *flags]
+    models = _models(recipe) - set(recipe.get(MERGES, ()))
+    local = {name: str(Path(name).expanduser().absolute()) for name in models if _is_folder(name)}
+    text = yaml.safe_dump_all(
+        [_renamed(document, local) for document in documents],
+        sort_keys=False,
+        allow_unicode=True,
+        default_flow_style=None,
+        width=10_000,
     )
     return f"# {shlex.join(command)}\n{text}"
 

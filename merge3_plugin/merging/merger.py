@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mergekit.config import MergeConfiguration
 from mergekit.options import MergeOptions
 
 from merge3_plugin.errors import ConfigError, ModelError, RunError, nearest
+from merge3_plugin.merging.documents import plan_recipe
 from merge3_plugin.merging.execution import Execution, seeded
 from merge3_plugin.merging.live import Live
 from merge3_plugin.merging.parents import load_family
-from merge3_plugin.merging.plan import plan, stack
 from merge3_plugin.merging.references import canonical, one_line
 from merge3_plugin.merging.vocabulary import Vocabulary, check_vocabularies, load_tokenizers
 
@@ -98,9 +97,7 @@ class Merger:
         no candidate until the next ``merge`` or ``load_parent``), ConfigError for a recipe that is not valid here.
         """
         try:
-            config = MergeConfiguration.model_validate(recipe)
-            jobs = plan(config, self._family)
-            layers = stack(config, self.n_layers)
+            jobs, layers = plan_recipe(recipe, self._family)
         except (ValueError, RuntimeError) as error:
             raise ConfigError(f"recipe: expected one that mergekit accepts, got: {one_line(error)}") from None
         self._live.build(layers)
