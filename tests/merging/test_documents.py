@@ -2,46 +2,22 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner
-from mergekit.io.tasks import LoaderCache
-from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from merge3_plugin.errors import ConfigError
-from merge3_plugin.evolve.recipe import to_yaml
+from merge3_plugin.evolve.recipe import candidate_id, to_yaml
 from merge3_plugin.merging.execution import Execution
 from merge3_plugin.merging.merger import Merger
 from merge3_plugin.testing import TINY_ALPHABET, make_tiny_family, make_tiny_llama, make_tiny_tokenizer
+from tests.mergekit_command import assert_same_weights, by_command
 
 Recipe = dict[str, Any]
-
-
-def by_command(text: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The model that the first line of a recipe's file makes of it."""
-    (folder / "best_config.yaml").write_text(text)
-    name, *arguments = shlex.split(text.splitlines()[0].removeprefix("# "))
-    assert name == "mergekit-multi"
-    (script,) = entry_points(group="console_scripts", name=name)
-    monkeypatch.chdir(folder)
-    LoaderCache().loaders.clear()  # a process of its own would begin with none
-    result = CliRunner().invoke(script.load(), arguments, catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return folder / "final_model"
-
-
-def assert_same(ours: Path, theirs: Path) -> None:
-    got, wanted = (load_file(folder / "model.safetensors") for folder in (ours, theirs))
-    assert set(got) == set(wanted)
-    for name, tensor in wanted.items():
-        assert got[name].dtype == tensor.dtype and torch.equal(got[name], tensor), name
 
 
 def slices(models: list[Path], n_layers: int, base_of_slice: Path | None = None, **parameters: Any) -> list[Recipe]:
@@ -112,13 +88,14 @@ def test_weights_are_those_of_the_command_in_the_file(
     merger.merge(recipe)
     merger.save(tmp_path / "ours")
     text = to_yaml(recipe, random_seed=3, flags=merger.flags)
-    assert_same(tmp_path / "ours", by_command(text, tmp_path, monkeypatch))
+    assert text.startswith("# mergekit-multi best_config.yaml --out-path final_model ")
+    assert_same_weights(tmp_path / "ours", by_command(text, tmp_path, monkeypatch))
     # A folder with a merge's name, and merges of an earlier recipe, change nothing.
     (tmp_path / "by-linear").mkdir()
     other = four_methods([base, *models], dtype, chosen[::-1])
     merger.merge(other)
     merger.save(tmp_path / "other")
-    assert_same(tmp_path / "other", by_command(to_yaml(other, random_seed=3), tmp_path, monkeypatch))
+    assert_same_weights(tmp_path / "other", by_command(to_yaml(other, random_seed=3), tmp_path, monkeypatch))
 
 
 def test_vocabularies_are_joined_in_each_document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +112,7 @@ def test_vocabularies_are_joined_in_each_document(tmp_path: Path, monkeypatch: p
         merger.merge(recipe)
         merger.save(tmp_path / f"ours {chosen}")
         final = by_command(to_yaml(recipe, random_seed=0), tmp_path, monkeypatch)
-        assert_same(tmp_path / f"ours {chosen}", final)
+        assert_same_weights(tmp_path / f"ours {chosen}", final)
         assert AutoTokenizer.from_pretrained(final).get_vocab() == merger.tokenizer.get_vocab()
 
 
@@ -156,6 +133,16 @@ def test_each_tensor_is_merged_once_by_the_document_that_is_selected(
     for name, method in merged:
         first = "embed_tokens" in name or "layers.0." in name
         assert method == ("ties" if first else "slerp"), name
+
+
+def test_identity_follows_the_merges_and_the_selection_not_where_the_parents_lie() -> None:
+    here, there = ([Path(folder) / name for name in ("base", "a", "b", "c")] for folder in ("here", "there"))
+
+    def identity(parents: list[Path], chosen: str = "sl", **settings: Any) -> str:
+        return candidate_id(four_methods(parents, chosen=chosen, **settings), list(map(str, parents)))
+
+    assert identity(here) == identity(there)
+    assert len({identity(here), identity(here, "ls"), identity(here, dtype="bfloat16")}) == 3
 
 
 def _without(recipe: Recipe, *path: Any) -> None:

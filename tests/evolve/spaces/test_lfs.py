@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
@@ -16,7 +17,10 @@ from merge3_plugin.config import parse_config
 from merge3_plugin.errors import ConfigError
 from merge3_plugin.evolve.spaces.lfs import LfsSpace
 from merge3_plugin.evolve.spaces.variables import active, draw, start
+from merge3_plugin.evolve.store import RunStore
 from merge3_plugin.merging.merger import Merger
+from tests.evolve.world import evolve_here, make_world
+from tests.mergekit_command import assert_same_weights, by_command
 
 METHODS = ["linear", "task_arithmetic", "ties", "slerp"]
 
@@ -63,6 +67,30 @@ def test_recipes_and_vectors_are_exact_inverses(seed: int, edge: float, methods:
     assert (found[~matters] == start(searched.variables)[~matters]).all()
     elsewhere = np.where(matters, vector, draw(searched.variables, rng))
     assert searched.decode(elsewhere) == recipe, "coordinates that do not matter"
+
+
+def test_a_run_writes_a_config_that_makes_its_final_model(
+    tiny_models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_world(
+        tmp_path,
+        tiny_models,
+        space={"kind": "lfs", "granularity": 1, "methods": ["task_arithmetic", "ties", "slerp"]},
+        search={"max_fevals": 10, "optimizer": "random"},
+    )
+    config = yaml.safe_load(path.read_text())
+    config["genome"] = {key: config["genome"][key] for key in ("models", "base_model")}
+    path.write_text(yaml.safe_dump(config))
+    out = tmp_path / "out"
+    assert evolve_here(path, out)["state"] == "finished"
+    store = RunStore.open(out)
+    recipes = [store.find(candidate, "search").recipe for candidate, _ in store.scored("search")]
+    store.close()
+    assert len(recipes) == 10
+    assert {len(recipe.get("merges", [1])) for recipe in recipes} == {1, 2}, "of one method, and of two"
+    (tmp_path / "again").mkdir()
+    again = by_command((out / "best_config.yaml").read_text(), tmp_path / "again", monkeypatch)
+    assert_same_weights(out / "final_model", again)
 
 
 def vector_of(searched: LfsSpace, methods: list[str], rng: np.random.Generator) -> dict[str, float]:
