@@ -59,17 +59,12 @@ def spaces(pick: st.DrawFn) -> DisSpace:
     n_layers = pick(st.integers(2, 7))
     frozen = pick(st.tuples(st.integers(0, 2), st.integers(0, 2)).filter(lambda f: sum(f) < n_layers))
     models = pick(st.sampled_from([["a"], ["a", "b"], ["a", "base", "b"]]))
-    scales = pick(st.sampled_from([None, (0.5, 1.5), (0.25, 0.4), (1.2, 2.0)]))
-    deepest = pick(st.none() | st.integers(n_layers, 3 * n_layers))
-    return make(
-        models,
-        n_layers,
-        repeats=pick(st.integers(1, 3)),
-        frozen_first=frozen[0],
-        frozen_last=frozen[1],
-        scales=scales,
-        max_layers=deepest,
-    )
+    limits = {
+        "repeats": pick(st.integers(1, 3)),
+        "scales": pick(st.sampled_from([None, (0.5, 1.5), (0.25, 0.4), (1.2, 2.0)])),
+        "max_layers": pick(st.none() | st.integers(n_layers, 3 * n_layers)),
+    }
+    return make(models, n_layers, frozen_first=frozen[0], frozen_last=frozen[1], **limits)
 
 
 @settings(max_examples=150, deadline=None)
@@ -117,8 +112,7 @@ def test_an_order_costs_a_coordinate_a_copy(repeats: int) -> None:
 
 def test_too_deep_a_stack_keeps_whole_positions_from_the_first_on() -> None:
     space = make(["a", "b"], 5, repeats=2, scales=None, max_layers=9)
-    everything = {v.name.replace(" ", "_"): v.high for v in space.variables if v.kind is Kind.INTEGER}
-    layers = stack(space.decode(vector(space, **everything)))
+    layers = stack(space.decode(np.array([variable.high for variable in space.variables])))
     assert [sum(at == index for _, at in layers) for index in range(5)] == [1, 4, 2, 1, 1]
     assert [layer for layer in layers if layer[1] == 2] == [("a", 2), ("a", 2)]
 
@@ -248,9 +242,6 @@ def test_a_run_refuses_scales_that_do_not_fold_before_a_weight_is_read(
     assert "mergekit-yaml" not in caplog.text
     assert len(rehearse(config([one], base, scales=None), Flags()).space.variables) == 2
     assert "mergekit-yaml leaves layer_types as long as the parents'" in caplog.text
-
-
-# -- what cannot be ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
