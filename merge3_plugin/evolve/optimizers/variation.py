@@ -1,9 +1,9 @@
 """Offspring of vectors of real, whole and categorical coordinates, by pymoo's operators on whole generations at once.
 
 Real coordinates get simulated binary crossover and polynomial mutation (Deb and Agrawal 1995; Deb and Goyal 1996).
-Whole ones get the same on an interval that is half a step wider at both ends, so that each number has as much of it as
-any other, and are rounded; where a mutation moved one, it moves by a step at least. Choices have no order: they are
-exchanged by uniform crossover and mutate into any other choice.
+Whole ones get the same and are rounded, and where a mutation moved one, it moves by a step at least: rounded to the
+nearest, most would be where they were. Choices have no order: they are exchanged by uniform crossover and mutate into
+any other choice.
 """
 
 from __future__ import annotations
@@ -115,8 +115,7 @@ class Variation:
     def _box(self, vectors: FloatArray) -> tuple[FloatArray, FloatArray]:
         """The interval of each coordinate: what is searched, widened to hold the vectors that come from elsewhere."""
         flat = vectors.reshape(-1, vectors.shape[-1])
-        half = np.where(self._whole, 0.5, 0.0)
-        return np.minimum(self._low, flat.min(axis=0)) - half, np.maximum(self._high, flat.max(axis=0)) + half
+        return np.minimum(self._low, flat.min(axis=0)), np.maximum(self._high, flat.max(axis=0))
 
     def _settled(self, vectors: FloatArray) -> FloatArray:
         """`Variable.settled` of every coordinate."""

@@ -11,8 +11,10 @@ import pytest
 from merge3_plugin.errors import ConfigError
 from merge3_plugin.evolve.front import hypervolume
 from merge3_plugin.evolve.optimizers import Result
+from merge3_plugin.evolve.optimizers.evolution import Member
 from merge3_plugin.evolve.optimizers.pymoo_search import _partitions
-from merge3_plugin.evolve.optimizers.schemes import Fronts, by_cost
+from merge3_plugin.evolve.optimizers.schemes import Fronts, Genetic, by_cost
+from merge3_plugin.evolve.optimizers.variation import Variation
 from merge3_plugin.evolve.spaces.variables import Kind, Variable, When, start
 
 from .worlds import choices, drive, integers, made, reals, told
@@ -207,6 +209,14 @@ def test_known_points_join_the_population_and_the_start_is_asked_unless_known(na
     assert {0.5, 0.123} == {vector[0] for vector in again}, "the best survivors, looked at again"
     children = np.array([trial.vector for trial in optimizer.ask(40) if not trial.level])
     assert np.isin(children, [0.123]).any(), "and bred from"
+
+
+def test_the_better_breed_more():
+    variation = Variation(reals(1), np.random.default_rng(0), 20.0)
+    scheme = Genetic(variation, 15.0, by_cost, 400, np.random.default_rng(0))
+    members = [Member(Result(i, np.array([x]), (x,))) for i, x in enumerate(np.linspace(0, 1, 40))]
+    children = np.array([child.vector for child in scheme.breed(members)])
+    assert 0.63 < children.mean() < 0.7, "the better of two draws from [0, 1] is 2/3 in the mean"
 
 
 def test_of_equals_the_one_of_the_better_tie_breaker_survives():
