@@ -15,6 +15,7 @@ from merge3_plugin.hookspecs import RegisterOptimizer, hookimpl
 # By name: where the factory is, imported when it is asked for, and whether it takes several objectives.
 _STRATEGIES = {
     "cma-es": ("cma_es", "CmaEs", False),
+    "lq-cma-es": ("lq_cma_es", "LqCmaEs", False),
     "ga": ("pymoo_search", "make_ga", False),
     "de": ("pymoo_search", "make_de", False),
     "nsga2": ("pymoo_search", "make_nsga2", True),
@@ -22,6 +23,7 @@ _STRATEGIES = {
     "tpe": ("optuna_search", "make_tpe", False),
     "gp": ("optuna_search", "make_gp", False),
     "random": ("random_search", "RandomSearch", False),
+    "grid": ("grid", "GridSearch", False),
 }
 
 
