@@ -49,23 +49,55 @@ def connect(path: Path) -> sqlite3.Connection:
 
     Raises RunError for a file that is no record, or of a newer schema.
     """
-    try:
+    with _understood(path):
         db = sqlite3.connect(path, isolation_level=None)
         db.execute("PRAGMA journal_mode=WAL")
         # Every commit reaches the disk before the optimiser hears of it, power cuts included.
         db.execute("PRAGMA synchronous=FULL")
-        version = _version(db)
-        if version < SCHEMA_VERSION:
-            with transaction(db):
-                for step in _STEPS[_version(db) :]:  # another process may have been faster
-                    for statement in step.split(";"):
-                        db.execute(statement)
-                db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        _migrate(db, path)
+    return db
+
+
+def snapshot(path: Path) -> sqlite3.Connection:
+    """The record at ``path`` as it is now, only to be read; of an older schema, a migrated copy in memory.
+
+    A process that writes it is not disturbed, nor seen. Raises RunError as `connect`.
+    """
+    with _understood(path):
+        # Without a log beside it nobody has it open. Then SQLite need not make one, in a folder that is another's.
+        mode = "mode=ro" if path.with_name(path.name + "-wal").exists() else "immutable=1"
+        db = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, isolation_level=None)
+        if _version(db) < SCHEMA_VERSION:
+            older, db = db, sqlite3.connect(":memory:", isolation_level=None)
+            older.backup(db)
+            older.close()
+        else:
+            db.execute("BEGIN")  # what is read first is read to the end
+        _migrate(db, path)
+        db.execute("PRAGMA query_only=1")
+    return db
+
+
+@contextmanager
+def _understood(path: Path) -> Iterator[None]:
+    try:
+        yield
     except sqlite3.DatabaseError as error:
         raise RunError(f"{path}: expected a run's record, got: {error}; name another --storage-path") from None
+
+
+def _migrate(db: sqlite3.Connection, path: Path) -> None:
+    """Bring the record to this schema, at one blow. Raises RunError for a newer one."""
+    version = _version(db)
     if version > SCHEMA_VERSION:
         raise RunError(f"{path}: expected schema {SCHEMA_VERSION} or older, got {version}; upgrade merge3-plugin")
-    return db
+    if version == SCHEMA_VERSION:
+        return
+    with transaction(db):
+        for step in _STEPS[_version(db) :]:  # another process may have been faster
+            for statement in step.split(";"):
+                db.execute(statement)
+        db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
 
 def _version(db: sqlite3.Connection) -> int:

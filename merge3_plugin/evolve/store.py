@@ -8,21 +8,24 @@ that a resume needs, and a process killed at any moment loses the evaluation in 
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from merge3_plugin.domain import Estimate
 from merge3_plugin.errors import RunError
-from merge3_plugin.evolve.schema import FILE_NAME, connect, transaction
+from merge3_plugin.evolve.schema import FILE_NAME, connect, snapshot, transaction
 from merge3_plugin.harness.scoring import Scores
 
 COMPLETE, FAILED = "COMPLETE", "FAILED"
 
 # Of an evaluation, as they are.
 _COLUMNS = ("candidate", "purpose", "batch", "rung", "state", "fitness", "n_items", "tokens", "error", "seconds")
+# Of an evaluation, what is the same for equal runs; its error and its answers are too, in their way.
+_CANONICAL = ("candidate", "purpose", "batch", "rung", "state", "fitness", "estimates", "whole", "tokens")
 
 
 @dataclass(frozen=True)
@@ -78,16 +81,25 @@ def _estimate(fields: dict[str, Any]) -> Estimate:
 class RunStore:
     """The record of one run folder. Raises RunError for a file that is not one, or of a newer schema."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, how: Callable[[Path], sqlite3.Connection] = connect) -> None:
         self.path = folder / FILE_NAME
-        self._db = connect(self.path)
+        self._db = how(self.path)
 
     @classmethod
     def open(cls, folder: Path) -> RunStore:
-        """The record of a folder that has one. Raises RunError when it has none."""
+        """The record of a folder that has one, as it is now, to be read. Raises RunError when it has none.
+
+        A run may go on there meanwhile: nothing is written, and what it adds is not seen.
+        """
         if not (folder / FILE_NAME).is_file():
             raise RunError(f"{folder}: expected a run folder with {FILE_NAME}, found none; name a --storage-path")
-        return cls(folder)
+        return cls(folder, snapshot)
+
+    def copy_to(self, folder: Path) -> None:
+        """Begin the record of another folder with all that this one holds."""
+        target = connect(folder / FILE_NAME)
+        self._db.backup(target)
+        target.close()
 
     def close(self) -> None:
         self._db.close()
@@ -157,7 +169,7 @@ class RunStore:
             fitness,
             error,
             seconds,
-            self._recipe(candidate),
+            self.recipe(candidate),
             graded,
             batch,
             rung,
@@ -171,7 +183,8 @@ class RunStore:
             "SELECT task, item, score, soft FROM answers WHERE evaluation = ? ORDER BY task, item", (evaluation,)
         ).fetchall()
 
-    def _recipe(self, candidate: str) -> dict[str, Any] | None:
+    def recipe(self, candidate: str) -> dict[str, Any] | None:
+        """The candidate's recipe, or None where it has none (a parent that the space cannot express)."""
         row = self._db.execute("SELECT recipe FROM candidates WHERE id = ?", (candidate,)).fetchone()
         return None if row is None else json.loads(row[0])
 
@@ -203,6 +216,13 @@ class RunStore:
         """Every recorded whole-benchmark metric of the candidate by task, whatever it was evaluated for."""
         rows = self._db.execute("SELECT whole FROM evaluations WHERE candidate = ? ORDER BY number", (candidate,))
         return {task: value for (whole,) in rows.fetchall() for task, value in json.loads(whole).items()}
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Every evaluation without its answers, by column, in their order."""
+        keys = ("number", *_COLUMNS, "estimates", "whole", "started")
+        for values in self._db.execute(f"SELECT {', '.join(keys)} FROM evaluations ORDER BY number"):
+            row = dict(zip(keys, values, strict=True))
+            yield row | {key: json.loads(row[key]) for key in ("estimates", "whole")}
 
     def scored(self, purpose: str) -> list[tuple[str, int]]:
         """Candidate and number of items of each evaluation of this purpose, in their order."""
@@ -259,37 +279,10 @@ class RunStore:
                 yield _dump({"meta": key, "value": clean(value)})
         for candidate, recipe in self._db.execute("SELECT id, recipe FROM candidates ORDER BY id"):
             yield _dump({"candidate": candidate, "recipe": clean(json.loads(recipe))})
-        for (
-            number,
-            candidate,
-            purpose,
-            batch,
-            rung,
-            state,
-            fitness,
-            estimates,
-            whole,
-            tokens,
-            error,
-        ) in self._db.execute(
-            "SELECT number, candidate, purpose, batch, rung, state, fitness, estimates, whole, tokens, error"
-            " FROM evaluations ORDER BY number"
-        ):
-            yield _dump(
-                {
-                    "evaluation": number,
-                    "candidate": candidate,
-                    "purpose": purpose,
-                    "batch": batch,
-                    "rung": rung,
-                    "state": state,
-                    "fitness": fitness,
-                    "estimates": json.loads(estimates),
-                    "whole": json.loads(whole),
-                    "tokens": tokens,
-                    "error": last_line(error),  # the rest of a traceback names files
-                    "answers": self._answers(number),
-                }
-            )
+        for row in self.rows():
+            kept = {key: row[key] for key in _CANONICAL}
+            # Of a traceback, the other lines name files.
+            kept |= {"error": last_line(row["error"]), "answers": self._answers(row["number"])}
+            yield _dump({"evaluation": row["number"], **kept})
         for name, body in self.events():
             yield _dump({"event": name, "body": clean(body)})

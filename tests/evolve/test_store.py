@@ -123,15 +123,15 @@ def test_an_older_record_is_migrated_in_place(tmp_path):
     with sqlite3.connect(tmp_path / "run.sqlite") as db:
         db.executescript(SCHEMA_1)
     db.close()
-    for _ in range(2):  # migrated, and opened again
-        store = RunStore.open(tmp_path)
+    for how in (RunStore.open, RunStore, RunStore):  # read, migrated, and opened again
+        store = how(tmp_path)
         assert store.meta() == {"seed": 3}
         assert store.known_answers("c", "t") == ({"a": 1.0, "b": 0.0}, {})
         found = store.find("c", "search")
         assert (found.fitness, found.n_items, found.tokens, found.beside, found.rung) == (0.7, 2, 0, 0, 0)
         assert (store.find("e", "search").error, store.known_whole("e")) == ("boom", {"ppl": 2.5})
         store.close()
-    store = RunStore.open(tmp_path)
+    store = RunStore(tmp_path)
     store.add(Evaluation("d", "search", COMPLETE, {"t": {"a": 1.0}}, soft={"t": {"a": 0.75}}))
     store.add(Evaluation("c", "search", COMPLETE, {"t": {"z": 1.0}}, batch=1, rung=1))
     assert [candidate for candidate, _ in store.scored("search")] == ["c", "e", "d", "c"]
@@ -150,3 +150,35 @@ def test_foreign_and_newer_files_are_refused(tmp_path):
         db.execute("PRAGMA user_version=99")
     with pytest.raises(RunError, match="99; upgrade"):
         RunStore(tmp_path)
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_reading_writes_nothing(tmp_path, older):
+    if older:
+        with sqlite3.connect(tmp_path / "run.sqlite") as db:
+            db.executescript(SCHEMA_1)
+        db.close()
+    else:
+        RunStore(tmp_path).close()
+    before = (tmp_path / "run.sqlite").read_bytes()
+    store = RunStore.open(tmp_path)
+    list(store.canonical())
+    assert [path.name for path in tmp_path.iterdir()] == ["run.sqlite"]
+    with pytest.raises(sqlite3.OperationalError):
+        store.pin("x", 1)
+    store.close()
+    assert (tmp_path / "run.sqlite").read_bytes() == before
+
+
+def test_a_record_is_read_as_it_was_while_another_writes_it(store, tmp_path):
+    store.add(Evaluation("c", "search", COMPLETE, ANSWERS, fitness=0.5))
+    reader = RunStore.open(tmp_path)
+    store.add(Evaluation("d", "search", COMPLETE, ANSWERS, fitness=0.7))
+    assert [row["candidate"] for row in reader.rows()] == ["c"]
+    assert [row["fitness"] for row in RunStore.open(tmp_path).rows()] == [0.5, 0.7]
+    (tmp_path / "copy").mkdir()
+    reader.copy_to(tmp_path / "copy")
+    copy = RunStore(tmp_path / "copy")
+    copy.add(Evaluation("e", "search", COMPLETE, ANSWERS))
+    assert [row["candidate"] for row in copy.rows()] == ["c", "e"]
+    assert [row["candidate"] for row in store.rows()] == ["c", "d"]
