@@ -1,7 +1,9 @@
 """Searches with a model of what results say, by the package ``optuna``: Parzen estimators and a Gaussian process.
 
 Both take real, whole and categorical variables as such. Where a variable does not matter, ``tpe`` leaves it out of the
-trial; to ``gp``, which has one model of all variables, it is always at its start, so that equal merges are one point.
+trial. ``gp``, which has one model of all variables, asks for it all the same: held at its start instead, it hides what
+other values do where they matter (of five seeds, after 50 trials of the tests' conditional problem, the median distance
+from the best value was 0.31 instead of 0.003).
 Trials that are asked and not told yet are taken into account: no two asked at the same time are alike.
 """
 
@@ -150,15 +152,11 @@ class OptunaSearch:
         chosen: dict[str, str] = {}  # of the categorical variables that matter
         for i, (variable, distribution) in enumerate(zip(self._variables, self._distributions, strict=True)):
             matters = variable.when is None or chosen.get(variable.when.name) in variable.when.choices
-            if not matters and self._leave_out:
-                continue
-            suggested = _suggested(trial, variable.name, distribution)
-            if matters:
+            if matters or not self._leave_out:
+                suggested = _suggested(trial, variable.name, distribution)
                 vector[i] = distribution.to_internal_repr(suggested)
-                if variable.kind is Kind.CATEGORICAL:
+                if matters and variable.kind is Kind.CATEGORICAL:
                     chosen[variable.name] = suggested
-            else:
-                self._storage.set_trial_param(trial._trial_id, variable.name, vector[i], distribution)
         return Trial(len(self._ids) - 1, vector)
 
     def _tell(self, result: Result) -> None:
@@ -200,11 +198,10 @@ class OptunaSearch:
     def _described(self, vector: FloatArray) -> Iterator[tuple[Variable, BaseDistribution, float]]:
         """What optuna hears of a vector."""
         matters = active(self._variables, vector)
-        for variable, distribution, x, counts in zip(
-            self._variables, self._distributions, vector, matters, strict=True
-        ):
+        columns = zip(self._variables, self._distributions, vector, matters, strict=True)
+        for variable, distribution, coordinate, counts in columns:
             if counts or not self._leave_out:
-                yield variable, distribution, variable.settled(x if counts else variable.start)
+                yield variable, distribution, variable.settled(coordinate)
 
     def _constrain(self, number: int) -> None:
         from optuna.trial import create_trial
