@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, FiniteFloat, model_validator
 
@@ -39,7 +39,7 @@ class LfsSpaceConfig(Strict):
     kind: Literal["lfs"]
     granularity: int = Field(ge=1, description="layers in a group; divides the number of layers")
     filters: list[str] = Field(default_factory=lambda: ["self_attn", "mlp"], description="the rest is a set of its own")
-    methods: list[LfsMethod] = Field(default_factory=lambda: ["linear", "task_arithmetic", "ties", "slerp"])
+    methods: list[LfsMethod] = Field(default_factory=lambda: list(get_args(LfsMethod)))
 
 
 class DisSpaceConfig(Strict):

@@ -1,7 +1,8 @@
 """Recipes of several documents: merges by name, each with its method, and a selection among them layer by layer.
 
 ``mergekit-multi`` writes every named merge to disk in full and then copies from them what the selection names. Here
-each tensor is merged once, by the document that it is selected from, straight into the live model.
+each tensor is merged once, by the document that it is selected from, straight into the live model. A selection is a
+passthrough, not a linear merge with weights 0 and 1: that would read, and could be spoilt by, what is not selected.
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ class Merger:
 
     ``model`` is a Hugging Face causal LM in eval mode, ``tokenizer`` the one it is saved with, ``config`` its config,
     ``n_layers`` its depth, ``dtype_name`` the torch name of the dtype it is merged in, ``parents`` the parents' names,
-    ``chat_templates`` their chat templates (None: no template). ``flags`` are those that the command
-    ``mergekit-yaml RECIPE FOLDER --random-seed SEED`` needs besides to give the same weights.
+    ``chat_templates`` their chat templates (None: no template). ``flags`` are those that mergekit's command needs
+    besides the files and ``--random-seed`` to give the same weights.
 
     Raises ModelError for parents that are missing, unreadable or do not fit each other: architecture, depth, shapes,
     and, unless ``tokenizer_source`` is set, vocabulary.
@@ -90,7 +90,7 @@ class Merger:
         return self._live.model.config
 
     def merge(self, recipe: Mapping[str, Any]) -> None:
-        """Write the weights of ``recipe`` (as ``mergekit-yaml`` would merge it) into the live model.
+        """Write the weights of ``recipe``, as mergekit's command would merge it, into the live model.
 
         Random methods draw from ``random_seed``, tensor by tensor in mergekit's order; the caller's generators stay as
         they were. Raises MergeFailed for NaN or infinite weights, or when the method gives up (the live model is then

@@ -100,11 +100,10 @@ class LfsSpace:
 
     def describe(self) -> list[str]:
         """The groups, their methods and sets, and what a recipe is exported for."""
+        size, filters = self._space.granularity, self._space.filters
         lines = [
-            f"{len(self._spans)} groups of {self._space.granularity} layers, by {', '.join(self._methods)}",
-            f"parameters for {', '.join(self._space.filters)} and all other tensors"
-            if self._space.filters
-            else "parameters for all tensors of a group",
+            f"{len(self._spans)} groups of {size} layer{'s' if size > 1 else ''}, by {', '.join(self._methods)}",
+            f"parameters for {', '.join([*filters, 'all other tensors'])}" if filters else "parameters for all tensors",
         ]
         if len(self._methods) > 1:
             lines.append("recipes of one method are for mergekit-yaml, of several for mergekit-multi")
