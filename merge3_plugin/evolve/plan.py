@@ -18,7 +18,7 @@ from merge3_plugin.evolve.labels import labels
 from merge3_plugin.evolve.objectives import several_objectives
 from merge3_plugin.evolve.setup import Flags, load_tasks, rehearse
 from merge3_plugin.evolve.spaces import Space
-from merge3_plugin.evolve.spaces.variables import Variable, start
+from merge3_plugin.evolve.spaces.variables import described, start
 from merge3_plugin.harness.benchmark import Benchmark
 from merge3_plugin.harness.calibrations import check_items
 
@@ -77,7 +77,7 @@ def make_plan(config: RunConfig, flags: Flags) -> dict[str, Any]:
             "kind": settings.space.kind,
             "about": space.describe(),
             "dimension": len(space.variables),
-            "variables": [_variable(variable) for variable in space.variables],
+            "variables": [described(variable) for variable in space.variables],
             "known_points": list(known),
         },
         "search": settings.search.model_dump(mode="json"),
@@ -162,16 +162,3 @@ def warnings(config: RunConfig, space: Space) -> list[str]:
             f"{search.max_fevals}; raise it"
         )
     return found
-
-
-def _variable(variable: Variable) -> dict[str, Any]:
-    """The variable as JSON, which has no infinity: no limit is null."""
-    return {
-        "name": variable.name,
-        "kind": variable.kind.value,
-        "low": variable.low if math.isfinite(variable.low) else None,
-        "high": variable.high if math.isfinite(variable.high) else None,
-        "start": variable.start,
-        "choices": list(variable.choices),
-        "when": None if variable.when is None else {variable.when.name: sorted(variable.when.choices)},
-    }

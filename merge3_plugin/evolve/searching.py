@@ -13,11 +13,12 @@ from merge3_plugin.evolve.fidelity.strategies import Difference, Fidelity, Fixed
 from merge3_plugin.evolve.loop import Search, told
 from merge3_plugin.evolve.objectives import Objectives, several_objectives
 from merge3_plugin.evolve.search import Improvement, Scored, SearchResult
+from merge3_plugin.evolve.spaces.variables import described
 from merge3_plugin.evolve.stage import Stage
 from merge3_plugin.evolve.stopping import Limits
 from merge3_plugin.evolve.strategy import make_strategy
 
-BUDGET = "search budget"
+BUDGET, VARIABLES = "search budget", "variables"
 
 
 def make_assessor(stage: Stage, objectives: Objectives) -> Assessor:
@@ -57,6 +58,7 @@ def search(
     """
     settings, store, space = stage.config.merge3, stage.setting.store, stage.setting.space
     budget = int(store.pin(BUDGET, settings.search.max_fevals))
+    store.pin(VARIABLES, [described(variable) for variable in space.variables])  # for who reads the record
     stage.watcher.phase(SEARCH, settings.search.max_fevals)
     uniform = stage.candidates.uniform
     seen: dict[str, Scored] = {}

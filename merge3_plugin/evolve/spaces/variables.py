@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -54,6 +54,34 @@ class Variable:
         if self.kind is not Kind.REAL:
             coordinate = math.floor(coordinate + 0.5)
         return float(min(max(coordinate, self.low), self.high))
+
+
+def described(variable: Variable) -> dict[str, Any]:
+    """The variable as JSON, which has no infinity: no limit is null."""
+    return {
+        "name": variable.name,
+        "kind": variable.kind.value,
+        "low": variable.low if math.isfinite(variable.low) else None,
+        "high": variable.high if math.isfinite(variable.high) else None,
+        "start": variable.start,
+        "choices": list(variable.choices),
+        "when": None if variable.when is None else {variable.when.name: sorted(variable.when.choices)},
+    }
+
+
+def read_variable(description: Mapping[str, Any]) -> Variable:
+    """The variable that was `described` so."""
+    low, high = description["low"], description["high"]
+    conditions = [When(name, frozenset(choices)) for name, choices in (description["when"] or {}).items()]
+    return Variable(
+        description["name"],
+        -math.inf if low is None else low,
+        math.inf if high is None else high,
+        description["start"],
+        Kind(description["kind"]),
+        tuple(description["choices"]),
+        conditions[0] if conditions else None,
+    )
 
 
 def start(variables: Sequence[Variable]) -> FloatArray:

@@ -1,0 +1,171 @@
+"""What the record of a run says of its search, in whatever state the run is: progress, front, genes, cost.
+
+Figures are as they were recorded, by the calibration of their time: a search that recalibrates has judged its
+candidates anew since.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from merge3_plugin.config import RunConfig, parse_config
+from merge3_plugin.domain import FloatArray
+from merge3_plugin.errors import RunError
+from merge3_plugin.evolve.assessor import SEARCH
+from merge3_plugin.evolve.front import non_dominated, spread
+from merge3_plugin.evolve.loop import ASK, TELL
+from merge3_plugin.evolve.searching import BUDGET, VARIABLES
+from merge3_plugin.evolve.spaces.variables import Variable, read_variable
+from merge3_plugin.evolve.store import FAILED, RunStore, last_line
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """One scoring of a candidate by the search; ``fitness`` is None where it failed.
+
+    ``estimates`` are by task, as the record keeps them. What the strategy was told of it, ``values`` by objective and
+    ``violation``, is there once it was told; ``complete`` says whether all anchors were scored.
+    """
+
+    candidate: str
+    fitness: float | None
+    standard_error: float
+    estimates: Mapping[str, Mapping[str, Any]]
+    complete: bool
+    values: tuple[float, ...] = ()
+    violation: float = 0.0
+    tie_breaker: float = 0.0
+
+    @property
+    def rank(self) -> tuple[float, ...]:
+        """As `search.Scored.rank`: greater is better."""
+        return () if self.fitness is None else (-self.violation, self.fitness, self.tie_breaker)
+
+
+@dataclass(frozen=True, eq=False)
+class BestSoFar:
+    """The best after so many candidates."""
+
+    candidates: int
+    best: Result
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """What a record says.
+
+    ``results`` of the search are in their order, ``vectors`` those of its candidates, coordinates in the order of
+    ``variables``; of a record that was made before version 0.2, both are empty. ``budget`` is the number of candidates
+    with which the search was begun, None before it began.
+    """
+
+    config: RunConfig
+    results: Sequence[Result]
+    variables: Sequence[Variable]
+    vectors: Mapping[str, FloatArray]
+    budget: int | None
+
+    @property
+    def latest(self) -> dict[str, Result]:
+        """The last result of each candidate, in the order in which they were first scored."""
+        return {result.candidate: result for result in self.results}
+
+    def ranked(self) -> list[Result]:
+        """Who was scored on all anchors without failing, best first."""
+        return sorted(filter(_counts, self.latest.values()), key=_rank, reverse=True)
+
+    def best_so_far(self) -> list[BestSoFar]:
+        """The best after each candidate, from the first on that was scored on all anchors; one entry a candidate."""
+        latest: dict[str, Result] = {}
+        best: Result | None = None
+        series: dict[int, BestSoFar] = {}
+        for result in self.results:
+            latest[result.candidate] = result
+            again = best is not None and best.candidate == result.candidate  # it may fall, and another follow it
+            best = _best(latest.values() if again or best is None else (best, result))
+            if best is not None:
+                series[len(latest)] = BestSoFar(len(latest), best)
+        return list(series.values())
+
+    def front(self) -> list[Result]:
+        """Of several objectives: the candidates that no other dominates by its estimates, extremes first."""
+        known = [result for result in self.ranked() if len(result.values) > 1]
+        least = min((result.violation for result in known), default=0.0)
+        distinct = {result.values: result for result in reversed(known) if result.violation <= least}
+        values = np.array(list(distinct)) if distinct else np.zeros((0, 2))
+        on = np.flatnonzero(non_dominated(values))
+        return [list(distinct.values())[on[i]] for i in spread(values[on])]
+
+
+def read_history(store: RunStore) -> History:
+    """What the record says. Raises RunError for a record in which nothing was begun."""
+    meta = store.meta()
+    if "config" not in meta:
+        raise RunError(f"{store.path}: expected the record of a run, got one in which none was begun; begin it")
+    config = parse_config(meta["config"], str(store.path))
+    asked, told = _steps(store)
+    budget = meta.get(BUDGET)
+    return History(
+        config,
+        [_result(config, row, told) for row in store.rows() if row["purpose"] == SEARCH],
+        [read_variable(description) for description in meta.get(VARIABLES, [])],
+        {body["candidate"]: np.array(body["vector"], dtype=np.float64) for body in asked},
+        None if budget is None else int(budget),
+    )
+
+
+def failures(store: RunStore) -> list[tuple[str, str, int]]:
+    """Purpose, last line of the error and how often it came, the most frequent first."""
+    counts = Counter((row["purpose"], last_line(row["error"])) for row in store.rows() if row["state"] == FAILED)
+    return [(purpose, error, count) for (purpose, error), count in counts.most_common()]
+
+
+def _steps(store: RunStore) -> tuple[list[dict[str, Any]], dict[tuple[str, int, int], dict[str, Any]]]:
+    """What was asked, and what was told by candidate, batch and rung; records before version 0.2 name no candidate."""
+    known = [(name, body) for name, body in store.events() if "candidate" in body]
+    told = {(b["candidate"], b["batches"][-1], b["rung"]): b for name, b in known if name.startswith(TELL)}
+    return [body for name, body in known if name.startswith(ASK)], told
+
+
+def _result(
+    config: RunConfig, row: Mapping[str, Any], told: Mapping[tuple[str, int, int], Mapping[str, Any]]
+) -> Result:
+    body = told.get((row["candidate"], row["batch"], row["rung"]), {})
+    return Result(
+        row["candidate"],
+        row["fitness"],
+        _standard_error(config, row["estimates"]),
+        row["estimates"],
+        row["rung"] >= 0,
+        tuple(body.get("values") or ()),
+        body.get("violation", 0.0),
+        body.get("tie_breaker", 0.0),
+    )
+
+
+def _standard_error(config: RunConfig, estimates: Mapping[str, Mapping[str, Any]]) -> float:
+    """Of the fitness, as in `objectives.Objectives`: errors of metrics of the same items add up, others do not."""
+    errors: dict[str, float] = defaultdict(float)
+    for name, task in config.objectives().items():
+        if name in estimates:
+            errors[task.name] += abs(task.weight) * estimates[name]["standard_error"]
+    return math.hypot(*errors.values())
+
+
+def _counts(result: Result) -> bool:
+    return result.complete and result.fitness is not None
+
+
+def _best(results: Iterable[Result]) -> Result | None:
+    """The best that counts, of equals the first."""
+    return max(filter(_counts, results), key=_rank, default=None)
+
+
+def _rank(result: Result) -> tuple[float, ...]:
+    return result.rank
