@@ -59,6 +59,7 @@ class CmaEs:
         self._finished: list[tuple[float, FloatArray]] = []  # typical cost and centre of each run
         self._typical = np.inf
         self._asked = self._first = self._newest = 0  # trials; the first of this run, and of this distribution
+        self._batch = 0  # how many generations were learned from
         self._points: dict[int, FloatArray] = {}
         self._ready: list[FloatArray] = []
         self._generations = Generations()
@@ -70,7 +71,7 @@ class CmaEs:
             self._ready = self._ready or self._distribution.draw(self._distribution.popsize)
             point = self._ready.pop(0)
             self._points[self._asked] = point
-            trials.append(Trial(self._asked, self._relaxed.vector(point)))
+            trials.append(Trial(self._asked, self._relaxed.vector(point), batch=self._batch))
             self._asked += 1
         return trials
 
@@ -109,6 +110,7 @@ class CmaEs:
         self._distribution.learn(points, paid, strange)
         self._typical = statistics.median(paid)
         self._newest, self._ready = self._asked, []
+        self._batch += 1
         drawn = [result for result in generation if result.trial is not None]
         if self._grow:
             self._distribution.grow(self._gauge.popsize(drawn))
