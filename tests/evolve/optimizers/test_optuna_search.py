@@ -128,10 +128,10 @@ def test_nothing_of_it_reaches_the_process(name, tmp_path, monkeypatch, capsys):
     torch = pytest.importorskip("torch")
     drive(made(name, reals(2), options={"startup": 3}), sphere, 5)  # whatever importing does is done
     monkeypatch.chdir(tmp_path)
-    level = logging.getLogger("optuna").level
+    monkeypatch.setattr(logging.getLogger("optuna"), "level", logging.DEBUG)
     filters, generator, threads = list(warnings.filters), torch.get_rng_state(), torch.get_num_threads()
     drive(made(name, reals(2), options={"startup": 3}), sphere, 6)
-    assert logging.getLogger("optuna").level == level and list(warnings.filters) == filters
+    assert logging.getLogger("optuna").level == logging.DEBUG and list(warnings.filters) == filters
     assert (torch.get_rng_state() == generator).all() and torch.get_num_threads() == threads
     assert not list(tmp_path.iterdir()) and capsys.readouterr() == ("", "")
 
