@@ -1,7 +1,7 @@
 """Simple merges in the same run as the search: how each is made, what it costs, and that it is confirmed alike."""
 
-import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -26,11 +26,27 @@ def compared(config, tmp_path_factory):
     return out, evolve_here(config, out, merge3__baselines=True)
 
 
+@pytest.fixture(scope="module")
+def plain(config, tmp_path_factory):
+    """The same run without them."""
+    out = tmp_path_factory.mktemp("plain") / "out"
+    return out, evolve_here(config, out)
+
+
 def recipes(out, summary):
     """The recipe of the model that stands for each baseline, by its name; None for a parent."""
     store = RunStore.open(out)
     candidates = {model["label"]: model["candidate"] for model in summary["models"]}
-    found = {each["name"]: store._recipe(candidates[each["model"]]) for each in summary["baselines"] if each["model"]}
+    found = {each["name"]: store.recipe(candidates[each["model"]]) for each in summary["baselines"] if each["model"]}
+    store.close()
+    return found
+
+
+def tried(out):
+    """Candidate, recipe, fitness and items of everything that was scored to make the baselines."""
+    store = RunStore.open(out)
+    rows = [row for row in store.rows() if row["purpose"] == "baselines"]
+    found = [(row["candidate"], store.recipe(row["candidate"]) or {}, row["fitness"], row["n_items"]) for row in rows]
     store.close()
     return found
 
@@ -78,18 +94,11 @@ def test_soups_are_means_of_the_parents_that_they_name(compared):
 
 def test_the_greedy_soup_takes_in_what_does_not_lower_the_estimate(compared):
     out, summary = compared
-    store = RunStore.open(out)
-    tried = [
-        (store._recipe(candidate), json.loads(estimates)["tiny_sum"]["accuracy"], candidate)
-        for candidate, estimates in store._db.execute(
-            "SELECT candidate, estimates FROM evaluations WHERE purpose = 'baselines' ORDER BY number"
-        )
-    ]
-    store.close()
+    scored = tried(out)
     soups = [
-        (set(weights(recipe)), value) for recipe, value, _ in tried if (recipe or {}).get("merge_method") == "linear"
+        (set(weights(recipe)), fitness) for _, recipe, fitness, _ in scored if recipe.get("merge_method") == "linear"
     ]
-    (first,) = [(candidate, value) for _, value, candidate in tried if candidate.startswith("parent:")]
+    (first,) = [(candidate, fitness) for candidate, _, fitness, _ in scored if candidate.startswith("parent:")]
     greedy = next(each for each in summary["baselines"] if each["name"] == "greedy soup")
     chosen = {label for label in ("base", "model_1", "model_2", "model_3") if label in greedy["what"]}
     kept, best = {first[0].removeprefix("parent:")}, first[1]
@@ -106,83 +115,56 @@ def test_the_greedy_soup_takes_in_what_does_not_lower_the_estimate(compared):
 
 def test_task_arithmetic_is_the_best_scale_of_the_grid(compared):
     out, summary = compared
-    store = RunStore.open(out)
-    rows = store._db.execute("SELECT candidate, fitness FROM evaluations WHERE purpose = 'baselines'").fetchall()
-    tried = {
+    fitness_of = {
         next(iter(weights(recipe).values())): fitness
-        for candidate, fitness in rows
-        if (recipe := store._recipe(candidate) or {}).get("merge_method") == "task_arithmetic" and "models" in recipe
+        for _, recipe, fitness, _ in tried(out)
+        if recipe.get("merge_method") == "task_arithmetic" and "models" in recipe
     }
-    store.close()
-    assert sorted(tried) == [0.2, 0.4, 0.6, 0.8, 1.0]
+    assert sorted(fitness_of) == [0.2, 0.4, 0.6, 0.8, 1.0]
     chosen = set(weights(recipes(out, summary)["task arithmetic"]).values())
-    assert tried[chosen.pop()] == max(tried.values()) and not chosen
+    assert fitness_of[chosen.pop()] == max(fitness_of.values()) and not chosen
 
 
-def test_random_search_costs_what_the_search_did_and_both_are_counted_apart(compared, config, tmp_path):
+def test_random_search_costs_what_the_search_did_and_both_are_counted_apart(compared, plain):
     out, summary = compared
-    plain = evolve_here(config, tmp_path / "plain")
-    cost = summary["cost"]
-    assert cost["search_items"] == plain["cost"]["search_items"] and cost["run_items"] == plain["cost"]["items"]
+    cost, alone = summary["cost"], plain[1]["cost"]
+    assert cost["search_items"] == alone["search_items"] and cost["run_items"] == alone["items"]
     assert cost["comparison_items"] == cost["items"] - cost["run_items"] > 0
-    rows = (
-        RunStore.open(out)
-        ._db.execute(
-            "SELECT n_items FROM evaluations JOIN candidates ON candidate = id"
-            " WHERE purpose = 'baselines' AND recipe LIKE '%slices%'"
-        )
-        .fetchall()
-    )
-    assert sum(n for (n,) in rows) <= cost["search_items"]
-    assert len(rows) == math.floor(cost["search_items"] / summary["tasks"]["tiny_sum"]["anchors"])
+    drawn = [items for _, recipe, _, items in tried(out) if "slices" in recipe]
+    assert sum(drawn) <= cost["search_items"]
+    assert len(drawn) == math.floor(cost["search_items"] / summary["tasks"]["tiny_sum"]["anchors"])
 
 
-def test_a_finished_run_can_be_asked_for_baselines_and_is_the_same(compared, config, tmp_path):
-    _, summary = compared
-    out = tmp_path / "out"
-    evolve_here(config, out)
-    later = evolve_here(config, out, merge3__baselines=True)
-    assert later == summary
+class Stop(Watcher):
+    """Stops a run after so many evaluations of a purpose; keeps the recipe that was written when they began."""
+
+    def __init__(self, out, purpose, number):
+        self.out, self.purpose, self.number = out, purpose, number
+        self.seen, self.written = 0, None
+
+    def evaluated(self, label, evaluation):
+        if evaluation.purpose == self.purpose:
+            self.written = self.written or yaml.safe_load((self.out / "best_config.yaml").read_text())
+            self.seen += 1
+
+    def interrupted(self):
+        return self.seen >= self.number
 
 
-@pytest.mark.parametrize(("purpose", "number"), [("baselines", 7), ("baselines confirmed", 2)])
-def test_a_run_that_is_stopped_among_the_baselines_is_confirmed_and_goes_on(
-    compared, config, tmp_path, purpose, number
-):
+def test_a_finished_run_can_be_asked_for_them_and_stopped_among_them_and_is_the_same(compared, plain, config, tmp_path):
     reference, summary = compared
-
-    class Stop(Watcher):
-        seen = 0
-
-        def evaluated(self, label, evaluation):
-            if evaluation.purpose == purpose and not self.seen:
-                written = yaml.safe_load((tmp_path / "out" / "best_config.yaml").read_text())
-                assert written["slices"] == summary["winner"]["recipe"]["slices"], "the winner, before they begin"
-            self.seen += evaluation.purpose == purpose
-
-        def interrupted(self):
-            return self.seen >= number
-
-    out = tmp_path / "out"
-    stopped = evolve_here(config, out, Stop(), merge3__baselines=True)
-    assert stopped["state"].startswith("stopped after the confirmation") and stopped["baselines"] == []
-    assert stopped["verdict"] == summary["verdict"]
+    out = shutil.copytree(plain[0], tmp_path / "out")
+    for purpose, number in (("baselines", 7), ("baselines confirmed", 2)):
+        stop = Stop(out, purpose, number)
+        stopped = evolve_here(config, out, stop, merge3__baselines=True)
+        assert stopped["state"].startswith("stopped after the confirmation") and stopped["baselines"] == []
+        assert stopped["verdict"] == summary["verdict"] == plain[1]["verdict"]
+        assert stop.written["slices"] == summary["winner"]["recipe"]["slices"], "the winner, before they begin"
     assert evolve_here(config, out, merge3__baselines=True) == summary
     assert canonical(out) == canonical(reference)
 
 
-def test_what_cannot_be_made_says_why(config, tmp_path):
-    raw = yaml.safe_load(config.read_text())
-    raw["genome"] = {"models": raw["genome"]["models"], "merge_method": "linear"}
-    path = config.parent / "linear.yml"
-    path.write_text(yaml.safe_dump(raw))
-    summary = evolve_here(path, tmp_path / "out", merge3__baselines=True, merge3__search__max_fevals=6)
-    (arithmetic,) = [each for each in summary["baselines"] if each["name"] == "task arithmetic"]
-    assert arithmetic["model"] is None and "needs genome.base_model" in arithmetic["what"]
-    assert all(each["model"] for each in summary["baselines"] if each is not arithmetic)
-
-
-def test_merge_best_is_the_mean_of_the_best_at_each_task_whatever_its_metric(config, tmp_path):
+def test_metrics_of_the_whole_set_count_and_what_cannot_be_made_says_why(config, tmp_path):
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks" / "tiny_sum.yaml").write_text((config.parent / "tasks" / "tiny_sum.yaml").read_text())
     (tmp_path / "tasks" / "tiny_text.yaml").write_text(
@@ -200,13 +182,14 @@ metadata: {{version: 1}}
     )
     raw = yaml.safe_load(config.read_text())
     raw["tasks"] = ["tiny_sum", {"name": "tiny_text", "weight": -0.001, "metric": "word_perplexity,none"}]
+    raw["genome"] = {"models": raw["genome"]["models"], "merge_method": "linear"}
     raw["merge3"] |= {"baselines": True, "search": {"max_fevals": 4, "popsize": 4}}
     (tmp_path / "config.yml").write_text(yaml.safe_dump(raw))
     out = tmp_path / "out"
     summary = evolve_here(tmp_path / "config.yml", out)
     store = RunStore.open(out)
     search = dict(store.events())["items tiny_sum"]["search"]
-    labels = ("base", "model_1", "model_2", "model_3")
+    labels = ("model_1", "model_2", "model_3")
     right = {label: store.known_answers(f"parent:{label}", "tiny_sum").right for label in labels}
     accuracy = {label: sum(right[label][item] for item in search) for label in labels}
     perplexity = {label: store.find(f"parent:{label}", "parents").whole["tiny_text"] for label in labels}
@@ -218,5 +201,7 @@ metadata: {{version: 1}}
     assert f"best of {cost['search_items'] // (20 + N_ITEMS)} random points" in draws, (
         "20 anchors, and one task in full"
     )
-    found = next(each for each in summary["baselines"] if each["name"] == "merge-best")
-    assert {label for label in labels if label in found["what"]} == best
+    merged = next(each for each in summary["baselines"] if each["name"] == "merge-best")
+    assert {label for label in labels if label in merged["what"]} == best
+    (missing,) = [each for each in summary["baselines"] if each["model"] is None]
+    assert missing["name"] == "task arithmetic" and "needs genome.base_model" in missing["what"]
