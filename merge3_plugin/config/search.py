@@ -12,7 +12,9 @@ from merge3_plugin.config.base import ModelName, Strict
 class SearchConfig(Strict):
     """How the search goes; the flags of the same meaning win."""
 
-    optimizer: str = Field("cma-es", description="cma-es, ga, de, nsga2, nsga3, tpe, gp, random, grid, or a plug-in's")
+    optimizer: str = Field(
+        "cma-es", description="cma-es, lq-cma-es, ga, de, nsga2, nsga3, tpe, gp, random, grid, or a plug-in's"
+    )
     options: dict[str, Any] = Field(default_factory=dict, description="of this optimizer")
     max_fevals: int = Field(100, ge=1, description="candidates of the search: never passed")
     max_items: int | None = Field(None, ge=1, description="item evaluations of the search: never passed")
@@ -21,8 +23,8 @@ class SearchConfig(Strict):
     patience: int | None = Field(None, ge=1, description="candidates in a row without a better one that end the search")
     stop_at_noise: bool = Field(False, description="end the search when no improvement is detectable at its noise")
     max_failures: int = Field(20, ge=1, description="candidates in a row that fail before the search gives up")
-    popsize: int | None = Field(None, ge=4, description="candidates in a generation")
-    sigma0: FiniteFloat = Field(1 / 6, gt=0, description="first step size, in units of the genes")
+    popsize: int | None = Field(None, ge=4, description="candidates in a generation; unset: as the optimizer has it")
+    sigma0: FiniteFloat = Field(1 / 6, gt=0, description="first step size, as a share of each gene's interval")
     scalarisation: Literal["sum", "parego", "random"] = Field(
         "sum", description="how a strategy for one objective sees several tasks; nsga2 and nsga3 see each task"
     )
