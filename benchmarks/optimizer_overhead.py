@@ -1,4 +1,4 @@
-"""What a candidate costs before it is merged: the time that each search strategy takes to ask and to be told of one.
+"""What a candidate costs before it is merged: the time that each search strategy takes to ask and be told of one.
 
     python benchmarks/optimizer_overhead.py [STRATEGY ...] [--genes 10 50 200] [--candidates 300] [--repeats 5]
         [--seconds 60] [--json FILE]
@@ -6,8 +6,8 @@
 One at a time, on one thread, on a noisy sphere (for strategies of several objectives, two of them), so that strategies
 which ask again do so. A run ends after ``--candidates``, or after ``--seconds`` of the strategy's own time, as models
 of the results do at many genes; their cost grows with what they were told, so a run that ended early says too little.
-Milliseconds are per candidate, the median over the repeats with their range. The last column is what a candidate must
-cost for a strategy to add less than a tenth to it.
+Milliseconds are of processor time per candidate, the median over the repeats with their range. The last column is what
+a candidate must cost for a strategy to add less than a tenth to it.
 """
 
 from __future__ import annotations
@@ -92,13 +92,13 @@ def overhead(name: str, genes: int, options: argparse.Namespace, seed: int) -> t
     optima, noise = np.linspace(0.3, 0.7, objectives), np.random.default_rng(seed)
     spent, done = 0.0, 0
     while done < options.candidates and spent < options.seconds and not optimizer.stop():
-        begun = time.perf_counter()
+        begun = time.process_time()
         (trial,) = optimizer.ask(1)
-        spent += time.perf_counter() - begun
+        spent += time.process_time() - begun
         result = scored(trial.number, trial.vector, trial.level, optima, noise)
-        begun = time.perf_counter()
+        begun = time.process_time()
         optimizer.tell([result])
-        spent += time.perf_counter() - begun
+        spent += time.process_time() - begun
         done += 1
     return 1000 * spent / done, done
 
