@@ -83,15 +83,19 @@ class Assessor:
         again = self.objectives.assess_again
         return self.objectives.difference(again(first.assessment), again(second.assessment), confidence=confidence)
 
-    def refine(self, scored: Sequence[Scored], affordable: Callable[[Price], bool]) -> list[Scored] | None:
-        """All of them on the refined calibrations, where it is time for that, else None.
-
-        Where the budget does not allow to score one on all search items, the calibrations are refined without.
-        """
+    def due(self, scored: Sequence[Scored]) -> Price | None:
+        """What it takes to `refine` the calibrations by them now; None where it is not time for that."""
         if self._every is None or not self.objectives.items or len(scored) // self._every <= self._done:
             return None
-        self._done = len(scored) // self._every
-        complete = self._score_in_full(scored, affordable)
+        entry = self._least_known(scored)
+        return (
+            NOTHING if entry is None else self._price(entry.candidate, RECALIBRATION, self._search_items, [], ANCHORS)
+        )
+
+    def refine(self, scored: Sequence[Scored]) -> list[Scored]:
+        """All of them on the refined calibrations."""
+        self._done = len(scored) // (self._every or 1)
+        complete = self._score_in_full(scored)
         refined = [self._refined(objective, scored) for objective in self._first.items]
         self.objectives = replace(self.objectives, items=refined)
         self._store.event(
@@ -135,14 +139,21 @@ class Assessor:
         self.spent = self.spent.plus(paid)
         return paid
 
-    def _score_in_full(self, scored: Sequence[Scored], affordable: Callable[[Price], bool]) -> str | None:
+    @property
+    def _search_items(self) -> dict[str, tuple[str, ...]]:
+        return {objective.name: objective.population.search for objective in self._first.items}
+
+    def _least_known(self, scored: Sequence[Scored]) -> Scored | None:
+        """The best one that was not asked all search items yet."""
+        return next((s for s in ranked(scored) if s.candidate.id not in self._complete), None)
+
+    def _score_in_full(self, scored: Sequence[Scored]) -> str | None:
         """Ask the best candidate that was not asked all search items yet all of them; its id, None if there is none."""
-        items = {objective.name: objective.population.search for objective in self._first.items}
-        entry = next((s for s in ranked(scored) if s.candidate.id not in self._complete), None)
-        if entry is None or not affordable(self._price(entry.candidate, RECALIBRATION, items, [], ANCHORS)):
+        entry = self._least_known(scored)
+        if entry is None:
             return None
         self._complete.add(entry.candidate.id)
-        found = self._evaluator.evaluate(entry.candidate, RECALIBRATION, items)
+        found = self._evaluator.evaluate(entry.candidate, RECALIBRATION, self._search_items)
         self._pay(found)
         return entry.candidate.id if found.state == COMPLETE else None
 

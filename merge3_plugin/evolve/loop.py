@@ -51,7 +51,9 @@ class Scoring(Protocol):
 
     def score(self, candidate: Candidate, vector: FloatArray, place: Place) -> Scored: ...
 
-    def refine(self, scored: Sequence[Scored], affordable: Callable[[Price], bool]) -> list[Scored] | None: ...
+    def due(self, scored: Sequence[Scored]) -> Price | None: ...
+
+    def refine(self, scored: Sequence[Scored]) -> list[Scored]: ...
 
 
 def told(store: RunStore) -> list[int]:
@@ -63,9 +65,9 @@ class Search:
     """One run of an optimizer over vectors of genes.
 
     ``several``: whether the optimizer is told the value of each objective, or the fitness alone. ``fidelity`` says how
-    far each trial goes, ``limits`` when to end. ``scoring.refine`` may give all that were scored a better assessment
-    whenever the optimizer has learned. ``improved`` hears of each new best (after how many candidates, it, the previous
-    one), ``progress`` of every result; ``interrupted`` returns why to begin nothing more, or None.
+    far each trial goes, ``limits`` when to end. ``scoring.refine`` gives all that were scored a better assessment,
+    where that is due once the optimizer has learned. ``improved`` hears of each new best (after how many candidates,
+    it, the previous one), ``progress`` of every result; ``interrupted`` returns why to begin nothing more, or None.
 
     The record holds the sequence: "ask N" when the N-th piece of work is begun, "tell N" when its result is told. All
     that is decided follows from that sequence, so a record that is replayed (`executor.Replay`) is a resume.
@@ -97,6 +99,7 @@ class Search:
         self._scored: dict[str, Scored] = {}
         self._trial_of: dict[str, int | None] = {}  # by candidate
         self._best: Scored | None = None
+        self._over: str | None = None  # why the search cannot go on, once it cannot
         self._renewed: set[tuple[str, int]] = set()  # incumbents and batches that they were sent to
 
     def run(self, known: Sequence[FloatArray]) -> SearchResult:
@@ -111,7 +114,7 @@ class Search:
         reason: str | None = None
         while True:
             while reason is None and len(self._flight) < self._executor.workers:
-                reason = self._limits.gives_up() or self._interrupted()
+                reason = self._over or self._limits.gives_up() or self._interrupted()
                 job = None if reason else self._next()
                 if job is None:
                     break
@@ -240,11 +243,14 @@ class Search:
 
     def _refine(self) -> None:
         """Go on with better assessments, where it is time for them; the best may be another then."""
-        refined = self._scoring.refine(
-            list(self._scored.values()), lambda price: self._limits.refuses(price, self._committed()) is None
-        )
-        if refined is None:
+        scored = list(self._scored.values())
+        if (price := self._scoring.due(scored)) is None:
             return
+        # To go on without them would be another search than the one that a greater budget goes on with.
+        self._over = self._limits.refuses(price, self._committed())
+        if self._over:
+            return
+        refined = self._scoring.refine(scored)
         self._scored = {entry.candidate.id: entry for entry in refined}
         if self._best is not None:
             self._follow(self._scored[self._best.candidate.id])

@@ -58,8 +58,12 @@ def test_candidates_never_see_a_held_out_item_before_the_confirmation(config, tm
     assert len(held_out) == N_ITEMS // 3 and not held_out & anchors
     finalists = [m for m in summary["models"] if m["label"].startswith(("best", "mean", "uniform"))]
     assert asked(tmp_path / "out", held_out, by_candidates=True) == len(finalists) * len(held_out)
-    # In the search every candidate was asked the anchors and nothing else.
-    assert summary["cost"]["search_items"] % len(anchors) == 0
+    # In the search every candidate was asked the anchors of its batches and nothing else.
+    store = RunStore.open(tmp_path / "out")
+    told = [body for name, body in store.events() if name.startswith("tell")]
+    store.close()
+    assert all(body["items"] <= len(anchors) * len(body["batches"]) for body in told)
+    assert summary["cost"]["search_items"] == sum(body["paid"] for body in told)
 
 
 def test_the_result_is_what_its_files_say(config, tmp_path, tiny_models):
@@ -80,7 +84,8 @@ def test_the_result_is_what_its_files_say(config, tmp_path, tiny_models):
 
 
 def test_the_search_is_told_by_paired_differences(config, tmp_path):
-    summary = evolve_here(config, tmp_path / "out")
+    # On the same anchors throughout, so that all differences are paired.
+    summary = evolve_here(config, tmp_path / "out", merge3__fidelity__fresh=False)
     search = summary["search"]
     assert 1 <= search["contenders"] <= search["merges"] <= 14
     first, *later = search["improvements"]
@@ -103,11 +108,11 @@ def test_soft_scores_break_ties_only(config, tmp_path):
     store = RunStore.open(tmp_path / "out")
     events = dict(store.events())
     breaks = events["soft scores tiny_sum"]["break ties"]
-    costs = [cost for name, body in events.items() if name.startswith("tell") for cost in body["costs"]]
-    fitness = {row[0] for row in store._db.execute("SELECT fitness FROM evaluations WHERE purpose = 'search'")}
+    told = [body for name, body in events.items() if name.startswith("tell")]
     store.close()
-    assert len(fitness) <= 3 and {round(-cost, 9) for cost in costs} <= {round(value, 9) for value in fitness}
-    assert (len(set(costs)) > len(fitness)) == breaks
+    fitness = {body["values"][0] for body in told if len(body["batches"]) == 1}
+    assert len(fitness) <= 3
+    assert (len({(*body["values"], body["tie_breaker"]) for body in told}) > len(told) / 2) == breaks
 
 
 def test_recalibration_scores_the_best_in_full_and_ranks_all_anew(config, tmp_path):
@@ -133,20 +138,39 @@ def test_recalibration_scores_the_best_in_full_and_ranks_all_anew(config, tmp_pa
 
 @pytest.mark.parametrize("method", ["neyman", "representation-clusters"])
 def test_the_config_says_how_anchors_are_chosen(config, tmp_path, method):
-    summary = evolve_here(config, tmp_path / "out", merge3__anchor_method=method, merge3__search__max_fevals=3)
+    summary = evolve_here(config, tmp_path / "out", merge3__anchor_method=method, merge3__search__max_fevals=4)
     # Clusters of unequal size fall back to groups of equal size.
     assert summary["tasks"]["tiny_sum"]["anchor_method"] in (method, "kd" if method != "neyman" else method)
-    auto = evolve_here(config, tmp_path / "auto", merge3__anchor_method="stratified", merge3__search__max_fevals=3)
+    auto = evolve_here(config, tmp_path / "auto", merge3__anchor_method="stratified", merge3__search__max_fevals=4)
     assert auto["tasks"]["tiny_sum"]["anchor_method"] == "stratified"
 
 
-@pytest.mark.parametrize("budget", [1, 6, 9])
-def test_the_budget_is_never_passed(config, tmp_path, budget):
-    evolve_here(config, tmp_path / "out", merge3__search__max_fevals=budget)
+@pytest.mark.parametrize("budget", [4, 9])
+def test_the_budget_of_candidates_is_never_passed(config, tmp_path, budget):
+    summary = evolve_here(config, tmp_path / "out", merge3__search__max_fevals=budget)
     store = RunStore.open(tmp_path / "out")
-    assert store.spent()["search"]["evaluations"] <= budget
-    assert len([name for name, _ in store.events() if name.startswith("tell")]) <= budget // 4
+    asked = [body for name, body in store.events() if name.startswith("ask")]
     store.close()
+    assert len([body for body in asked if not body["again"]]) == budget
+    assert summary["search_ended"] == f"the budget of {budget} candidates is spent"
+
+
+@pytest.mark.parametrize("strategy", ["fixed", "racing"])
+@pytest.mark.parametrize(("unit", "budget"), [("items", 130), ("tokens", 4000)])
+def test_budgets_of_items_and_tokens_are_never_passed_and_can_be_raised(config, tmp_path, unit, budget, strategy):
+    out, changes = tmp_path / "out", {"merge3__fidelity": {"strategy": strategy}, "merge3__recalibrate": 4}
+    changes["merge3__search__max_fevals"] = 60
+    found = []
+    for limit in (budget, 2 * budget):
+        summary = evolve_here(config, out, **{f"merge3__search__max_{unit}": limit}, **changes)
+        assert f"budget of {limit:,}" in summary["search_ended"]
+        store = RunStore.open(out)
+        spent = [store.spent()[purpose] for purpose in ("search", "recalibration") if purpose in store.spent()]
+        found.append((sum(row[unit] for row in spent), summary["cost"]["candidates"]))
+        store.close()
+        assert found[-1][0] <= limit
+    (before, few), (after, many) = found
+    assert before > budget / 2 and after > before and many > few
 
 
 @pytest.fixture(scope="module")
@@ -176,8 +200,8 @@ def test_a_candidate_with_nan_weights_is_a_record_ranked_last(config, tmp_path, 
     spent = store.spent()["search"]
     assert 0 < spent["failed"] < spent["evaluations"]
     assert "NaN or infinity" in store.last_error("search")
-    worst = [body["costs"] for name, body in store.events() if name.startswith("tell")]
-    assert any(None in costs for costs in worst)
+    told = [body["values"] for name, body in store.events() if name.startswith("tell")]
+    assert told.count(None) == spent["failed"]
     confirmed = [store.find(m["candidate"], "confirmation").state for m in summary["models"]]
     assert FAILED not in confirmed
     store.close()
@@ -259,16 +283,16 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(config, tmp_path, monkeypat
 
 def test_a_config_key_newer_than_the_record_had_its_default(config, tmp_path):
     out = tmp_path / "out"
-    evolve_here(config, out, merge3__search__max_fevals=3)
+    evolve_here(config, out, merge3__search__max_fevals=4)
     before = canonical(out)
-    store = RunStore.open(out)
+    store = RunStore(out)
     older = store.meta()["config"]
     del older["merge3"]["recalibrate"], older["merge3"]["anchor_method"]
     store._db.execute("UPDATE meta SET value = ? WHERE key = 'config'", (json.dumps(older, sort_keys=True),))
     store.close()
     with pytest.raises(RunError, match=r"merge3\.recalibrate was None, is 7"):
-        evolve_here(config, out, merge3__search__max_fevals=3, merge3__recalibrate=7)
-    evolve_here(config, out, merge3__search__max_fevals=3)
+        evolve_here(config, out, merge3__search__max_fevals=4, merge3__recalibrate=7)
+    evolve_here(config, out, merge3__search__max_fevals=4)
     assert canonical(out).splitlines()[2:] == before.splitlines()[2:]
 
 
