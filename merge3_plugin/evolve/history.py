@@ -29,7 +29,7 @@ from merge3_plugin.evolve.store import FAILED, RunStore, last_line
 class Result:
     """One scoring of a candidate by the search; ``fitness`` is None where it failed.
 
-    ``estimates`` are by task, as the record keeps them. What the strategy was told of it, ``values`` by objective and
+    ``estimates`` are by task, as the record keeps them, from the anchors of ``batch`` and of those before. What the strategy was told of it, ``values`` by objective and
     ``violation``, is there once it was told; ``complete`` says whether all anchors were scored.
     """
 
@@ -38,6 +38,7 @@ class Result:
     standard_error: float
     estimates: Mapping[str, Mapping[str, Any]]
     complete: bool
+    batch: int = 0
     values: tuple[float, ...] = ()
     violation: float = 0.0
     tie_breaker: float = 0.0
@@ -143,6 +144,7 @@ def _result(
         _standard_error(config, row["estimates"]),
         row["estimates"],
         row["rung"] >= 0,
+        row["batch"],
         tuple(body.get("values") or ()),
         body.get("violation", 0.0),
         body.get("tie_breaker", 0.0),
