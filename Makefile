@@ -5,16 +5,20 @@ INSTALLED := $(VENV)/installed
 PYTHONS := $(PYTHON) python3.13 python3.12 python3.11 python3 python
 USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 
-.PHONY: help demo test lint clean
+.PHONY: help demo examples test lint clean
 
 help:
-	@echo "make demo   train tiny models, calibrate, evolve a merge and confirm it (about 3 minutes; 1 the next time)"
-	@echo "make test   run the tests"
-	@echo "make lint   check style and types"
-	@echo "make clean  remove .venv and what the demo and the tests left"
+	@echo "make demo       train tiny models, calibrate, evolve a merge and confirm it (about 3 minutes; 1 the next time)"
+	@echo "make examples   search like each published system, on the demo's models (about 10 minutes)"
+	@echo "make test       run the tests"
+	@echo "make lint       check style and types"
+	@echo "make clean      remove .venv and what the demo and the tests left"
 
 demo: $(INSTALLED)
 	@$(PY) examples/quickstart/demo.py
+
+examples: $(INSTALLED)
+	@$(PY) examples/systems/run.py
 
 test: $(INSTALLED)
 	@$(PY) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile

@@ -40,7 +40,7 @@ def _genes(variables: Sequence[Mapping[str, Any]]) -> list[str]:
     rows = [["gene", "kind", "from", "to", "start"]]
     notes = ["", ""]
     for variable in variables:
-        bounds = [_number(variable[end]) for end in ("low", "high", "start")]
+        bounds = [_number(variable[end], variable["unit"]) for end in ("low", "high", "start")]
         if variable["choices"]:
             bounds = ["", "", variable["choices"][int(variable["start"])]]
         rows.append([variable["name"], variable["kind"], *bounds])
@@ -54,8 +54,8 @@ def _known(plan: Mapping[str, Any]) -> list[str]:
     return [label_of.get(point, point) for point in plan["space"]["known_points"]]
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
+def _number(value: float | None, unit: float) -> str:
+    return "-" if value is None else f"{value * unit:.4g}"
 
 
 def _options(options: Mapping[str, Any]) -> str:

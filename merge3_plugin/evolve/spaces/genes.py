@@ -34,7 +34,8 @@ class Gene:
     @property
     def variable(self) -> Variable:
         """The gene as a coordinate."""
-        return Variable(self.name, self.low / self.scale, self.high / self.scale, self.coordinate(self.start))
+        low, high, start = self.low / self.scale, self.high / self.scale, self.coordinate(self.start)
+        return Variable(self.name, low, high, start, unit=self.scale)
 
     @property
     def scale(self) -> float:

@@ -33,7 +33,7 @@ class Variable:
     ``low`` and ``high`` are its limits, infinite where there are none; INTEGER coordinates are whole numbers there,
     and CATEGORICAL ones the places of ``choices``, of which none is nearer to another. ``start`` is where a search
     begins. ``when`` says under which condition the coordinate matters (None: always); the recipe is the same for
-    every value of one that does not.
+    every value of one that does not. ``unit`` is how much of the recipe's parameter one unit of the coordinate is.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Variable:
     kind: Kind = Kind.REAL
     choices: tuple[str, ...] = ()
     when: When | None = None
+    unit: float = 1.0
 
     @property
     def spread(self) -> tuple[float, float]:
@@ -64,6 +65,7 @@ def described(variable: Variable) -> dict[str, Any]:
         "low": variable.low if math.isfinite(variable.low) else None,
         "high": variable.high if math.isfinite(variable.high) else None,
         "start": variable.start,
+        "unit": variable.unit,
         "choices": list(variable.choices),
         "when": None if variable.when is None else {variable.when.name: sorted(variable.when.choices)},
     }
@@ -81,6 +83,7 @@ def read_variable(description: Mapping[str, Any]) -> Variable:
         Kind(description["kind"]),
         tuple(description["choices"]),
         conditions[0] if conditions else None,
+        description.get("unit", 1.0),
     )
 
 
