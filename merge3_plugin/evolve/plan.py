@@ -19,6 +19,7 @@ from merge3_plugin.evolve.objectives import several_objectives
 from merge3_plugin.evolve.setup import Flags, load_tasks, rehearse
 from merge3_plugin.evolve.spaces import Space
 from merge3_plugin.evolve.spaces.variables import described, start
+from merge3_plugin.evolve.warm_start import best_vectors
 from merge3_plugin.harness.benchmark import Benchmark
 from merge3_plugin.harness.calibrations import check_items
 
@@ -66,8 +67,9 @@ def make_plan(config: RunConfig, flags: Flags) -> dict[str, Any]:
     benchmarks = load_tasks(config, flags)
     tasks = plan_tasks(config, benchmarks)
     known = space.known_points()
+    warm = best_vectors(config, space) if settings.search.warm_start else []
     unseen = sum(min(config.limit or math.inf, len(benchmarks[name].item_ids)) for name in config.unseen())
-    phases = plan_phases(config, tasks, UNIFORM in known, int(unseen))
+    phases = plan_phases(config, tasks, len(space.variables), UNIFORM in known, int(unseen))
     recipe = space.decode(start(space.variables))
     return {
         "parents": {label: name for name, label in labels(config.genome.parents()).items()},
@@ -78,7 +80,7 @@ def make_plan(config: RunConfig, flags: Flags) -> dict[str, Any]:
             "about": space.describe(),
             "dimension": len(space.variables),
             "variables": [described(variable) for variable in space.variables],
-            "known_points": list(known),
+            "known_points": [*known, *(f"warm start {i}" for i in range(1, len(warm) + 1))],
         },
         "search": settings.search.model_dump(mode="json"),
         "fidelity": settings.fidelity.model_dump(mode="json"),
@@ -115,8 +117,13 @@ def plan_tasks(config: RunConfig, benchmarks: Mapping[str, Benchmark]) -> dict[s
     return found
 
 
-def plan_phases(config: RunConfig, tasks: Mapping[str, TaskPlan], uniform: bool, unseen: int) -> dict[str, Phase]:
-    """What each phase reads when every candidate is scored on all anchors, and ``unseen`` items of held-out tasks."""
+def plan_phases(
+    config: RunConfig, tasks: Mapping[str, TaskPlan], genes: int, uniform: bool, unseen: int
+) -> dict[str, Phase]:
+    """What each phase reads when every candidate is scored on all anchors, and ``unseen`` items of held-out tasks.
+
+    With fresh anchors the incumbent, too, is scored on those of each generation.
+    """
     settings, search, parents = config.merge3, config.merge3.search, len(config.genome.parents())
     own = [task for name, task in tasks.items() if config.calibration_of(name) == AUTO]
     anchors = sum(task.items if task.in_full else task.anchors for task in tasks.values())
@@ -125,10 +132,13 @@ def plan_phases(config: RunConfig, tasks: Mapping[str, TaskPlan], uniform: bool,
     finalists = parents + uniform + settings.confirm + 1  # and the search's mean
     front = settings.front if several_objectives(config) else 0
     simple = (parents + len(SCALES) * bool(config.genome.base_model)) * settings.baselines
+    fresh = search.optimizer == "cma-es" and settings.fidelity.fresh
+    generations = search.max_fevals // (search.popsize or 4 + int(3 * math.log(max(genes, 1)))) if fresh else 0
     return {
         "parents": Phase(parents, sum(task.items for task in tasks.values())),
         "calibration": Phase(settings.auto_merges if own else 0, sum(task.search for task in own)),
         "search": Phase(search.max_fevals, anchors, search.max_items),
+        "incumbents": Phase(generations, sum(task.anchors for task in tasks.values())),
         "recalibration": Phase(search.max_fevals // settings.recalibrate if settings.recalibrate else 0, in_full),
         "confirmation": Phase(finalists + front, held_out),
         "baselines": Phase(simple + search.max_fevals * settings.baselines, anchors),
