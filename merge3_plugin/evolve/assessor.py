@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +22,7 @@ SEARCH, RECALIBRATION = "search", "recalibration"
 
 
 class Assessor:
-    """Turns vectors into assessed candidates; ``objectives`` are those of now, ``spent`` what the search has cost.
+    """Turns vectors into assessed candidates; ``objectives`` are those of now.
 
     After every ``every`` candidates (None: never) the best one that is not ``complete`` yet (ids of those scored on all
     search items) is scored so, and the calibrations are made anew from the first ones and all answers so far. When,
@@ -47,19 +47,27 @@ class Assessor:
         # Kept here and not asked of the record: a run that is resumed knows answers that came later.
         self._complete = set(complete)
         self._paid: set[tuple[object, ...]] = set()
-        self.spent = NOTHING
         self._done = 0
 
+    @property
+    def spent(self) -> Price:
+        """What the record holds of the search, for whatever it was scored: all that counts against its budgets."""
+        spent = self._store.spent()
+        rows = [spent[purpose] for purpose in (SEARCH, RECALIBRATION) if purpose in spent]
+        return Price(int(sum(row["items"] for row in rows)), int(sum(row["tokens"] for row in rows)))
+
     def price(self, candidate: Candidate, place: Place) -> Price:
-        """What it takes to score the candidate at ``place``, or took, where the record knows that already."""
-        return self._price(candidate, SEARCH, self.ladder.items(place), list(self.objectives.whole), place)
+        """What it takes to score the candidate at ``place``; nothing where the record holds that."""
+        if self._store.find(candidate.id, SEARCH, place.newest, place.rung) is not None:
+            return NOTHING
+        return self._evaluator.price(candidate, self.ladder.items(place), list(self.objectives.whole))
 
     def score(self, candidate: Candidate, vector: FloatArray, place: Place) -> Scored:
         """The candidate at ``place``, scored there or taken from the record."""
         return self.assess(candidate, vector, SEARCH, place)
 
     def assess(self, candidate: Candidate, vector: FloatArray, purpose: str, place: Place = ANCHORS) -> Scored:
-        """The candidate on the items of ``place``; of the search's own purposes the cost is counted."""
+        """The candidate on the items of ``place``, scored there or taken from the record."""
         objectives = self._at(place)
         found = self._evaluator.evaluate(
             candidate,
@@ -88,9 +96,9 @@ class Assessor:
         if self._every is None or not self.objectives.items or len(scored) // self._every <= self._done:
             return None
         entry = self._least_known(scored)
-        return (
-            NOTHING if entry is None else self._price(entry.candidate, RECALIBRATION, self._search_items, [], ANCHORS)
-        )
+        if entry is None or self._store.find(entry.candidate.id, RECALIBRATION) is not None:
+            return NOTHING
+        return self._evaluator.price(entry.candidate, self._search_items)
 
     def refine(self, scored: Sequence[Scored]) -> list[Scored]:
         """All of them on the refined calibrations."""
@@ -118,26 +126,13 @@ class Assessor:
         items = [objective.on(self.ladder.anchors(objective.name, place)) for objective in self.objectives.items]
         return replace(self.objectives, items=items)
 
-    def _price(
-        self, candidate: Candidate, purpose: str, items: Mapping[str, Sequence[str]], whole: Sequence[str], place: Place
-    ) -> Price:
-        key = (candidate.id, purpose, place.newest, place.rung)
+    def _pay(self, found: Evaluation) -> Price:
+        """What an evaluation cost, the first time that it is used."""
+        key = (found.candidate, found.purpose, found.batch, found.rung)
         if key in self._paid:
             return NOTHING
-        recorded = self._store.find(*key)
-        if recorded is not None:
-            return Price(recorded.n_items, recorded.tokens)
-        return self._evaluator.price(candidate, items, whole)
-
-    def _pay(self, found: Evaluation) -> Price:
-        """What is new of the cost of an evaluation, as if nothing were recorded that came later."""
-        key = (found.candidate, found.purpose, found.batch, found.rung)
-        if key in self._paid or found.purpose not in (SEARCH, RECALIBRATION):
-            return NOTHING
         self._paid.add(key)
-        paid = Price(found.n_items, found.tokens)
-        self.spent = self.spent.plus(paid)
-        return paid
+        return Price(found.n_items, found.tokens)
 
     @property
     def _search_items(self) -> dict[str, tuple[str, ...]]:
@@ -154,7 +149,6 @@ class Assessor:
             return None
         self._complete.add(entry.candidate.id)
         found = self._evaluator.evaluate(entry.candidate, RECALIBRATION, self._search_items)
-        self._pay(found)
         return entry.candidate.id if found.state == COMPLETE else None
 
     def _refined(self, objective: Objective, scored: Sequence[Scored]) -> Objective:

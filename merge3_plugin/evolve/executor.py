@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from merge3_plugin.errors import RunError
 from merge3_plugin.evolve.search import Scored
@@ -12,10 +12,19 @@ from merge3_plugin.evolve.search import Scored
 Work = Callable[[], Scored]
 
 
-class Executor(Protocol):
-    """Works on at most ``workers`` pieces at a time."""
+class Step(NamedTuple):
+    """A piece of work was begun, or its result ``told``."""
 
-    workers: int
+    told: bool
+    number: int
+
+
+class Executor(Protocol):
+    """Works on several pieces at a time."""
+
+    def free(self) -> bool:
+        """Whether another piece should be begun now."""
+        ...
 
     def submit(self, number: int, work: Work) -> None:
         """Take a piece of work under its number."""
@@ -27,12 +36,13 @@ class Executor(Protocol):
 
 
 class Serial:
-    """One device: one piece at a time, in their order."""
-
-    workers = 1
+    """One device: one piece at a time."""
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[int, Work]] = deque()
+
+    def free(self) -> bool:
+        return not self._waiting
 
     def submit(self, number: int, work: Work) -> None:
         self._waiting.append((number, work))
@@ -43,33 +53,45 @@ class Serial:
 
 
 class Replay:
-    """Gives results in the order of a record while that lasts, then as ``live`` gives them.
+    """Begins and gives results in the order of the record while that lasts, then as ``live`` does.
 
-    What is in flight when the record ends is handed to ``live`` then. Raises RunError where the record tells of a piece
-    of work that was not asked for.
+    ``steps`` are the record's: whether it was a result, and the number of the piece. What is in flight when they end is
+    handed to ``live`` then, which may work on fewer at a time than there were. Raises RunError where the record tells
+    of a piece of work that was not begun.
     """
 
-    def __init__(self, live: Executor, order: Iterable[int]) -> None:
-        self._live, self._order = live, deque(order)
+    def __init__(self, live: Executor, steps: Iterable[Step]) -> None:
+        self._live, self._steps = live, deque(steps)
         self._held: dict[int, Work] = {}
-        self.workers = live.workers
+
+    def free(self) -> bool:
+        if self._steps:
+            return not self._steps[0].told
+        self._hand_over()
+        return not self._held and self._live.free()
 
     def submit(self, number: int, work: Work) -> None:
-        if self._order:
-            self._held[number] = work
-        else:
-            self._live.submit(number, work)
+        if self._steps:
+            self._steps.popleft()
+        self._held[number] = work
 
     def result(self) -> tuple[int, Scored]:
-        if self._order:
-            number = self._order.popleft()
-            if number not in self._held:
+        # Where less may be begun than the record holds, a budget was lowered: what was begun is finished in its order.
+        fewer = False
+        while self._steps:
+            step = self._steps.popleft()
+            if step.number in self._held and step.told:
+                return step.number, self._held.pop(step.number)()
+            fewer = fewer or not step.told
+            if not fewer:
                 raise RunError(
-                    f"record: expected step {number} to be among those asked for, it is not: the search went otherwise "
-                    "then; start in a new --storage-path"
+                    f"record: expected step {step.number} to be among those begun, it is not: the search went "
+                    "otherwise then; start in a new --storage-path"
                 )
-            return number, self._held.pop(number)()
-        for number, work in self._held.items():
-            self._live.submit(number, work)
-        self._held.clear()
+        self._hand_over()
         return self._live.result()
+
+    def _hand_over(self) -> None:
+        while self._held and self._live.free():
+            number = next(iter(self._held))
+            self._live.submit(number, self._held.pop(number))

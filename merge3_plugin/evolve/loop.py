@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from merge3_plugin.domain import FloatArray
 from merge3_plugin.evolve.evaluate import Candidate
-from merge3_plugin.evolve.executor import Executor
+from merge3_plugin.evolve.executor import Executor, Step
 from merge3_plugin.evolve.fidelity.ladder import ANCHORS, Ladder, Place
 from merge3_plugin.evolve.fidelity.strategies import Fidelity
 from merge3_plugin.evolve.optimizers import Optimizer, Result, Trial
@@ -40,10 +40,12 @@ class Job:
 
 
 class Scoring(Protocol):
-    """Turns vectors into scored candidates; ``spent`` is what that has cost so far."""
+    """Turns vectors into scored candidates; ``spent`` is what the record holds of that."""
 
     ladder: Ladder
-    spent: Price
+
+    @property
+    def spent(self) -> Price: ...
 
     def candidate(self, vector: FloatArray) -> Candidate: ...
 
@@ -56,9 +58,10 @@ class Scoring(Protocol):
     def refine(self, scored: Sequence[Scored]) -> list[Scored]: ...
 
 
-def told(store: RunStore) -> list[int]:
-    """The numbers of the pieces of work whose results the record holds, in the order in which they were told."""
-    return [int(name.removeprefix(TELL)) for name, _ in store.events() if name.startswith(TELL)]
+def steps(store: RunStore) -> list[Step]:
+    """What the record holds of a search, in its order."""
+    named = [name.split() for name, _ in store.events() if name.startswith((ASK, TELL))]
+    return [Step(kind == TELL.strip(), int(number)) for kind, number in named]
 
 
 class Search:
@@ -113,7 +116,7 @@ class Search:
     def _loop(self) -> str:
         reason: str | None = None
         while True:
-            while reason is None and len(self._flight) < self._executor.workers:
+            while reason is None and self._executor.free():
                 reason = self._over or self._limits.gives_up() or self._interrupted()
                 job = None if reason else self._next()
                 if job is None:
@@ -188,7 +191,8 @@ class Search:
         self._scored[entry.candidate.id] = entry
         self._trial_of.setdefault(entry.candidate.id, job.trial)
         better = self._rise(entry)
-        self._limits.hear(entry, new=new, better=better)
+        if not job.again:
+            self._limits.hear(entry, new=new, better=better)
         self._progress(entry)
         learned = self._tell(job, entry)
         if job.trial is not None:
@@ -262,8 +266,8 @@ class Search:
     def _completed(self, known: set[str]) -> str:
         """Score the best of the search's own on all anchors where none was; what there is to say of it.
 
-        Only complete candidates may be confirmed. The record need not hold this step: with a greater budget the search
-        goes on as if it had not been.
+        Only complete candidates may be confirmed. This is no step of the sequence: with a greater budget the search
+        goes on as if it had not been, but for what it cost.
         """
         own = [entry for id, entry in self._scored.items() if id not in known and entry.assessment is not None]
         if not own or any(entry.complete for entry in own):

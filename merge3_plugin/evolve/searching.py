@@ -10,7 +10,7 @@ from merge3_plugin.evolve.executor import Executor, Replay, Serial
 from merge3_plugin.evolve.fidelity.brackets import halving, hyperband
 from merge3_plugin.evolve.fidelity.ladder import Ladder
 from merge3_plugin.evolve.fidelity.strategies import Difference, Fidelity, Fixed, Racing
-from merge3_plugin.evolve.loop import Search, told
+from merge3_plugin.evolve.loop import Search, steps
 from merge3_plugin.evolve.objectives import Objectives, several_objectives
 from merge3_plugin.evolve.search import Improvement, Scored, SearchResult
 from merge3_plugin.evolve.spaces.variables import described
@@ -78,7 +78,7 @@ def search(
         assessor,
         make_fidelity(settings.fidelity, assessor.ladder.lowest, assessor.difference),
         Limits(settings.search, assessor.difference),
-        Replay(executor or Serial(), told(store)),
+        Replay(executor or Serial(), steps(store)),
         several=several_objectives(stage.config),
         interrupted=lambda: "interrupted" if stage.watcher.interrupted() else stage.watcher.stop_reason(),
         improved=better,

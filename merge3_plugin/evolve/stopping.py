@@ -36,13 +36,13 @@ class Limits:
             self._recent.append(entry)
 
     def refuses(self, price: Price, spent: Price) -> str | None:
-        """Why nothing of this price may be begun once so much is ``spent``, or None."""
+        """Why nothing of this price may be begun once so much is ``spent``, or None. What is free always may."""
         for limit, cost, so_far, unit in (
             (self._config.max_items, price.items, spent.items, "item evaluations"),
             (self._config.max_tokens, price.tokens, spent.tokens, "tokens"),
         ):
-            if limit is not None and so_far + cost > limit:
-                left = f"{limit - so_far:,} are left and the next candidate takes {cost:,}"
+            if limit is not None and cost and so_far + cost > limit:
+                left = f"{limit - so_far:,} are left and the next step takes {cost:,}"
                 return f"the budget of {limit:,} {unit} is spent" + (f": {left}" if so_far < limit else "")
         return None
 

@@ -102,8 +102,11 @@ def test_the_same_command_again_computes_nothing_and_more_budget_extends_the_sea
     assert again.returncode == 0 and canonical(out) == before
     more = run(config, out, "--max-fevals", "18")
     assert more.returncode == 0, more.stderr
-    spent = RunStore.open(out).spent()
-    assert spent["search"]["evaluations"] == 18
+    steps = dict(RunStore.open(out).events())
+    begun = [body for name, body in steps.items() if name.startswith("ask") and not body["again"]]
+    assert len({body["trial"] for body in begun if body["trial"] is not None}) == 18 - 1, "and the uniform merge"
+    kept = dict(RunStore.open(reference).events())
+    assert all(steps[name] == body for name, body in kept.items())
 
 
 def test_without_a_terminal_progress_is_in_lines(unbroken):

@@ -11,7 +11,7 @@ from merge3_plugin.evolve.optimizers import Trial
 from merge3_plugin.evolve.search import Scored
 
 # Of the candidates that would beat the incumbent on all anchors, so many at most are given up before.
-MISSED = 0.05
+MISSED = 0.1
 
 # First less second at this confidence; None where one of them failed.
 Difference = Callable[[Scored, Scored, float], PairedDifference | None]
