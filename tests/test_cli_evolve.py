@@ -1,9 +1,7 @@
-import json
-
 import pytest
 import yaml
 
-from merge3_plugin.cli import merge3, run
+from merge3_plugin.cli import run
 from merge3_plugin.cli_evolve import _overrides, evolve
 
 # Every flag of upstream's command, each with a value that its users write.
@@ -74,21 +72,3 @@ def test_a_config_with_a_wrong_key_leaves_no_folder_behind(tmp_path, capsys):
     assert run(evolve, "x", [str(path), "--storage-path", str(tmp_path / "out")]) == 2
     assert "did you mean 'merge_method'?" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-
-
-def test_runs_show_and_export(tmp_path, capsys):
-    from merge3_plugin.evolve.store import COMPLETE, Evaluation, RunStore
-
-    assert run(merge3, "merge3", ["runs", "show", str(tmp_path)]) == 2
-    assert "found none" in capsys.readouterr().err
-    store = RunStore(tmp_path)
-    store.pin("config", {"genome": {"models": ["/a/m"], "base_model": "/a/b"}})
-    recipe = {"merge_method": "linear", "models": [{"model": "/a/m"}], "base_model": "/a/b"}
-    store.add(Evaluation("c", "search", COMPLETE, {"t": {"i": 1.0}}, recipe=recipe))
-    store.close()
-    assert run(merge3, "merge3", ["runs", "show", str(tmp_path)]) == 0
-    assert "search: 1 models scored on 1 items, 0 failed" in capsys.readouterr().out
-    assert run(merge3, "merge3", ["runs", "export", "--canonical", str(tmp_path)]) == 0
-    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert {"candidate", "recipe"} in [set(line) for line in lines]
-    assert "/a/" not in json.dumps(lines)

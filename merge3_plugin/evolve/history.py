@@ -29,8 +29,9 @@ from merge3_plugin.evolve.store import FAILED, RunStore, last_line
 class Result:
     """One scoring of a candidate by the search; ``fitness`` is None where it failed.
 
-    ``estimates`` are by task, as the record keeps them, from the anchors of ``batch`` and of those before. What the strategy was told of it, ``values`` by objective and
-    ``violation``, is there once it was told; ``complete`` says whether all anchors were scored.
+    ``estimates`` are by task, as the record keeps them, from the anchors of ``batch`` and of those before; ``complete``
+    says whether all anchors were scored. What the strategy was told of it, ``values`` by objective and ``violation``,
+    is there once it was told.
     """
 
     candidate: str
@@ -61,15 +62,18 @@ class BestSoFar:
 class History:
     """What a record says.
 
-    ``results`` of the search are in their order, ``vectors`` those of its candidates, coordinates in the order of
-    ``variables``; of a record that was made before version 0.2, both are empty. ``budget`` is the number of candidates
-    with which the search was begun, None before it began.
+    ``results`` of the search are in their order. By candidate, ``vectors`` have the coordinates in the order of
+    ``variables``, and ``trials`` the number that the strategy first asked it under (None: it did not); all three are
+    empty for a record of version 0.1. ``begun`` counts candidates as a budget does, each trial and each known vector;
+    the search began with a ``budget`` of so many, None before it.
     """
 
     config: RunConfig
     results: Sequence[Result]
     variables: Sequence[Variable]
     vectors: Mapping[str, FloatArray]
+    trials: Mapping[str, int | None]
+    begun: int
     budget: int | None
 
     @property
@@ -111,12 +115,14 @@ def read_history(store: RunStore) -> History:
         raise RunError(f"{store.path}: expected the record of a run, got one in which none was begun; begin it")
     config = parse_config(meta["config"], str(store.path))
     asked, told = _steps(store)
-    budget = meta.get(BUDGET)
+    budget, variables = meta.get(BUDGET), [read_variable(description) for description in meta.get(VARIABLES, [])]
     return History(
         config,
         [_result(config, row, told) for row in store.rows() if row["purpose"] == SEARCH],
-        [read_variable(description) for description in meta.get(VARIABLES, [])],
-        {body["candidate"]: np.array(body["vector"], dtype=np.float64) for body in asked},
+        variables,
+        {body["candidate"]: np.array(body["vector"], dtype=np.float64) for body in reversed(asked) if variables},
+        {body["candidate"]: body["trial"] for body in reversed(asked)},
+        len({body["candidate"] if body["trial"] is None else body["trial"] for body in asked}),
         None if budget is None else int(budget),
     )
 

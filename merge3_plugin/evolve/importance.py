@@ -24,7 +24,7 @@ from merge3_plugin.evolve.spaces.variables import Kind, Variable, active
 if TYPE_CHECKING:
     from sklearn.ensemble import ExtraTreesRegressor
 
-FEWEST, MOST = 20, 1000
+FEWEST, MOST = 20, 500
 FOLDS, TREES = 5, 100
 # A gene is shuffled among the unseen candidates again and again, until so many rows were predicted.
 SHUFFLED = 200
@@ -39,14 +39,16 @@ _CHUNK = 100_000
 class Importance:
     """``genes`` by name, most important first: by how much R^2 on unseen candidates falls without the gene.
 
-    ``r_squared`` is that of the forest, None of fewer than FEWEST candidates; ``ceiling`` what the errors of the
-    estimates leave to be predicted. ``told``: whether its predictions go with the fitness at all (one-sided, at 1 %);
-    the figures of genes mean something only then. ``groups`` are the same for genes together, by what they share.
+    ``r_squared`` is that of the forest, None of fewer than FEWEST candidates. ``told``: whether its predictions go with
+    the fitness at all (one-sided, at 1 %); the figures of genes mean something only then. ``spread`` is the standard
+    deviation of the candidates' fitness, ``standard_error`` the median of their own. ``groups`` are as ``genes``, for
+    genes together, by what they share.
     """
 
     candidates: int
     r_squared: float | None = None
-    ceiling: float | None = None
+    spread: float = 0.0
+    standard_error: float = 0.0
     told: bool = False
     genes: Mapping[str, float] = field(default_factory=dict)
     groups: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -67,12 +69,12 @@ def importance(history: History, *, seed: int = 0) -> Importance:
     columns = {history.variables[i].name: [i] for i in _split_by(genes, fitness, rng)}
     named = {**columns, **{f"{kind}\0{name}": of for kind, found in groups.items() for name, of in found.items()}}
     predicted, losses = _forest(genes, fitness, batches, list(named.values()), rng)
-    noise = float(np.mean([result.standard_error**2 for result, _ in known]))
     lost = dict(zip(named, losses, strict=True))
     return Importance(
         len(known),
         float(1.0 - np.mean((fitness - predicted) ** 2) / fitness.var()),
-        max(0.0, 1.0 - noise / float(fitness.var())),
+        float(fitness.std()),
+        float(np.median([result.standard_error for result, _ in known])),
         _goes_with(predicted, fitness),
         _sorted({name: lost[name] for name in columns}),
         {kind: _sorted({name: lost[f"{kind}\0{name}"] for name in of}) for kind, of in groups.items()},

@@ -27,7 +27,7 @@ def candidate_id(recipe: Mapping[str, Any], parents: Sequence[str] = ()) -> str:
     ``parents`` stand in it by position, so that it does not depend on where they lie.
     """
     names = {name: f"parent {position}" for position, name in enumerate(parents)}
-    canonical = json.dumps(_renamed(recipe, names), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    canonical = json.dumps(renamed(recipe, names), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
@@ -57,7 +57,7 @@ def to_yaml(
     models = _models(recipe) - set(recipe.get(MERGES, ()))
     local = {name: str(Path(name).expanduser().absolute()) for name in models if _is_folder(name)}
     text = yaml.safe_dump_all(
-        [_renamed(document, local) for document in documents],
+        [renamed(document, local) for document in documents],
         sort_keys=False,
         allow_unicode=True,
         default_flow_style=None,
@@ -66,11 +66,12 @@ def to_yaml(
     return f"# {shlex.join(command)}\n{text}"
 
 
-def _renamed(node: Any, names: Mapping[str, str], key: str = "") -> Any:
+def renamed(node: Any, names: Mapping[str, str], key: str = "") -> Any:
+    """The recipe with these models under their new names."""
     if isinstance(node, Mapping):
-        return {k: _renamed(value, names, k) for k, value in node.items()}
+        return {k: renamed(value, names, k) for k, value in node.items()}
     if isinstance(node, list | tuple):
-        return [_renamed(value, names) for value in node]
+        return [renamed(value, names) for value in node]
     return names.get(node, node) if key in _MODEL_KEYS else node
 
 

@@ -84,4 +84,4 @@ def search(
         improved=better,
         progress=progress,
     )
-    return found.run([vector for vector, _ in stage.candidates.known.values()])
+    return found.run([*(vector for vector, _ in stage.candidates.known.values()), *stage.setting.warm])

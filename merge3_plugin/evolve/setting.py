@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from merge3_plugin.config import RunConfig
+from merge3_plugin.domain import FloatArray
 from merge3_plugin.evolve.evaluate import Evaluator
 from merge3_plugin.evolve.search import Improvement, Scored
 from merge3_plugin.evolve.spaces import Space
@@ -37,6 +38,7 @@ class Setting:
     benchmarks: Mapping[str, Benchmark]
     parents: Mapping[str, str]  # label -> name in the config
     held_out_tasks: Mapping[str, Benchmark] = field(default_factory=dict)  # only for the end: nothing is chosen by them
+    warm: Sequence[FloatArray] = ()  # vectors of another run, to be scored first
 
 
 class Watcher:

@@ -8,7 +8,7 @@ import logging
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,7 @@ from merge3_plugin.evolve.spaces import Space, make_space
 from merge3_plugin.evolve.spaces.dis import DisSpace
 from merge3_plugin.evolve.store import Evaluation, RunStore
 from merge3_plugin.evolve.strategy import make_strategy
+from merge3_plugin.evolve.warm_start import warm_start
 from merge3_plugin.harness.benchmark import Benchmark, load_benchmarks
 from merge3_plugin.plugins import plugin_host
 
@@ -50,6 +51,7 @@ log = logging.getLogger(__name__)
 
 # Settings that only say when to stop: a run may go on under others.
 BUDGET_KEYS = ("max_fevals", "max_items", "max_tokens", "timeout", "patience")
+FLAGS = "local.flags"
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,8 @@ def opened(config: RunConfig, folder: Path, flags: Flags) -> Iterator[Setting]:
         store = RunStore(folder)
         try:
             _claim(store, config, folder)
-            rehearse(config, flags)
+            store.pin(FLAGS, asdict(flags))
+            warm = warm_start(store, config, rehearse(config, flags).space)
             benchmarks = load_tasks(config, flags)
             merger = make_merger(config, folder, flags)
             # Once more: the weights' dtype may not be the one that their config announced.
@@ -170,7 +173,7 @@ def opened(config: RunConfig, folder: Path, flags: Flags) -> Iterator[Setting]:
             evaluator = Evaluator(store, merger, scorer, _tell_plugins)
             searched = {name: benchmarks[name] for name in config.objectives()}
             unseen = {name: benchmarks[name] for name in config.unseen()}
-            yield Setting(config, folder, store, merger, scorer, evaluator, space, searched, parents, unseen)
+            yield Setting(config, folder, store, merger, scorer, evaluator, space, searched, parents, unseen, warm)
         except sqlite3.OperationalError as error:
             raise RunError(
                 f"{folder}: expected room for the record, got: {error}; free some space, the same command goes on"

@@ -1,0 +1,101 @@
+"""How a run has gone, in whatever state it is, for the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from merge3_plugin.evolve.history import BestSoFar, History
+from merge3_plugin.evolve.importance import FEWEST, Importance
+from merge3_plugin.report.table import Z, aligned, in_percent
+
+_BARS = "▁▂▃▄▅▆▇█"
+WIDTH, IMPROVEMENTS, GENES, ERRORS, MEMBERS = 60, 8, 10, 3, 10
+
+
+def render_progress(history: History) -> str:
+    """The best so far over the candidates, as a line and as the steps that it took."""
+    series = history.best_so_far()
+    if not series:
+        return "The search has scored no candidate on all anchors yet."
+    budget = "" if history.budget is None else f"; it was begun for {history.budget:,}"
+    lines = [f"Best estimated fitness after each of {series[-1].candidates:,} candidates{budget}:", ""]
+    fitness = [entry.best.fitness or 0.0 for entry in series]
+    lines += [f"  {sparkline(fitness)}  {fitness[0]:.4f} -> {fitness[-1]:.4f}", ""]
+    steps = [entry for i, entry in enumerate(series) if not i or entry.best is not series[i - 1].best]
+    shown = steps if len(steps) <= IMPROVEMENTS else [steps[0], *steps[1 - IMPROVEMENTS :]]
+    rows = [["after", "fitness [95 %]", "candidate"], *(_step(entry) for entry in shown)]
+    lines += aligned(rows, left=0).splitlines()
+    if hidden := len(steps) - len(shown):
+        lines.append(f"({hidden} in between left out)")
+    if any(entry.best.violation for entry in steps[-1:]):
+        lines.append("No candidate keeps to all constraints yet; the best is the one that breaks them least.")
+    return "\n".join(lines)
+
+
+def _step(entry: BestSoFar) -> list[str]:
+    value, half = entry.best.fitness or 0.0, Z * entry.best.standard_error
+    return [f"{entry.candidates:,}", f"{value:.4f} [{value - half:.4f}, {value + half:.4f}]", entry.best.candidate]
+
+
+def sparkline(values: Sequence[float], width: int = WIDTH) -> str:
+    """The values as bars from the least to the greatest of them, each bar the last value of its stretch."""
+    size = min(width, len(values))
+    ends = [values[math.ceil((i + 1) * len(values) / size) - 1] for i in range(size)]
+    low, high = min(ends), max(ends)
+    step = (high - low) / (len(_BARS) - 1)
+    return "".join(_BARS[round((value - low) / step) if step else 0] for value in ends)
+
+
+def render_front_so_far(history: History) -> str | None:
+    """The estimates of the candidates that no other dominates; None for a run of one objective."""
+    members = history.front()
+    if not members:
+        return None
+    tasks = list(members[0].estimates)
+    rows = [
+        ["candidate", *tasks],
+        *([m.candidate, *(in_percent(m.estimates[task]) for task in tasks)] for m in members),
+    ]
+    lines = [f"The front so far has {len(members)} members. Estimated accuracy in percent, with 95 % intervals:", ""]
+    lines += aligned(rows[: MEMBERS + 1], left=1).splitlines()
+    if len(members) > MEMBERS:
+        lines.append(f"(extremes first; {len(members) - MEMBERS} more)")
+    return "\n".join(lines)
+
+
+def render_importance(found: Importance) -> str:
+    """What the fitness hangs on, or why that cannot be told."""
+    if found.r_squared is None:
+        return (
+            f"Importance of genes: too few to tell, {found.candidates} candidates with genes and scored on all anchors "
+            f"(it takes {FEWEST})."
+        )
+    fit = (
+        f"a forest on {found.candidates:,} candidates has R^2 {found.r_squared:.2f} on unseen ones, whose fitness has "
+        f"standard deviation {found.spread:.4f}, and standard error {found.standard_error:.4f}"
+    )
+    if not found.told:
+        return f"Importance of genes: too noisy to tell; {fit}."
+    lines = [f"Importance of genes, by how much of the R^2 is lost without each: {fit}."]
+    for kind, losses in {**found.groups, "gene": found.genes}.items():
+        rows = [[kind, "R^2 lost"], *([name, f"{loss:.3f}"] for name, loss in list(losses.items())[:GENES])]
+        lines += ["", aligned(rows, left=1)]
+        if len(losses) > GENES:
+            lines.append(f"(the first {GENES})")
+    return "\n".join(lines)
+
+
+def render_spent(spent: Mapping[str, Mapping[str, Any]], failures: Sequence[tuple[str, str, int]]) -> str:
+    """The phases so far, what each has cost, and the most frequent errors."""
+    keys = ("evaluations", "failed", "items", "tokens")
+    rows = [["phase", "models", "failed", "items", "tokens", "seconds"]]
+    rows += [[name, *(f"{row[key]:,}" for key in keys), f"{row['seconds']:,.1f}"] for name, row in spent.items()]
+    totals = [f"{sum(row[key] for row in spent.values()):,}" for key in keys]
+    rows.append(["all", *totals, f"{sum(row['seconds'] for row in spent.values()):,.1f}"])
+    lines = ["Cost so far:", "", aligned(rows, left=1)]
+    if failures:
+        lines += ["", "Failures, the most frequent first:"]
+        lines += [f"  {count:,} x {purpose}: {error[:160]}" for purpose, error, count in failures[:ERRORS]]
+    return "\n".join(lines)
