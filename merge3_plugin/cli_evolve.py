@@ -132,7 +132,7 @@ def evolve(genome_config_path: Path, storage_path: Path, **flags: Any) -> int:
         allow_crimes=flags["allow_crimes"],
     )
     _hush_libraries()
-    with Progress(config.merge3.search.timeout) as progress:
+    with Progress(config.merge3.search) as progress:
         try:
             summary = run(config, storage_path, chosen, progress)
         except Interrupted:

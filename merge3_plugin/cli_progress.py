@@ -9,9 +9,11 @@ import time
 from types import FrameType, TracebackType
 from typing import Any
 
+from merge3_plugin.config.search import SearchConfig
 from merge3_plugin.evolve.search import Improvement, Scored
 from merge3_plugin.evolve.setting import Watcher
 from merge3_plugin.evolve.store import FAILED, Evaluation, last_line
+from merge3_plugin.harness.scoring import NOTHING
 
 log = logging.getLogger(__name__)
 
@@ -20,15 +22,20 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 class Progress(Watcher):
-    """Shows the phases; ends the run at ``timeout`` seconds or at the first SIGINT. The second one is not caught."""
+    """Shows the phases; ends the search when its time is over, or the run at the first SIGINT.
 
-    def __init__(self, timeout: float | None) -> None:
-        self._timeout, self._started = timeout, time.monotonic()
+    The second SIGINT is not caught. The bar of the search counts candidates, however often each is scored.
+    """
+
+    def __init__(self, search: SearchConfig) -> None:
+        self._search, self._started = search, time.monotonic()
         self._stopped = False
         self._bar: Any = None
         self._phase, self._done = "", 0
         self._last_line = 0.0
         self._best, self._is_new = "", False
+        self._seen: set[str] = set()
+        self._spent = NOTHING
 
     def __enter__(self) -> Progress:
         self._before = signal.signal(signal.SIGINT, self._interrupt)
@@ -68,12 +75,22 @@ class Progress(Watcher):
         self._best, self._is_new = _best(improvement), True
 
     def scored(self, entry: Scored) -> None:
-        self._done += 1  # a bar that is off does not count
-        self._bar.update()
+        if entry.candidate.id not in self._seen:
+            self._seen.add(entry.candidate.id)
+            self._done += 1  # a bar that is off does not count
+            self._bar.update()
+        self._spent = self._spent.plus(entry.paid)
         if self._best:
-            self._bar.set_postfix_str(self._best)
-            self._line(self._best, always=self._is_new)
+            text = f"{self._best}; {self._cost()}"
+            self._bar.set_postfix_str(text)
+            self._line(text, always=self._is_new)
             self._is_new = False
+
+    def _cost(self) -> str:
+        """What the search has spent, and of which budget."""
+        most, tokens = self._search.max_items, self._search.max_tokens
+        text = f"{self._spent.items:,}{'' if most is None else f' of {most:,}'} items"
+        return text if tokens is None else f"{text}, {self._spent.tokens:,} of {tokens:,} tokens"
 
     def _line(self, text: str, always: bool = False) -> None:
         now = time.monotonic()
@@ -82,8 +99,9 @@ class Progress(Watcher):
             log.info("%s %d of %d: %s", self._phase, self._done, self._bar.total, text)
 
     def stop_reason(self) -> str | None:
-        if self._timeout is not None and time.monotonic() - self._started > self._timeout:
-            return f"timeout of {self._timeout:g} s"
+        timeout = self._search.timeout
+        if timeout is not None and time.monotonic() - self._started > timeout:
+            return f"the timeout of {timeout:g} s has passed"
         return None
 
     def interrupted(self) -> bool:
