@@ -37,14 +37,14 @@ def make_assessor(stage: Stage, objectives: Objectives) -> Assessor:
     )
 
 
-def make_fidelity(config: FidelityConfig, lowest: int, difference: Difference) -> Fidelity:
-    """The strategy of this name, from the ``lowest`` rung."""
+def make_fidelity(config: FidelityConfig, ladder: Ladder, difference: Difference) -> Fidelity:
+    """The strategy of this name, from the lowest rung of the ``ladder``."""
     if config.strategy == "racing":
-        return Racing(lowest, difference)
+        return Racing(ladder.lowest, difference, lambda entry: ladder.share(entry.place))
     if config.strategy == "halving":
-        return halving(lowest, config.eta)
+        return halving(ladder.lowest, config.eta)
     if config.strategy == "hyperband":
-        return hyperband(lowest, config.eta)
+        return hyperband(ladder.lowest, config.eta)
     return Fixed()
 
 
@@ -76,7 +76,7 @@ def search(
         store,
         make_strategy(stage.config, space.variables, stage.rng(SEARCH), budget=budget),
         assessor,
-        make_fidelity(settings.fidelity, assessor.ladder.lowest, assessor.difference),
+        make_fidelity(settings.fidelity, assessor.ladder, assessor.difference),
         Limits(settings.search, assessor.difference),
         Replay(executor or Serial(), steps(store)),
         several=several_objectives(stage.config),

@@ -74,6 +74,13 @@ class Ladder:
         """The items of a place by task."""
         return {task: self.anchors(task, place).item_ids for task in self._objectives}
 
+    def share(self, place: Place) -> float:
+        """How many of all anchors of these batches a place has, of all tasks together: 1 from rung 0 on."""
+        return self._size(place) / self._size(place._replace(rung=0)) if place.rung < 0 else 1.0
+
+    def _size(self, place: Place) -> int:
+        return sum(map(len, self.items(place).values()))
+
     def _anchors(self, task: str, place: Place) -> AnchorSet:
         """The anchors of a task at a place, with the weights and probabilities that they have there."""
         calibration = self._objectives[task].calibration

@@ -152,6 +152,7 @@ def test_tasks_have_rungs_of_their_own_sizes():
     ]
     ladder = Ladder(tasks, seed=0, eta=2)
     sizes = [{task: len(of) for task, of in ladder.items(Place((0,), rung)).items()} for rung in (-2, -1, 0)]
+    assert ladder.share(Place((0,), -2)) == 13 / 52 and ladder.share(Place((3,), 2)) == 1.0
     assert sizes == [{"a": 10, "b": 3}, {"a": 20, "b": 6}, {"a": 40, "b": 12}]
 
 

@@ -40,7 +40,7 @@ def test_hyperbands_table():
 
 
 def test_fixed_promotes_nobody():
-    fixed = make_fidelity(FidelityConfig(), -2, lambda first, second, confidence: None)
+    fixed = make_fidelity(FidelityConfig(), Ladder([], seed=0), lambda first, second, confidence: None)
     assert fixed.start(trial(0), 0) == 0
     fixed.hear(0, entry(0.9), None)
     assert fixed.promote() is None
@@ -121,7 +121,7 @@ def difference_of(values):
 
 def test_racing_goes_on_until_a_win_is_excluded():
     difference = difference_of({0.1: (-0.3, -0.01), 0.2: (-0.3, 0.01), 0.3: (0.1, 0.2)})
-    racing = Racing(-2, difference)
+    racing = Racing(-2, difference, lambda entry: 0.0)
     best = entry(0.5)
     assert racing.start(trial(0), 0) == -2
     for number, fitness in enumerate((0.1, 0.2, 0.3, None)):
@@ -133,8 +133,16 @@ def test_racing_goes_on_until_a_win_is_excluded():
     assert [racing.promote() for _ in range(2)] == [Promotion(1, 0), None]
 
 
+def test_what_is_known_of_all_anchors_narrows_the_interval():
+    difference = difference_of({0.1: (-0.3, 0.1)})
+    for share, goes_on in ((0.0, True), (0.74, True), (0.76, False)):
+        racing = Racing(-1, difference, lambda entry, share=share: share)
+        racing.hear(0, entry(0.1, -1), entry(0.5))
+        assert (racing.promote() is not None) is goes_on
+
+
 def test_racing_gives_up_nobody_for_an_incumbent_that_breaks_constraints_or_is_none():
-    racing = Racing(-1, difference_of({0.1: (-0.3, -0.2)}))
+    racing = Racing(-1, difference_of({0.1: (-0.3, -0.2)}), lambda entry: 0.0)
     racing.hear(0, entry(0.1, -1), entry(0.5, violation=0.01))
     racing.hear(1, entry(0.1, -1), None)
     assert [racing.promote(), racing.promote()] == [Promotion(0, 0), Promotion(1, 0)]
@@ -163,7 +171,7 @@ def test_racing_keeps_who_would_win_and_gives_up_who_is_far_behind():
 
         best = responses.values[responses.accuracy().argmax()]
         incumbent = scored(best, Place())
-        racing = Racing(ladder.lowest, difference)
+        racing = Racing(ladder.lowest, difference, lambda entry, ladder=ladder: ladder.share(entry.place))
         assert ladder.lowest == -2
         for number in range(60):
             good = number % 2 == 0
@@ -176,7 +184,8 @@ def test_racing_keeps_who_would_win_and_gives_up_who_is_far_behind():
                 if (going := racing.promote()) is None or going.rung == 0:
                     break
                 rung = going.rung
-            if good and answers.mean() > best.mean():
+            in_all = difference(scored(answers, Place()), incumbent, 0.95)
+            if good and in_all.difference > 0:
                 lost.append(going is None)
             elif not good:
                 poor.append(going is None)
