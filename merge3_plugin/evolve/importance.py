@@ -9,7 +9,7 @@ matters, and of fitness that is mostly the noise of few anchors it predicts litt
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -31,18 +31,16 @@ SHUFFLED = 200
 # Above so many genes, what a model, a parameter or a layer has of them together says more, and of the single ones only
 # those are tried that the forest splits by most.
 MANY = 30
-# Rows that are predicted at once.
-_CHUNK = 100_000
 
 
 @dataclass(frozen=True)
 class Importance:
     """``genes`` by name, most important first: by how much R^2 on unseen candidates falls without the gene.
 
-    ``r_squared`` is that of the forest, None of fewer than FEWEST candidates. ``told``: whether its predictions go with
-    the fitness at all (one-sided, at 1 %); the figures of genes mean something only then. ``spread`` is the standard
-    deviation of the candidates' fitness, ``standard_error`` the median of their own. ``groups`` are as ``genes``, for
-    genes together, by what they share.
+    ``r_squared`` is that of the forest among candidates of one batch, which share their anchors; None of fewer than
+    FEWEST candidates. ``told``: whether its predictions go with the fitness at all (one-sided, at 1 %); the figures of
+    genes mean something only then. ``spread`` is the standard deviation of the fitness in a batch, ``standard_error``
+    the median of the candidates' own. ``groups`` are as ``genes``, for genes together, by what they share.
     """
 
     candidates: int
@@ -68,14 +66,20 @@ def importance(history: History, *, seed: int = 0) -> Importance:
     groups = _groups(history) if genes.shape[1] > MANY else {}
     columns = {history.variables[i].name: [i] for i in _split_by(genes, fitness, rng)}
     named = {**columns, **{f"{kind}\0{name}": of for kind, found in groups.items() for name, of in found.items()}}
-    predicted, losses = _forest(genes, fitness, batches, list(named.values()), rng)
+    predicted, shuffled = _unseen(genes, fitness, list(named.values()), rng)
+    own, error = _within(fitness, batches), _within(fitness - predicted, batches)
+    total = np.sum(own**2)
+    if total == 0:  # no two of one batch
+        return Importance(len(known))
+    r_squared = float(1.0 - np.sum(error**2) / total)
+    losses = (np.sum(_within(fitness - shuffled, batches) ** 2, axis=2).mean(axis=1) - np.sum(error**2)) / total
     lost = dict(zip(named, losses, strict=True))
     return Importance(
         len(known),
-        float(1.0 - np.mean((fitness - predicted) ** 2) / fitness.var()),
-        float(fitness.std()),
+        r_squared,
+        float(np.sqrt(total / len(known))),
         float(np.median([result.standard_error for result, _ in known])),
-        _goes_with(predicted, fitness),
+        r_squared > 0 and _go_together(own, own - error, len(known) - len(np.unique(batches))),
         _sorted({name: lost[name] for name in columns}),
         {kind: _sorted({name: lost[f"{kind}\0{name}"] for name in of}) for kind, of in groups.items()},
     )
@@ -96,21 +100,35 @@ def design(variables: Sequence[Variable], vectors: FloatArray) -> FloatArray:
     return genes
 
 
-def _forest(
-    genes: FloatArray,
-    fitness: FloatArray,
-    batches: NDArray[Any],
-    groups: Sequence[Sequence[int]],
-    rng: np.random.Generator,
+def _unseen(
+    genes: FloatArray, fitness: FloatArray, groups: Sequence[Sequence[int]], rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
-    """Each candidate's fitness as predicted without it (n,), and by how much R^2 falls without each group of genes."""
-    predicted, losses = np.empty(len(fitness)), np.zeros(len(groups))
-    for learned, unseen in _folds(batches, rng):
+    """Each candidate's fitness as predicted without it.
+
+    As it is, shape (n,), and with each group of genes shuffled, several times: (groups, times, n).
+    """
+    from sklearn.model_selection import KFold
+
+    times = -(-SHUFFLED * FOLDS // len(genes))
+    predicted, shuffled = np.empty(len(genes)), np.empty((len(groups), times, len(genes)))
+    for learned, unseen in KFold(FOLDS, shuffle=True, random_state=int(rng.integers(2**31))).split(genes):
         forest = _learned(genes[learned], fitness[learned], rng)
         predicted[unseen] = forest.predict(genes[unseen])
-        error = np.sum((predicted[unseen] - fitness[unseen]) ** 2)
-        losses += _shuffled(forest, genes[unseen], fitness[unseen], groups, rng) - error
-    return predicted, losses / np.sum((fitness - fitness.mean()) ** 2)
+        for g, columns in enumerate(groups):
+            rows = np.tile(genes[unseen], (times, 1, 1))
+            for row in rows:
+                row[:, columns] = row[rng.permutation(len(unseen))][:, columns]
+            shuffled[g][:, unseen] = forest.predict(rows.reshape(-1, genes.shape[1])).reshape(times, -1)
+    return predicted, shuffled
+
+
+def _within(values: FloatArray, batches: NDArray[Any]) -> FloatArray:
+    """The values (..., n) less the mean of their batch.
+
+    Candidates of one batch share their anchors, and are alike in genes: the luck of these anchors is no importance.
+    """
+    of = batches[:, None] == np.unique(batches)  # (n, batches)
+    return np.asarray(values - (values @ of / of.sum(axis=0)) @ of.T)
 
 
 def _split_by(genes: FloatArray, fitness: FloatArray, rng: np.random.Generator) -> list[int]:
@@ -128,47 +146,11 @@ def _learned(genes: FloatArray, fitness: FloatArray, rng: np.random.Generator) -
     return forest.fit(genes, fitness)
 
 
-def _folds(batches: NDArray[Any], rng: np.random.Generator) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """What is learned from and what is predicted, FOLDS times.
-
-    Batches stay together where there are several: candidates of one are alike in genes and share their anchors, whose
-    luck a forest would learn.
-    """
-    from sklearn.model_selection import GroupKFold, KFold
-
-    n_batches = len(np.unique(batches))
-    if n_batches >= 3:
-        yield from GroupKFold(min(FOLDS, n_batches)).split(batches, groups=batches)
-    else:
-        yield from KFold(FOLDS, shuffle=True, random_state=int(rng.integers(2**31))).split(batches)
-
-
-def _shuffled(
-    forest: ExtraTreesRegressor,
-    genes: FloatArray,
-    fitness: FloatArray,
-    groups: Sequence[Sequence[int]],
-    rng: np.random.Generator,
-) -> FloatArray:
-    """The summed squared error with each group of genes shuffled among the candidates, mean over several times."""
-    errors, times = [], -(-SHUFFLED // len(genes))
-    at_once = max(1, _CHUNK // (times * len(genes)))
-    for first in range(0, len(groups), at_once):
-        part = groups[first : first + at_once]
-        rows = np.tile(genes, (len(part) * times, 1)).reshape(len(part), times, *genes.shape)
-        for g, columns in enumerate(part):
-            for s in range(times):
-                rows[g, s][:, columns] = genes[rng.permutation(len(genes))][:, columns]
-        found = forest.predict(rows.reshape(-1, genes.shape[1])).reshape(len(part), times, -1)
-        errors.append(((found - fitness) ** 2).sum(axis=2).mean(axis=1))
-    return np.concatenate(errors)
-
-
-def _goes_with(predicted: FloatArray, fitness: FloatArray) -> bool:
-    """Whether the predictions explain something, and correlate by more than chance would in 1 of 100 cases."""
-    if np.ptp(predicted) == 0 or np.mean((fitness - predicted) ** 2) >= fitness.var():
+def _go_together(fitness: FloatArray, predicted: FloatArray, degrees: int) -> bool:
+    """Whether both correlate by more than chance would in 1 of 100 cases."""
+    if np.ptp(predicted) == 0 or degrees < 1:
         return False
-    return bool(np.corrcoef(predicted, fitness)[0, 1] > 2.33 / np.sqrt(len(fitness)))
+    return bool(np.corrcoef(predicted, fitness)[0, 1] > 2.33 / np.sqrt(degrees))
 
 
 def _groups(history: History) -> dict[str, dict[str, list[int]]]:
@@ -190,7 +172,7 @@ def parts(name: str, models: Sequence[str]) -> dict[str, str]:
     for kind, pattern in (
         ("layers", r"layers? \d+(?:-\d+)?|knot \d+/\d+"),
         ("tensors", r"\[([^]]*)\]"),
-        ("model", "|".join(rf"(?<![\w/.-]){re.escape(label)}(?=[. ]|$)" for label in models)),
+        ("model", rf"(?<![\w/.-])({'|'.join(map(re.escape, models))})(?:\.|(?= |$))"),
     ):
         if match := re.search(pattern, name):
             found[kind] = (match.group(1) if match.groups() else match.group()) or "others"

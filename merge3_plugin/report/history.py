@@ -73,8 +73,9 @@ def render_importance(found: Importance) -> str:
             f"(it takes {FEWEST})."
         )
     fit = (
-        f"a forest on {found.candidates:,} candidates has R^2 {found.r_squared:.2f} on unseen ones, whose fitness has "
-        f"standard deviation {found.spread:.4f}, and standard error {found.standard_error:.4f}"
+        f"on the same anchors, a forest has R^2 {found.r_squared:.2f} on unseen ones of {found.candidates:,} "
+        f"candidates, whose fitness has standard deviation {found.spread:.4f} and standard error "
+        f"{found.standard_error:.4f}"
     )
     if not found.told:
         return f"Importance of genes: too noisy to tell; {fit}."
