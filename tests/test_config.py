@@ -66,6 +66,7 @@ def test_upstreams_keys_are_read_unchanged():
         ({"tasks": [{"name": "x", "weight": float("nan")}]}, ["tasks.0.weight", "finite"]),
         ({"merge3": {"bounds": {"t": [0, float("inf")]}}}, ["merge3.bounds.t", "finite"]),
         ({"genome": {**MINIMAL["genome"], "models": ["a", {"model": {"pth": "b"}}]}}, ["genome.models.1", "path"]),
+        ({"merge3": {"anchors": 20, "fidelity": {"fewest": 21}}}, ["merge3.fidelity.fewest", "at most the 20 anchors"]),
         ({"genome": 3}, ["genome"]),
         ({"merge3": 3}, ["merge3"]),
     ],

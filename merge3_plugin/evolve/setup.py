@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # Settings that only say when to stop: a run may go on under others.
-BUDGET_KEYS = ("max_fevals", "max_items", "max_tokens", "timeout", "patience")
+BUDGET_KEYS = ("max_fevals", "max_items", "max_tokens", "timeout", "patience", "stop_at_noise", "max_failures")
 FLAGS = "local.flags"
 
 

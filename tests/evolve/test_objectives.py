@@ -105,6 +105,11 @@ FLOOR = [{"task": "b", "fall": 0.01}]
         (["a"], {"search": {"scalarisation": "parego"}}, "scalarisation: parego is for at least two"),
         (["a", "b"], {"search": {"optimizer": "nsga2", "scalarisation": "random"}}, "nsga2 sees each task by itself"),
         (["a", "b"], {"search": {"optimizer": "de", "scalarisation": "random"}}, "de keeps values under old ones"),
+        (
+            ["a", "b"],
+            {"search": {"optimizer": "nsga2"}, "fidelity": {"strategy": "racing"}},
+            "racing gives up what is worse in one value",
+        ),
         (weighted(a=1, c=1, b=0), {"search": {"optimizer": "nsga2"}}, "task b: of weight 0 it is no objective"),
     ],
 )
