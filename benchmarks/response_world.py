@@ -134,7 +134,7 @@ class ResponseWorld:
 
 
 def specialists(
-    seed: int, *, n_models: int = 3, n_layers: int = 4, n_items: int = 1250, mixed: bool = False, soft: bool = True
+    seed: int, *, n_models: int = 3, n_layers: int = 4, n_items: int = 1111, mixed: bool = False, soft: bool = True
 ) -> ResponseWorld:
     """A base and one specialist a skill; the best merge is near all of them, at weights that differ by layer."""
     rng = np.random.default_rng([seed, 2])
@@ -147,7 +147,7 @@ def specialists(
 
 
 def checkpoints(
-    seed: int, *, n_models: int = 16, n_skills: int = 3, n_items: int = 1250, mixed: bool = False, soft: bool = True
+    seed: int, *, n_models: int = 16, n_skills: int = 3, n_items: int = 1111, mixed: bool = False, soft: bool = True
 ) -> ResponseWorld:
     """Checkpoints of several training runs: each is on its way to one skill's best point, and off by its own noise."""
     rng = np.random.default_rng([seed, 3])
