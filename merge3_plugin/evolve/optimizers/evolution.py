@@ -109,9 +109,11 @@ class Evolution:
         """Renew the population by each generation that is complete, and what is known of those that are in it."""
         new, learned = [], False
         for result in results:
-            member = None if result.trial is None else self._of.get(result.trial)
             if result.trial is None:
                 self._seen.add(self._key(result.vector))
+                member = next((m for m in self._members if np.array_equal(m.result.vector, result.vector)), None)
+            else:
+                member = self._of.get(result.trial)
             if member is None:
                 new.append(result)
             else:

@@ -172,17 +172,18 @@ def test_nobody_is_asked_again_where_there_is_no_noise_or_nothing_more_to_hear(n
 
 @pytest.mark.parametrize("name", SINGLE)
 def test_a_later_result_on_more_items_replaces_a_members_and_one_on_fewer_does_not(name):
-    def centre(items):
+    def centre(items, whose=0):
         optimizer = made(name, reals(4, begin=0.95), budget=600)
         for number in range(600):
             (trial,) = optimizer.ask(1)
             value = (10.0 if number == 0 else 0.0) - sphere(trial.vector)
             optimizer.tell([told(trial, value, items=10)])
             if number == 20:  # long since told with its generation
-                optimizer.tell([Result(0, np.full(4, 0.95), (-sphere(np.full(4, 0.95)),), items=items)])
+                optimizer.tell([Result(whose, np.full(4, 0.95), (-sphere(np.full(4, 0.95)),), items=items)])
         return np.abs(optimizer.mean() - 0.3).max()
 
     assert centre(items=20) < 0.02 < 0.035 < centre(items=5)
+    assert centre(items=20, whose=None) < 0.02, "a known point that is a member already is that member"
 
 
 @pytest.mark.parametrize("name", SINGLE)
