@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,7 @@ def show(folder: Path) -> None:
 
 
 def _shown(store: RunStore, folder: Path) -> list[str]:
-    from merge3_plugin.evolve.history import failures, read_history
+    from merge3_plugin.evolve.history import failures, progress, read_history
     from merge3_plugin.evolve.importance import importance
     from merge3_plugin.evolve.pick import tasks
     from merge3_plugin.report import history as report
@@ -56,12 +57,13 @@ def _shown(store: RunStore, folder: Path) -> list[str]:
         parts.append(render(summary).rstrip("\n"))
         if _evaluations(summary["cost"]["by_phase"]) != _evaluations(spent):
             parts.append("That was an earlier end: the run has gone on since.")
-    parts.append(report.render_progress(history))
+    parts.append(report.render_progress(progress(history)))
     if front := _content(folder / "front.json"):
         parts.append(render_front(front, tasks(front), {}).rstrip("\n"))
-    elif so_far := report.render_front_so_far(history):
-        parts.append(so_far)
-    return [*parts, report.render_importance(importance(history)), report.render_spent(spent, failures(store))]
+    elif so_far := {member.candidate: member.figures for member in history.front()}:
+        parts.append(report.render_front_so_far(so_far))
+    parts.append(report.render_importance(asdict(importance(history))))
+    return [*parts, report.render_spent(spent, failures(store))]
 
 
 def _content(file: Path) -> dict[str, Any] | None:

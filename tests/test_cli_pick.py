@@ -265,3 +265,16 @@ def test_what_is_picked_is_not_dominated_and_depends_on_ratios_alone(accuracies,
     better = [of for of in accuracies if of != chosen and all(x >= y for x, y in zip(of, chosen, strict=True))]
     assert not better
     assert picked(front, f"a={2 * a},b={2 * b},c={2 * c}") == label
+
+
+def test_a_run_shows_its_front_by_estimates_until_it_has_confirmed_one(out, command, tmp_path):
+    assert "Accuracy in percent on the held-out items" in command("runs", "show", out)[1]
+    assert command("runs", "fork", out, tmp_path / "new", "--max-fevals", "20")[0] == 0
+    text = command("runs", "show", tmp_path / "new")[1]
+    table = text[text.index("The front so far has") :].split("\n\n")[1].splitlines()
+    assert table[0].split() == ["candidate", "math", "ja", "text"] and len(table) >= 4
+    store = RunStore.open(out)
+    for line in table[2:]:
+        name, math, *_ = line.split()
+        of_search = [row for row in store.rows() if (row["candidate"], row["purpose"]) == (name, "search")]
+        assert float(math) == pytest.approx(100 * of_search[-1]["estimates"]["math"]["accuracy"], abs=0.051)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -10,10 +11,11 @@ import shlex
 import pytest
 import yaml
 
-from merge3_plugin.cli import evolve_main
+from merge3_plugin.cli import evolve_main, merge3, run
+from merge3_plugin.evolve.setting import Watcher
 from merge3_plugin.evolve.store import COMPLETE, FAILED, Evaluation, RunStore
 from tests.commands import refused
-from tests.evolve.world import evolve_here, make_world
+from tests.evolve.world import canonical, evolve_here, make_world
 
 
 @pytest.fixture(scope="module")
@@ -21,11 +23,33 @@ def config(tiny_models, tmp_path_factory):
     return make_world(tmp_path_factory.mktemp("world"), tiny_models)
 
 
+class Reader(Watcher):
+    """Looks into the record of a run after ten results of its search, and forks it."""
+
+    def __init__(self, folder):
+        self.folder, self._results, self.text = folder, 0, ""
+
+    def scored(self, entry):
+        self._results += 1
+        if self._results == 10:
+            with contextlib.redirect_stdout(io.StringIO()) as text:
+                assert run(merge3, "merge3", ["runs", "show", str(self.folder)]) == 0
+                fork = str(self.folder.with_name("fork"))
+                assert run(merge3, "merge3", ["runs", "fork", str(self.folder), fork, "--max-fevals", "24"]) == 0
+            self.text = text.getvalue()
+
+
 @pytest.fixture(scope="module")
-def out(config, tmp_path_factory):
+def reader(config, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "out"
-    evolve_here(config, folder, merge3__search__max_fevals=24)
-    return folder
+    reader = Reader(folder)
+    evolve_here(config, folder, reader, merge3__search__max_fevals=24)
+    return reader
+
+
+@pytest.fixture(scope="module")
+def out(reader):
+    return reader.folder
 
 
 def test_a_finished_run_shows_its_result_and_how_it_went(command, out):
@@ -47,7 +71,7 @@ def test_a_run_that_goes_on_shows_what_it_has(command, tmp_path):
     store = RunStore(tmp_path)
     store.pin("config", {"genome": {"models": ["/a/m"], "merge_method": "linear"}, "tasks": ["t"]})
     store.add(Evaluation("p", "parents", COMPLETE, {"t": {"i": 1.0, "j": 0.0}}, seconds=1.5, tokens=1234))
-    assert "The search has scored no candidate" in command("runs", "show", tmp_path)[1]
+    assert "The search has scored 0 candidates, none" in command("runs", "show", tmp_path)[1]
     for number, error in enumerate(["boom", "bang", "boom"]):
         store.add(Evaluation(f"c{number}", "search", FAILED, error=f"Traceback\nValueError: {error}\n"))
     status, text, _ = command("runs", "show", tmp_path)
@@ -55,6 +79,21 @@ def test_a_run_that_goes_on_shows_what_it_has(command, tmp_path):
     assert ["parents", "1", "0", "2", "1,234", "1.5"] in [line.split() for line in text.splitlines()]
     assert text.index("2 x search: ValueError: boom") < text.index("1 x search: ValueError: bang")
     assert "too few to tell, 0 candidates" in text
+
+
+def test_a_run_is_read_and_forked_while_it_goes_on(reader, out, monkeypatch):
+    assert "Best estimated fitness after each of " in reader.text and "; it was begun for 24:" in reader.text
+    assert "confirmation" not in reader.text and "held out" not in reader.text
+    go_on(reader.text, monkeypatch)
+    assert canonical(out.with_name("fork")) == canonical(out)
+
+
+def go_on(text, monkeypatch):
+    """Run the command that a fork printed."""
+    monkeypatch.setattr("sys.argv", shlex.split(text.splitlines()[-1]))
+    with pytest.raises(SystemExit) as end:
+        evolve_main()
+    assert end.value.code == 0
 
 
 def test_an_extended_run_says_that_its_table_is_of_an_earlier_end(command, out, tmp_path):
@@ -108,11 +147,7 @@ def test_a_fork_goes_on_with_the_record_and_leaves_the_old_run_alone(command, ou
     before = (out / "run.sqlite").read_bytes()
     status, text, _ = command("runs", "fork", out, tmp_path / "new", "--max-fevals", "26")
     assert status == 0
-    words = shlex.split(text.splitlines()[-1])
-    monkeypatch.setattr("sys.argv", words)
-    with pytest.raises(SystemExit) as end:
-        evolve_main()
-    assert end.value.code == 0
+    go_on(text, monkeypatch)
     assert (out / "run.sqlite").read_bytes() == before
     old, new = RunStore.open(out), RunStore.open(tmp_path / "new")
     begun, gone_on = list(old.rows()), list(new.rows())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ class Result:
 
     ``estimates`` are by task, as the record keeps them, from the anchors of ``batch`` and of those before; ``complete``
     says whether all anchors were scored. What the strategy was told of it, ``values`` by objective and ``violation``,
-    is there once it was told.
+    is there once it was told; ``whole`` are its whole-benchmark metrics.
     """
 
     candidate: str
@@ -43,6 +43,12 @@ class Result:
     values: tuple[float, ...] = ()
     violation: float = 0.0
     tie_breaker: float = 0.0
+    whole: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """The estimates and the whole-benchmark metrics by task."""
+        return {**self.estimates, **self.whole}
 
     @property
     def rank(self) -> tuple[float, ...]:
@@ -127,6 +133,27 @@ def read_history(store: RunStore) -> History:
     )
 
 
+def progress(history: History) -> dict[str, Any]:
+    """The best so far as JSON: its fitness after each candidate in ``series``, and in ``steps`` whenever it changed."""
+    series = history.best_so_far()
+    steps = [entry for i, entry in enumerate(series) if not i or entry.best is not series[i - 1].best]
+    return {
+        "budget": history.budget,
+        "candidates": len(history.latest),
+        "series": [entry.best.fitness for entry in series],
+        "steps": [
+            {
+                "candidates": entry.candidates,
+                "candidate": entry.best.candidate,
+                "fitness": entry.best.fitness,
+                "standard_error": entry.best.standard_error,
+                "violation": entry.best.violation,
+            }
+            for entry in steps
+        ],
+    }
+
+
 def failures(store: RunStore) -> list[tuple[str, str, int]]:
     """Purpose, last line of the error and how often it came, the most frequent first."""
     counts = Counter((row["purpose"], last_line(row["error"])) for row in store.rows() if row["state"] == FAILED)
@@ -148,12 +175,13 @@ def _result(
         row["candidate"],
         row["fitness"],
         _standard_error(config, row["estimates"]),
-        row["estimates"],
+        {task: row["estimates"][task] for task in config.objectives() if task in row["estimates"]},
         row["rung"] >= 0,
         row["batch"],
         tuple(body.get("values") or ()),
         body.get("violation", 0.0),
         body.get("tie_breaker", 0.0),
+        row["whole"],
     )
 
 

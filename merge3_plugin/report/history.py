@@ -6,37 +6,32 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from merge3_plugin.evolve.history import BestSoFar, History
-from merge3_plugin.evolve.importance import FEWEST, Importance
 from merge3_plugin.report.table import Z, aligned, in_percent
 
 _BARS = "▁▂▃▄▅▆▇█"
 WIDTH, IMPROVEMENTS, GENES, ERRORS, MEMBERS = 60, 8, 10, 3, 10
 
 
-def render_progress(history: History) -> str:
-    """The best so far over the candidates, as a line and as the steps that it took."""
-    series = history.best_so_far()
+def render_progress(progress: Mapping[str, Any]) -> str:
+    """The best so far over the candidates (`evolve.history.progress`), as a line and as the steps that it took."""
+    series, steps = progress["series"], progress["steps"]
     if not series:
-        return "The search has scored no candidate on all anchors yet."
-    budget = "" if history.budget is None else f"; it was begun for {history.budget:,}"
-    lines = [f"Best estimated fitness after each of {series[-1].candidates:,} candidates{budget}:", ""]
-    fitness = [entry.best.fitness or 0.0 for entry in series]
-    lines += [f"  {sparkline(fitness)}  {fitness[0]:.4f} -> {fitness[-1]:.4f}", ""]
-    steps = [entry for i, entry in enumerate(series) if not i or entry.best is not series[i - 1].best]
+        return f"The search has scored {progress['candidates']:,} candidates, none of them on all anchors."
+    budget = "" if progress["budget"] is None else f"; it was begun for {progress['budget']:,}"
+    lines = [f"Best estimated fitness after each of {progress['candidates']:,} candidates{budget}:", ""]
+    lines += [f"  {sparkline(series)}  {series[0]:.4f} -> {series[-1]:.4f}", ""]
     shown = steps if len(steps) <= IMPROVEMENTS else [steps[0], *steps[1 - IMPROVEMENTS :]]
-    rows = [["after", "fitness [95 %]", "candidate"], *(_step(entry) for entry in shown)]
-    lines += aligned(rows, left=0).splitlines()
+    lines += aligned([["after", "fitness [95 %]", "candidate"], *map(_step, shown)], left=0).splitlines()
     if hidden := len(steps) - len(shown):
         lines.append(f"({hidden} in between left out)")
-    if any(entry.best.violation for entry in steps[-1:]):
+    if steps[-1]["violation"]:
         lines.append("No candidate keeps to all constraints yet; the best is the one that breaks them least.")
     return "\n".join(lines)
 
 
-def _step(entry: BestSoFar) -> list[str]:
-    value, half = entry.best.fitness or 0.0, Z * entry.best.standard_error
-    return [f"{entry.candidates:,}", f"{value:.4f} [{value - half:.4f}, {value + half:.4f}]", entry.best.candidate]
+def _step(step: Mapping[str, Any]) -> list[str]:
+    value, half = step["fitness"], Z * step["standard_error"]
+    return [f"{step['candidates']:,}", f"{value:.4f} [{value - half:.4f}, {value + half:.4f}]", step["candidate"]]
 
 
 def sparkline(values: Sequence[float], width: int = WIDTH) -> str:
@@ -48,39 +43,37 @@ def sparkline(values: Sequence[float], width: int = WIDTH) -> str:
     return "".join(_BARS[round((value - low) / step) if step else 0] for value in ends)
 
 
-def render_front_so_far(history: History) -> str | None:
-    """The estimates of the candidates that no other dominates; None for a run of one objective."""
-    members = history.front()
-    if not members:
-        return None
-    tasks = list(members[0].estimates)
-    rows = [
-        ["candidate", *tasks],
-        *([m.candidate, *(in_percent(m.estimates[task]) for task in tasks)] for m in members),
-    ]
+def render_front_so_far(members: Mapping[str, Mapping[str, Mapping[str, Any] | float]]) -> str:
+    """The estimates by task, or metrics of the whole set, of candidates that no other dominates, extremes first."""
+    tasks = list(next(iter(members.values())))
+    rows = [[name, *(_figure(found[task]) for task in tasks)] for name, found in members.items()]
     lines = [f"The front so far has {len(members)} members. Estimated accuracy in percent, with 95 % intervals:", ""]
-    lines += aligned(rows[: MEMBERS + 1], left=1).splitlines()
+    lines += aligned([["candidate", *tasks], *rows[:MEMBERS]], left=1).splitlines()
     if len(members) > MEMBERS:
         lines.append(f"(extremes first; {len(members) - MEMBERS} more)")
     return "\n".join(lines)
 
 
-def render_importance(found: Importance) -> str:
-    """What the fitness hangs on, or why that cannot be told."""
-    if found.r_squared is None:
+def _figure(found: Mapping[str, Any] | float) -> str:
+    return in_percent(found) if isinstance(found, Mapping) else f"{found:.4g}"
+
+
+def render_importance(found: Mapping[str, Any]) -> str:
+    """What the fitness hangs on (`evolve.importance.Importance`), or why that cannot be told."""
+    if found["r_squared"] is None:
         return (
-            f"Importance of genes: too few to tell, {found.candidates} candidates with genes and scored on all anchors "
-            f"(it takes {FEWEST})."
+            f"Importance of genes: too few to tell, {found['candidates']} candidates of known genes that were scored "
+            "on all anchors."
         )
     fit = (
-        f"on the same anchors, a forest has R^2 {found.r_squared:.2f} on unseen ones of {found.candidates:,} "
-        f"candidates, whose fitness has standard deviation {found.spread:.4f} and standard error "
-        f"{found.standard_error:.4f}"
+        f"on the same anchors, a forest has R^2 {found['r_squared']:.2f} on unseen ones of {found['candidates']:,} "
+        f"candidates, whose fitness has standard deviation {found['spread']:.4f} and standard error "
+        f"{found['standard_error']:.4f}"
     )
-    if not found.told:
+    if not found["told"]:
         return f"Importance of genes: too noisy to tell; {fit}."
     lines = [f"Importance of genes, by how much of the R^2 is lost without each: {fit}."]
-    for kind, losses in {**found.groups, "gene": found.genes}.items():
+    for kind, losses in {**found["groups"], "gene": found["genes"]}.items():
         rows = [[kind, "R^2 lost"], *([name, f"{loss:.3f}"] for name, loss in list(losses.items())[:GENES])]
         lines += ["", aligned(rows, left=1)]
         if len(losses) > GENES:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -109,15 +110,17 @@ def test_the_gene_that_the_fitness_hangs_on_comes_first_with_how_well_it_is_pred
     (first, lost), *others = found.genes.items()
     assert first == genes(6)[3].name and lost > 0.5 and all(abs(loss) < 0.1 for _, loss in others)
     assert found == importance(tried(150, lambda x: 6 * x[3], genes(6)))
-    assert first in render_importance(found) and "too noisy" not in render_importance(found)
+    assert first in render_importance(asdict(found)) and "too noisy" not in render_importance(asdict(found))
 
 
 def test_noise_is_called_noise():
     found = [importance(tried(40, lambda x: 0.0, genes(5), seed)) for seed in range(6)]
     assert sum(one.told for one in found) <= 1
     quiet = next(one for one in found if not one.told)
-    assert "too noisy to tell" in render_importance(quiet) and "R^2 lost" not in render_importance(quiet)
-    assert "too few to tell" in render_importance(importance(tried(FEWEST - 1, sum, genes(2))))
+    assert "too noisy to tell" in render_importance(asdict(quiet)) and "R^2 lost" not in render_importance(
+        asdict(quiet)
+    )
+    assert "too few to tell" in render_importance(asdict(importance(tried(FEWEST - 1, sum, genes(2)))))
 
 
 def test_the_luck_of_a_batch_is_no_importance():
