@@ -155,7 +155,10 @@ class Search:
         return Place((self._scoring.ladder.batch(trial.batch),), rung)
 
     def _incumbent_in(self, batch: int) -> Job | None:
-        """The incumbent on the anchors of a batch that is about to begin, unless it has been sent there."""
+        """The incumbent on the anchors of a batch that is asked for, once; where it falls there, who follows it.
+
+        So luck is found out from the top down, for as long as it is what is at the top.
+        """
         best = self._best
         if best is None or batch in best.place.batches or (best.candidate.id, batch) in self._renewed:
             return None
