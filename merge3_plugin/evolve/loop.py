@@ -108,9 +108,9 @@ class Search:
     def run(self, known: Sequence[FloatArray]) -> SearchResult:
         """Score the ``known`` vectors, then trials, until nothing more may be begun."""
         self._known.extend(known)
-        own = {self._scoring.candidate(vector).id for vector in known}
+        given = {self._scoring.candidate(vector).id for vector in known}
         reason = self._loop()
-        reason += self._completed(own)
+        reason += self._completed(given)
         return SearchResult(tuple(self._scored.values()), self._optimizer.mean(), reason)
 
     def _loop(self) -> str:

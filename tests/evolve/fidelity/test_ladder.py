@@ -58,10 +58,10 @@ def test_the_same_seed_gives_the_same_items_whatever_was_asked_before(drawn):
     assert Ladder([drawn], seed=5).items(places[0]) != first.items(places[0])
 
 
-@pytest.mark.parametrize("place", [Place((1,), -2), Place((1,), -1), Place((1,)), Place((1, 2)), Place((1,), 1)])
+@pytest.mark.parametrize("place", [Place((1,), -2), Place((1,)), Place((1, 2)), Place((1,), 1)])
 def test_every_item_is_there_as_often_as_its_probability_says(drawn, place):
     """So that the weighted sum of any scores is unbiased over the draws (Horvitz and Thompson)."""
-    repeats, counts, stated, sums = 250, Counter(), {}, []
+    repeats, counts, stated, sums = 150, Counter(), {}, []
     scores = np.random.default_rng(0).random(N_ITEMS) ** 3
     truth = float(drawn.calibration.responses.item_weights @ scores)
     value = dict(zip(drawn.calibration.item_ids, scores / N_ITEMS, strict=True))
