@@ -174,7 +174,7 @@ def optimizers() -> list[Plan]:
     return [
         *(
             Plan(name, one_task, block(optimizer=name), TASK_ARITHMETIC)
-            for name in ("cma-es", "ga", "de", "tpe", "gp", "random")
+            for name in ("cma-es", "ga", "de", "tpe", "random")
         ),
         Plan("as mergekit-evolve", one_task, block(upstream, fidelity={"fresh": False}), TASK_ARITHMETIC),
     ]
