@@ -1,4 +1,4 @@
-"""The example plug-in, installed: its method is searched by its strategy, its estimator estimates, its observer hears."""
+"""The example plug-in installed: its method is searched by its strategy, its estimator estimates, its observer hears"""
 
 from __future__ import annotations
 
