@@ -1,5 +1,3 @@
-import time
-
 import numpy as np
 import pytest
 
@@ -205,11 +203,3 @@ class TestBadInput:
     def test_unknown_method(self, world):
         with pytest.raises(ConfigError, match="stratified"):
             calibrate(world, 10, seed=0, anchors="stratifed")
-
-
-def test_the_calibration_of_a_search_is_quick():
-    """Parents and six merges on 4,500 items: what a run makes of its own models before it can search."""
-    family = simulate_merges(3, 6, 4500, rng=np.random.default_rng(2))
-    started = time.process_time()
-    calibrate(family, 50, seed=0, parents=family.models(["p0", "p1", "p2"]))
-    assert time.process_time() - started < 15, "2 to 4 s on an idle core"

@@ -1,4 +1,3 @@
-import time
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -8,10 +7,9 @@ import pytest
 from merge3_plugin.api import estimate
 from merge3_plugin.domain import AnchorSet, Calibration, ItemParameters, ResponseMatrix
 from merge3_plugin.errors import ConfigError, DataError
-from merge3_plugin.estimate.base import CROSS_VALIDATION, gather, run_estimator
+from merge3_plugin.estimate.base import CROSS_VALIDATION, gather
 from merge3_plugin.estimate.builtin import ESTIMATORS
 from merge3_plugin.irt import fit_ability, fit_lambda, sigmoid
-from merge3_plugin.testing import simulate_merges
 from tests.estimate.worlds import on_anchors, quick_calibration, row, with_anchors
 
 PLAIN = ("mean", "weighted", "p-irt", "gp-irt", "difference", "gd", "ridge", "core")
@@ -292,27 +290,3 @@ class TestBadInput:
     def test_unknown_estimator(self, calibration, newcomer):
         with pytest.raises(ConfigError, match="did you mean 'gp-irt'"):
             estimate(calibration, on_anchors(calibration, newcomer), estimator="gpirt")
-
-
-def test_an_estimate_takes_less_than_two_milliseconds():
-    """Processor time, of 10,000 items in two dimensions (and one, and three) from 100 anchors and 50 models."""
-    rng = np.random.default_rng(0)
-    world = simulate_merges(50, 1, 10_000, rng=rng)
-    graded = ResponseMatrix(
-        world.values, world.model_ids, world.item_ids, soft=0.2 + 0.6 * rng.random(world.values.shape)
-    )
-    fits = [ItemParameters(rng.lognormal(0.0, 0.3, (10_000, d)), rng.normal(0.0, 1.3, 10_000)) for d in (2, 1, 3)]
-    anchors = AnchorSet(graded.item_ids[::100], np.full(100, 0.01), "kd", np.full(100, 0.01))
-    models = graded.models(graded.model_ids[:50])
-    calibration = Calibration(graded.item_ids, fits[0], anchors, models, alternatives=tuple(fits[1:]))
-    parents = graded.models(["p0", "p1"])
-    scores = on_anchors(calibration, row(graded, "m0"))
-    soft = dict(zip(graded.item_ids, graded.soft[50], strict=True))
-    soft = {item: soft[item] for item in scores}
-    for estimator in ESTIMATORS:
-        took = []
-        for _ in range(12):
-            start = time.process_time()
-            run_estimator(estimator, gather(calibration, scores, parents, soft))
-            took.append(time.process_time() - start)
-        assert min(took) < 0.002, estimator.name
