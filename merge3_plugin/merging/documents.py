@@ -41,7 +41,7 @@ def _merge(name: str, recipe: Mapping[str, Any], family: Family) -> dict[str, Jo
     config = MergeConfiguration.model_validate(recipe)
     _whole(name, config, family)
     planned = plan(config, family)
-    if any(getattr(job.method, "sparsification_method", None) in _DRAWING for job in planned):
+    if any(getattr(job.settings.method, "sparsification_method", None) in _DRAWING for job in planned):
         raise ValueError(f"{name} with {config.merge_method}, which draws at random; merge with it in one document")
     return {job.output.name: job for job in planned}
 
@@ -52,10 +52,10 @@ def _selected(select: MergeConfiguration, merges: Mapping[str, Mapping[str, Job]
         raise ValueError(f"{SELECT} other than a passthrough of slices, with no setting but base_model")
     found = []
     for job in jobs(select, family):
-        ((model, weight),) = job.inputs.items()
-        if str(model) not in merges or any(job.settings.parameter_sources(model)):
-            raise ValueError(f"{SELECT} of {str(model)!r}, where each slice is one of {', '.join(merges)} as it is")
-        found.append(merges[str(model)][weight.name])
+        (name,), (weight,) = job.settings.names, job.inputs
+        if name not in merges or not job.settings.plain:
+            raise ValueError(f"{SELECT} of {name!r}, where each slice is one of {', '.join(merges)} as it is")
+        found.append(merges[name][weight.name])
     return found
 
 

@@ -1,9 +1,9 @@
-"""One tensor of a merge: mergekit's method on the parents' tensors, called as mergekit's executor calls it."""
+"""One tensor of a merge: block by block where we have a kernel for its method, else by mergekit's own method."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -12,13 +12,20 @@ from mergekit import merge_methods
 from mergekit.architecture import WeightInfo
 from mergekit.common import dtype_from_name
 from mergekit.merge_methods.buffers import copy_non_floating_buffer
-from mergekit.parameter_resolver import resolve_parameters
+from mergekit.merge_methods.generalized_task_arithmetic import GeneralizedTaskArithmeticMerge
 
 from merge3_plugin.merging import MergeFailed
+from merge3_plugin.merging.arithmetic import arithmetic
+from merge3_plugin.merging.blocks import Blocks
+from merge3_plugin.merging.constants import Constants, is_finite
+from merge3_plugin.merging.kernels import Inputs, Step, linear, nuslerp, slerp
 from merge3_plugin.merging.parents import Family
 from merge3_plugin.merging.plan import Job
 from merge3_plugin.merging.references import one_line
 from merge3_plugin.merging.vocabulary import Vocabulary
+
+_KERNELS = {"linear": linear, "slerp": slerp, "nuslerp": nuslerp}
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 class Execution:
@@ -26,21 +33,41 @@ class Execution:
 
     def __init__(self, family: Family, vocabulary: Vocabulary | None, device: torch.device) -> None:
         self._family, self._vocabulary, self._device = family, vocabulary, device
+        self._blocks, self._constants = Blocks(device), Constants()
 
-    def merged(self, job: Job) -> torch.Tensor:
-        """The tensor of a job, in the dtype in which mergekit writes it.
+    def run(self, jobs: Sequence[Job], live: Mapping[str, torch.Tensor]) -> None:
+        """Write the tensors of all jobs, in their order, into those of the same name.
 
-        Raises MergeFailed for NaN or infinite weights, or when the method gives up.
+        Raises MergeFailed for NaN or infinite weights, or when a method gives up.
         """
-        name, config = job.output.name, job.settings.config
+        # A sum tells at little cost whether all its terms are finite; one look at the sums of all tensors synchronises
+        # a GPU once.
+        sums = torch.zeros(len(jobs), dtype=torch.float32, device=self._device)
+        for job, total in zip(jobs, sums.unbind(), strict=True):
+            self.merge(job, live[job.output.name], total)
+        for number in torch.isfinite(sums).logical_not().nonzero().flatten().tolist():
+            job = jobs[number]
+            if not is_finite(live[job.output.name]):  # a sum may overflow, too
+                method, name = job.settings.config.merge_method, job.output.name
+                raise MergeFailed(f"{method}: expected finite weights, got NaN or infinity in {name}")
+
+    def merge(self, job: Job, out: torch.Tensor, total: torch.Tensor) -> None:
+        """Write the tensor of one job into ``out``, and add the sum of its elements to ``total``."""
         try:
-            merged = self._merged(job)
+            tensors = self._sources(job)
+            inputs = self._inputs(job, tensors, out)
+            step = None if inputs is None else self._step(job, inputs)
+            if inputs is None or step is None:
+                out.copy_(self._by_mergekit(job, tensors))
+                if out.is_floating_point():
+                    total.add_(out.sum())
+                return
+            for *sources, block in self._blocks.of([*inputs.tensors, out.view(-1)]):
+                step(sources, block)
+                total.add_(block.sum())
         except (ValueError, ArithmeticError) as error:
-            raise MergeFailed(f"{config.merge_method}: {name}: {one_line(error)}") from error
-        if merged.is_floating_point() and not torch.isfinite(merged).all():
-            raise MergeFailed(f"{config.merge_method}: expected finite weights, got NaN or infinity in {name}")
-        out_dtype = dtype_from_name(job.output.force_dtype or config.out_dtype)
-        return merged.to(out_dtype) if out_dtype else merged
+            method, name = job.settings.config.merge_method, job.output.name
+            raise MergeFailed(f"{method}: {name}: {one_line(error)}") from error
 
     def tensor(self, weight: WeightInfo, name: str, together: Sequence[str], base: str | None) -> torch.Tensor:
         """``weight`` of the parent ``name``, in the run's vocabulary, when the parents ``together`` are merged."""
@@ -48,45 +75,65 @@ class Execution:
             return self._family.parents[name].tensors[weight.name]
         return self._vocabulary.embed(weight, together, base)[name]
 
-    def _merged(self, job: Job) -> torch.Tensor:
-        models, base = list(job.inputs), job.settings.base_model
-        tensors = self._inputs(job)
-        buffer = copy_non_floating_buffer(tensors, job.output.name)
+    def _sources(self, job: Job) -> list[torch.Tensor]:
+        names, base = job.settings.names, job.settings.base_name
+        return [self.tensor(weight, name, names, base) for name, weight in zip(names, job.inputs, strict=True)]
+
+    def _inputs(self, job: Job, tensors: Sequence[torch.Tensor], out: torch.Tensor) -> Inputs | None:
+        """What a kernel gets; None where a conversion, a buffer, or weights that are not finite are in its way."""
+        first = tensors[0]
+        dtypes = {out.dtype, *(tensor.dtype for tensor in tensors)}
+        config = job.settings.config
+        dtypes |= {dtype_from_name(name) for name in (config.dtype, job.output.force_dtype or config.out_dtype) if name}
+        if len(dtypes) > 1 or first.dtype not in _DTYPES or any(tensor.shape != out.shape for tensor in tensors):
+            return None
+        if not first.numel() or not all(tensor.is_contiguous() for tensor in (*tensors, out)):
+            return None
+        addresses = [tensor.data_ptr() for tensor in tensors]
+        resident = [tensor.to(self._device) for tensor in tensors]
+        flat = [tensor.view(-1) for tensor in resident]
+        for one, address in zip(flat, addresses, strict=True):
+            if not self._constants.of(is_finite, (one,), (address,)):
+                return None
+        return Inputs(flat, addresses, first.shape, job.settings.base, job.shared, job.own, self._constants)
+
+    def _step(self, job: Job, inputs: Inputs) -> Step | None:
+        """The kernel for a job; None where there is none for its method, or for these parameters of it."""
+        method = job.settings.method
+        if isinstance(method, GeneralizedTaskArithmeticMerge):
+            return arithmetic(method, inputs, self._blocks)
+        kernel = _KERNELS.get(method.spec.name)
+        return None if kernel is None else kernel(inputs, self._blocks)
+
+    def _by_mergekit(self, job: Job, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        settings = job.settings
+        dtype = dtype_from_name(settings.config.dtype)
+        converted = []
+        for tensor, weight in zip(tensors, job.inputs, strict=True):
+            if dtype and tensor.is_floating_point() and not weight.force_dtype:
+                tensor = tensor.to(dtype)
+            converted.append(tensor.to(self._device))
+        buffer = copy_non_floating_buffer(converted, job.output.name)
         if buffer is not None:
             return buffer
-        shared, per_input = resolve_parameters(
-            job.method.spec,
-            tensor_name=job.output.name,
-            inputs={model: weight.name for model, weight in job.inputs.items()},
-            sources=job.settings.parameter_sources,
-            base_model=base,
-            t=job.settings.t,
-        )
-        for parameter in job.method.spec.input_parameters:
-            named = {model: values[parameter.name] for model, values in per_input.items() if parameter.name in values}
-            shared[parameter.name] = named
+        parameters = dict(job.shared)
+        for parameter in settings.method.spec.input_parameters:
+            parameters[parameter.name] = {
+                model: own[parameter.name]
+                for model, own in zip(settings.models, job.own, strict=True)
+                if parameter.name in own
+            }
         # What merge_tensors does, and the vocabulary axis, which it drops and mergekit-yaml hands to the method.
         group = merge_methods.TensorGroup.from_tensors(
-            tensors,
-            ids=models,
-            base_index=models.index(base) if base in models else None,
+            converted,
+            ids=settings.models,
+            base_index=settings.base,
             name=job.output.name,
             vocabulary_axis=job.output.vocabulary_axis,
         )
-        (merged,) = job.method((group,), parameters=shared)
-        return merged
-
-    def _inputs(self, job: Job) -> list[torch.Tensor]:
-        dtype = dtype_from_name(job.settings.config.dtype)
-        base = self._family.parent(job.settings.base_model).name if job.settings.base_model else None
-        names = [self._family.parent(model).name for model in job.inputs]
-        tensors = []
-        for name, weight in zip(names, job.inputs.values(), strict=True):
-            tensor = self.tensor(weight, name, names, base)
-            if dtype and tensor.is_floating_point() and not weight.force_dtype:
-                tensor = tensor.to(dtype)
-            tensors.append(tensor.to(self._device))
-        return tensors
+        (merged,) = settings.method((group,), parameters=parameters)
+        out_dtype = dtype_from_name(job.output.force_dtype or settings.config.out_dtype)
+        return merged.to(out_dtype) if out_dtype else merged
 
 
 @contextmanager

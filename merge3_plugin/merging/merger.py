@@ -102,8 +102,7 @@ class Merger:
             raise ConfigError(f"recipe: expected one that mergekit accepts, got: {one_line(error)}") from None
         self._live.build(layers)
         with seeded(self.random_seed, self.device), torch.no_grad():
-            for job in jobs:
-                self._live.tensors[job.output.name].copy_(self._execution.merged(job))
+            self._execution.run(jobs, self._live.tensors)
 
     def load_parent(self, name: str) -> None:
         """Write the weights of one parent into the live model, in the run's dtype and vocabulary."""

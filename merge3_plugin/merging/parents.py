@@ -45,13 +45,12 @@ class Family:
     module: ConfiguredModuleArchitecture
     _renamed: dict[tuple[int, int], Sequence[WeightInfo]] = field(default_factory=dict)
 
-    def parent(self, model: ModelReference) -> Parent:
-        """The parent that a recipe names. Raises ValueError for another model."""
+    def parent(self, name: str) -> Parent:
+        """The parent that a recipe names, as mergekit writes it. Raises ValueError for another model."""
         try:
-            return self.parents[str(model)]
+            return self.parents[name]
         except KeyError:
-            hint = nearest(str(model), self.parents)
-            raise ValueError(f"model {str(model)!r}, which is not among the parents{hint}") from None
+            raise ValueError(f"model {name!r}, which is not among the parents{nearest(name, self.parents)}") from None
 
     def layer(self, place: int, source: int) -> Sequence[WeightInfo]:
         """The weights of the merged model's layer ``place``, which is made like the parents' layer ``source``."""

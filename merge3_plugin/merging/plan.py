@@ -8,20 +8,24 @@ from typing import Any
 
 from mergekit import merge_methods
 from mergekit.architecture import WeightInfo
-from mergekit.common import ModelReference
-from mergekit.config import ConfigReader, InputSliceDefinition, MergeConfiguration, OutputSliceDefinition
+from mergekit.config import InputSliceDefinition, MergeConfiguration, OutputSliceDefinition
 
 from merge3_plugin.merging.parents import Family
+from merge3_plugin.merging.settings import Settings
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Job:
-    """One tensor to merge: the output, the inputs by model, the method, and the settings that hold there."""
+    """One tensor to merge: the output, each source's input, the slice's settings, and parameters by their names.
+
+    ``shared`` parameters are the method's, ``own`` those of each source.
+    """
 
     output: WeightInfo
-    inputs: Mapping[ModelReference, WeightInfo]
-    method: Any
-    settings: ConfigReader
+    inputs: Sequence[WeightInfo]
+    settings: Settings
+    shared: Mapping[str, Any]
+    own: Sequence[Mapping[str, Any]]
 
 
 def plan(config: MergeConfiguration, family: Family) -> list[Job]:
@@ -31,9 +35,15 @@ def plan(config: MergeConfiguration, family: Family) -> list[Job]:
     do not have.
     """
 
+    for definition in _slices(config, len(family.layers)):
+        for model in (*(source.model for source in definition.sources), definition.base_model or config.base_model):
+            if model is not None:
+                family.parent(str(model))
+
     def label(job: Job) -> str:
         # mergekit's executor goes through the tensors by the name that they have in the inputs.
-        return max(family.parent(model).labels[weight.name] for model, weight in job.inputs.items())
+        parents = map(family.parent, job.settings.names)
+        return max(parent.labels[weight.name] for parent, weight in zip(parents, job.inputs, strict=True))
 
     return sorted(jobs(config, family), key=label)
 
@@ -58,27 +68,25 @@ def jobs(config: MergeConfiguration, family: Family) -> Iterator[Job]:
         base = definition.base_model or config.base_model
         method.validate_inputs([source.model for source in definition.sources], base)
 
-    def job(
-        output: WeightInfo, definition: OutputSliceDefinition, weights: Sequence[WeightInfo], settings: ConfigReader
-    ) -> Job:
-        models = (source.model for source in definition.sources)
-        return Job(output, dict(zip(models, weights, strict=True)), method, settings)
-
     # Weights before and after the stack take the settings of the first and the last slice, at its beginning.
-    readers = [ConfigReader(config=config, slice_out=definition, t=0) for definition in slices]
+    settings = [Settings(config, definition, method) for definition in slices]
     for weight in family.pre:
-        yield job(weight, slices[0], [weight] * len(slices[0].sources), readers[0])
+        yield _job(weight, [weight] * len(settings[0].models), settings[0], 0)
     done = 0
-    for definition, reader in zip(slices, readers, strict=True):
+    for definition, own in zip(slices, settings, strict=True):
         layers = _range(definition, len(family.layers))
         for offset, source in enumerate(layers):
-            settings = reader.with_t(offset / (len(layers) - 1) if len(layers) > 1 else 1)
-            for position, weight in enumerate(family.layer(done + offset, source)):
-                inputs = [family.layers[s.layer_range[0] + offset][position] for s in definition.sources]
-                yield job(weight, definition, inputs, settings)
+            t = offset / (len(layers) - 1) if len(layers) > 1 else 1
+            inputs = zip(*(family.layers[s.layer_range[0] + offset] for s in definition.sources), strict=True)
+            for weight, weights in zip(family.layer(done + offset, source), inputs, strict=True):
+                yield _job(weight, weights, own, t)
         done += len(layers)
     for weight in family.post:
-        yield job(weight, slices[-1], [weight] * len(slices[-1].sources), readers[-1])
+        yield _job(weight, [weight] * len(settings[-1].models), settings[-1], 0)
+
+
+def _job(output: WeightInfo, inputs: Sequence[WeightInfo], settings: Settings, t: float) -> Job:
+    return Job(output, inputs, settings, *settings.values(output.name, [weight.name for weight in inputs], t))
 
 
 def _slices(config: MergeConfiguration, n_layers: int) -> list[OutputSliceDefinition]:
