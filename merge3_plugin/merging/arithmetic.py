@@ -2,48 +2,98 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from mergekit.merge_methods.generalized_task_arithmetic import ConsensusMethod, GeneralizedTaskArithmeticMerge
+from mergekit.sparsify import SparsificationMethod
 
 from merge3_plugin.merging.blocks import Blocks
 from merge3_plugin.merging.kernels import Inputs, Step
+from merge3_plugin.merging.thinning import Thinning, keep_all, keep_largest
+
+# The sum of the weighted deltas of a block, in fp32 and in the dtype of the merge, and over their weights if so asked.
+Sum = Callable[[Sequence[torch.Tensor], torch.Tensor], torch.Tensor]
 
 
 def arithmetic(method: GeneralizedTaskArithmeticMerge, inputs: Inputs, blocks: Blocks) -> Step | None:
-    """The kernel of a method of this kind; None for one that counts signs."""
-    dtype, base, others = inputs.tensors[0].dtype, inputs.base, inputs.others
-    if base is None or not others or method.consensus_method == ConsensusMethod.count:
+    """The kernel of a method of this kind; None where it has none for these parameters."""
+    base, others, factor = inputs.base, inputs.others, inputs.shared["lambda"]
+    thinnings = _thinnings(method, inputs)
+    if base is None or not others or thinnings is None or method.consensus_method == ConsensusMethod.count:
         return None
-    if method.sparsification_method is not None or method.consensus_method is not None:
+    weights = torch.tensor([inputs.own[place]["weight"] for place in others], dtype=inputs.tensors[0].dtype)
+    if not torch.isfinite(weights).all():
         return None
-    shared = inputs.shared
-    weights = torch.tensor([inputs.own[place]["weight"] for place in others], dtype=dtype)
-    divisor = blocks.scalar(_divisor(weights), dtype)
-    factors = weights.tolist()
+    sum_ = (_sum_of_majority if method.consensus_method else _sum)(weights, inputs.shared["normalize"], blocks)
+    parts = list(zip(others, weights.tolist(), thinnings, strict=True))
 
-    def weighted(number: int, sources: Sequence[torch.Tensor], out: torch.Tensor) -> torch.Tensor:
-        # In fp32 the first is what the others are added to.
-        delta = blocks.buffer(("delta", number > 0), out)
-        torch.sub(sources[others[number]], sources[base], out=delta)
-        return delta if factors[number] == 1 else delta.mul_(factors[number])
-
-    def step(sources: Sequence[torch.Tensor], out: torch.Tensor) -> None:
-        deltas = (weighted(number, sources, out) for number in range(len(others)))
-        total = blocks.widened("sum", next(deltas))
-        for delta in deltas:
-            total.add_(blocks.widened("term", delta))
-        mixed = blocks.buffer(("delta", True), out).copy_(total)
-        if shared["normalize"]:
-            mixed.div_(divisor)
-        if shared["lambda"] != 1:
-            mixed.mul_(shared["lambda"])
+    def step(sources: Sequence[torch.Tensor], out: torch.Tensor, start: int) -> None:
+        deltas = []
+        for place, weight, thin in parts:
+            delta = torch.sub(sources[place], sources[base], out=blocks.buffer(("delta", place), out))
+            thin(delta, start)
+            deltas.append(delta if weight == 1 else delta.mul_(weight))
+        mixed = sum_(deltas, blocks.buffer("mixed", out))
+        if factor != 1:
+            mixed.mul_(factor)
         torch.add(sources[base], mixed, out=out)
 
     return step
 
 
-def _divisor(weights: torch.Tensor) -> float:
+def _thinnings(method: GeneralizedTaskArithmeticMerge, inputs: Inputs) -> list[Thinning] | None:
+    """How the delta of each source but the base is thinned out; None where that is left to mergekit."""
+    if method.sparsification_method is None:
+        return [keep_all for _ in inputs.others]
+    if method.sparsification_method == SparsificationMethod.magnitude and not inputs.shared["rescale"]:
+        return [keep_largest(inputs, place) for place in inputs.others]
+    return None
+
+
+def _sum(weights: torch.Tensor, normalize: bool, blocks: Blocks) -> Sum:
     total = weights.sum(dim=0)
-    return 1.0 if total.abs() < 1e-8 else total.item()
+    divisor = blocks.scalar(1.0 if total.abs() < 1e-8 else total.item(), weights.dtype)
+
+    def sum_(deltas: Sequence[torch.Tensor], out: torch.Tensor) -> torch.Tensor:
+        result = _added(deltas, blocks)
+        out.copy_(result)
+        return out.div_(divisor) if normalize else out
+
+    return sum_
+
+
+def _sum_of_majority(weights: torch.Tensor, normalize: bool, blocks: Blocks) -> Sum:
+    """The sum of those deltas, element by element, whose sign is that of the sum of all."""
+    factors = weights.tolist()
+
+    def sum_(deltas: Sequence[torch.Tensor], out: torch.Tensor) -> torch.Tensor:
+        wide = [blocks.widened(("wide", number), delta) for number, delta in enumerate(deltas)]
+        # 1 where the sum is not negative, -1 elsewhere; by comparisons in fp32, for those to booleans are many times
+        # slower. Times that, deltas of the majority are positive and the others are cut off at zero.
+        sign = blocks.buffer("sign", out, torch.float32).copy_(wide[0])
+        for delta in wide[1:]:
+            sign.add_(delta)
+        sign.ge_(0).mul_(2).sub_(1)
+        result, divisor = (blocks.buffer(name, out, torch.float32).zero_() for name in ("result", "divisor"))
+        for delta, weight in zip(wide, factors, strict=True):
+            part = delta.mul_(sign).relu_()
+            result.add_(part)
+            if normalize:
+                divisor.add_(part.gt_(0), alpha=weight)
+        out.copy_(result.mul_(sign))
+        if normalize:
+            narrow = blocks.buffer("narrow", out).copy_(divisor)
+            narrow.add_(torch.eq(narrow, 0, out=blocks.buffer("none", out)))
+            out.div_(narrow)
+        return out
+
+    return sum_
+
+
+def _added(tensors: Sequence[torch.Tensor], blocks: Blocks) -> torch.Tensor:
+    """Their sum in fp32."""
+    result = blocks.buffer("sum", tensors[0], torch.float32).copy_(tensors[0])
+    for tensor in tensors[1:]:
+        result.add_(blocks.widened("term", tensor))
+    return result

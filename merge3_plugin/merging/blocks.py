@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator
+from typing import Any
 
 import torch
 
 # So much in fp32 fits a core's cache together with a few buffers, and one call on it outlasts its overhead by far.
-_ELEMENTS_OF_A_CORE = 2**15
+_ELEMENTS_OF_A_CORE = 2**16
 # A GPU has no use for blocks but to bound what buffers take of its memory.
-_ELEMENTS_OF_A_GPU = 2**26
+_ELEMENTS_OF_A_GPU = 2**24
 
 
 class Blocks:
@@ -24,12 +25,12 @@ class Blocks:
         """How many elements a block has: enough that torch shares it among its threads."""
         if self.device.type != "cpu":
             return _ELEMENTS_OF_A_GPU
-        return _ELEMENTS_OF_A_CORE * max(2, torch.get_num_threads())
+        return _ELEMENTS_OF_A_CORE * torch.get_num_threads()
 
-    def of(self, tensors: Sequence[torch.Tensor]) -> Iterator[tuple[torch.Tensor, ...]]:
-        """The blocks of flat tensors of one length, side by side."""
+    def of(self, *tensors: torch.Tensor) -> Iterator[Any]:
+        """The blocks of flat tensors of one length, side by side, after the place where they start."""
         size = self.size
-        return zip(*(tensor.split(size) for tensor in tensors), strict=True)
+        return zip(range(0, tensors[0].numel(), size), *(tensor.split(size) for tensor in tensors), strict=True)
 
     def buffer(self, name: Hashable, like: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
         """The buffer ``name`` of a kernel, as long as the block ``like``; unset ``dtype`` is that of ``like``.

@@ -62,8 +62,8 @@ class Execution:
                 if out.is_floating_point():
                     total.add_(out.sum())
                 return
-            for *sources, block in self._blocks.of([*inputs.tensors, out.view(-1)]):
-                step(sources, block)
+            for start, *sources, block in self._blocks.of(*inputs.tensors, out.view(-1)):
+                step(sources, block, start)
                 total.add_(block.sum())
         except (ValueError, ArithmeticError) as error:
             method, name = job.settings.config.merge_method, job.output.name

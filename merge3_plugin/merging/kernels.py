@@ -19,8 +19,8 @@ from merge3_plugin.merging.constants import Constants, cosine_of_arc, cosine_of_
 
 T = TypeVar("T")
 
-# Write the output of one block, given that block of each source.
-Step = Callable[[Sequence[torch.Tensor], torch.Tensor], None]
+# Write the output of one block, given that block of each source and the place where it starts.
+Step = Callable[[Sequence[torch.Tensor], torch.Tensor, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ def linear(inputs: Inputs, blocks: Blocks) -> Step:
     divisor = blocks.scalar(total, torch.float32)
     first, *others = weights[0].tolist()
 
-    def step(sources: Sequence[torch.Tensor], out: torch.Tensor) -> None:
+    def step(sources: Sequence[torch.Tensor], out: torch.Tensor, start: int) -> None:
         result = blocks.buffer("sum", out, torch.float32)
         torch.mul(blocks.widened("term", sources[0]), first, out=result)
         for source, weight in zip(sources[1:], others, strict=True):
@@ -83,7 +83,7 @@ def slerp(inputs: Inputs, blocks: Blocks) -> Step:
         torch.where(chord, t, torch.sin(t * angle) / sine),
     )
 
-    def step(sources: Sequence[torch.Tensor], out: torch.Tensor) -> None:
+    def step(sources: Sequence[torch.Tensor], out: torch.Tensor, start: int) -> None:
         a, b = (blocks.buffer(("term", place), out, torch.float32) for place in (0, 1))
         for term, place, weight in zip((a, b), pair, weights, strict=True):
             torch.mul(blocks.widened("source", sources[place]), weight, out=term)
@@ -112,7 +112,7 @@ def nuslerp(inputs: Inputs, blocks: Blocks) -> Step | None:
     coefficients = (1 - t, t) if chord else (torch.sin((1 - t) * angle), torch.sin(t * angle))
     sine = torch.sin(angle)
 
-    def step(sources: Sequence[torch.Tensor], out: torch.Tensor) -> None:
+    def step(sources: Sequence[torch.Tensor], out: torch.Tensor, start: int) -> None:
         terms = [blocks.buffer(("term", place), out) for place in (0, 1)]
         for term, place, coefficient in zip(terms, (one, two), coefficients, strict=True):
             source = sources[place]

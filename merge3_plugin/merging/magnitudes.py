@@ -1,0 +1,80 @@
+"""The largest elements of a delta, without sorting it: counts by the leading bits of their magnitudes.
+
+The bits of a number's magnitude, read as an integer, grow with it. In half precision they are 15, so that counts of
+each value, made once for a delta, tell which value has any rank. In fp32 the upper 15 of them narrow it down to a few
+elements, and only these are sorted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from merge3_plugin.merging.blocks import Blocks
+
+_BINS = 2**15
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where the largest elements end: they are above ``value`` in magnitude, or equal to it before ``position``."""
+
+    value: float
+    position: int
+
+
+class Magnitudes:
+    """The magnitudes of ``tensor - base``, flat tensors of fewer than 2**31 elements and of one dtype."""
+
+    def __init__(self, tensor: torch.Tensor, base: torch.Tensor) -> None:
+        self._tensor, self._base = tensor, base
+        counts = torch.zeros(_BINS, dtype=torch.int64, device=tensor.device)
+        for _, block in self._blocks():
+            counts += torch.bincount(_leading_bits(block), minlength=_BINS)
+        occupied = counts > 0
+        # Of the 2**15 values most do not occur: what is kept takes less than a hundredth of what the tensor takes.
+        self._values = occupied.nonzero().flatten().cpu().numpy().astype(np.int16)
+        self._ends = counts.cumsum(0)[occupied].cpu().numpy().astype(np.int32)
+
+    def largest(self, n: int) -> Cut:
+        """The cut below the ``n`` largest, 1 to all; of equal ones the first are larger, as in mergekit's sort."""
+        size = self._tensor.numel()
+        rank = size - n  # from the smallest
+        place = int(np.searchsorted(self._ends, rank, side="right"))
+        below, end = int(self._ends[place - 1]) if place else 0, int(self._ends[place])
+        bits = int(self._values[place])
+        if self._tensor.dtype == torch.float32:
+            inside = torch.cat([block[_leading_bits(block) == bits] for _, block in self._blocks()]).sort().values
+            value = inside[rank - below].item()
+            first, last = (int(torch.searchsorted(inside, value, right=right)) for right in (False, True))
+            below, end = below + first, below + last
+        else:
+            value = torch.tensor(bits, dtype=torch.int16).view(self._tensor.dtype).item()
+        above = size - end
+        return Cut(value, size if n - above == end - below else self._place_of_equal(value, n - above))
+
+    def _place_of_equal(self, value: float, n_before: int) -> int:
+        """The place of the element of this magnitude that has so many equal ones before it."""
+        buffers = Blocks(self._tensor.device)
+        for start, block in self._blocks():
+            equal = buffers.widened("equal", block).eq_(value)
+            n_here = int(equal.sum().item())
+            if n_here > n_before:
+                return start + int(equal.nonzero()[n_before].item())
+            n_before -= n_here
+        raise IndexError(f"expected more elements of magnitude {value}")
+
+    def _blocks(self) -> Iterator[tuple[int, torch.Tensor]]:
+        """The magnitudes, block by block, each with the place where it starts."""
+        blocks = Blocks(self._tensor.device)
+        for start, tensor, base in blocks.of(self._tensor, self._base):
+            yield start, torch.sub(tensor, base, out=blocks.buffer("delta", tensor)).abs_()
+
+
+def _leading_bits(magnitudes: torch.Tensor) -> torch.Tensor:
+    if magnitudes.dtype == torch.float32:
+        return magnitudes.view(torch.int32) >> 16
+    return magnitudes.view(torch.int16).to(torch.int32)

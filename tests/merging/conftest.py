@@ -1,0 +1,26 @@
+"""What the tests of merging share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def stable_sort(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let mergekit's sorts leave equal elements in their order, as ours count them.
+
+    Where torch sorts by vector instructions, equal ones come in an order that is the processor's own; in half
+    precision so many magnitudes are equal that mergekit's choice among them differs from machine to machine.
+    """
+
+    def stable(sort: Any) -> Any:
+        def sorted_(tensor: torch.Tensor, *, dim: int = -1, descending: bool = False) -> Any:
+            return sort(tensor, stable=True, dim=dim, descending=descending)
+
+        return sorted_
+
+    monkeypatch.setattr(torch, "argsort", stable(torch.argsort))
+    monkeypatch.setattr(torch, "sort", stable(torch.sort))
