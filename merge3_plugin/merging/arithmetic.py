@@ -9,8 +9,9 @@ from mergekit.merge_methods.generalized_task_arithmetic import ConsensusMethod, 
 from mergekit.sparsify import SparsificationMethod
 
 from merge3_plugin.merging.blocks import Blocks
+from merge3_plugin.merging.draws import keep_by_rank, keep_random
 from merge3_plugin.merging.kernels import Inputs, Step
-from merge3_plugin.merging.thinning import Thinning, keep_all, keep_largest
+from merge3_plugin.merging.thinning import Thinning, keep_all, keep_between, keep_largest, keep_none, rescaled
 
 # The sum of the weighted deltas of a block, in fp32 and in the dtype of the merge, and over their weights if so asked.
 Sum = Callable[[Sequence[torch.Tensor], torch.Tensor], torch.Tensor]
@@ -19,7 +20,7 @@ Sum = Callable[[Sequence[torch.Tensor], torch.Tensor], torch.Tensor]
 def arithmetic(method: GeneralizedTaskArithmeticMerge, inputs: Inputs, blocks: Blocks) -> Step | None:
     """The kernel of a method of this kind; None where it has none for these parameters."""
     base, others, factor = inputs.base, inputs.others, inputs.shared["lambda"]
-    thinnings = _thinnings(method, inputs)
+    thinnings = _thinnings(method, inputs, blocks)
     if base is None or not others or thinnings is None or method.consensus_method == ConsensusMethod.count:
         return None
     weights = torch.tensor([inputs.own[place]["weight"] for place in others], dtype=inputs.tensors[0].dtype)
@@ -42,13 +43,29 @@ def arithmetic(method: GeneralizedTaskArithmeticMerge, inputs: Inputs, blocks: B
     return step
 
 
-def _thinnings(method: GeneralizedTaskArithmeticMerge, inputs: Inputs) -> list[Thinning] | None:
+_THINNINGS = {
+    SparsificationMethod.magnitude: keep_largest,
+    SparsificationMethod.magnitude_outliers: keep_between,
+    SparsificationMethod.random: keep_random,
+    SparsificationMethod.della_magprune: keep_by_rank,
+}
+
+
+def _thinnings(method: GeneralizedTaskArithmeticMerge, inputs: Inputs, blocks: Blocks) -> list[Thinning] | None:
     """How the delta of each source but the base is thinned out; None where that is left to mergekit."""
     if method.sparsification_method is None:
         return [keep_all for _ in inputs.others]
-    if method.sparsification_method == SparsificationMethod.magnitude and not inputs.shared["rescale"]:
-        return [keep_largest(inputs, place) for place in inputs.others]
-    return None
+    make = _THINNINGS[method.sparsification_method]
+    # What is left to mergekit after a draw for another source is what mergekit refuses.
+    thinnings = []
+    for place in inputs.others:
+        thin = make(inputs, place, blocks)
+        if thin is None:
+            return None
+        if inputs.shared["rescale"] and thin is not keep_all and thin is not keep_none:
+            thin = rescaled(thin, inputs, place, blocks)
+        thinnings.append(thin)
+    return thinnings
 
 
 def _sum(weights: torch.Tensor, normalize: bool, blocks: Blocks) -> Sum:

@@ -18,7 +18,8 @@ class Blocks:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self._buffers: dict[Hashable, torch.Tensor] = {}
+        self._buffers: dict[tuple[Hashable, torch.dtype], torch.Tensor] = {}
+        self._views: dict[tuple[Any, int], torch.Tensor] = {}
 
     @property
     def size(self) -> int:
@@ -33,19 +34,19 @@ class Blocks:
         return zip(range(0, tensors[0].numel(), size), *(tensor.split(size) for tensor in tensors), strict=True)
 
     def buffer(self, name: Hashable, like: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
-        """The buffer ``name`` of a kernel, as long as the block ``like``; unset ``dtype`` is that of ``like``.
+        """The buffer ``name`` of a kernel, flat and as long as ``like``; unset ``dtype`` is that of ``like``.
 
         It holds what was last written there.
         """
-        key = (name, dtype or like.dtype, like.numel())
-        if key not in self._buffers:
-            whole = self._buffers.get(key[:2])
-            if whole is None or whole.numel() < key[2]:
-                whole = self._buffers[key[:2]] = torch.empty(
-                    max(key[2], self.size) if self.device.type == "cpu" else key[2], dtype=key[1], device=self.device
-                )
-            self._buffers[key] = whole[: key[2]]
-        return self._buffers[key]
+        key, n = (name, dtype or like.dtype), like.numel()
+        view = self._views.get((key, n))
+        if view is None:
+            whole = self._buffers.get(key)
+            if whole is None or whole.numel() < n:
+                self._views = {known: kept for known, kept in self._views.items() if known[0] != key}
+                whole = self._buffers[key] = torch.empty(n, dtype=key[1], device=self.device)
+            view = self._views[key, n] = whole[:n]
+        return view
 
     def widened(self, name: Hashable, block: torch.Tensor) -> torch.Tensor:
         """The block in fp32: itself where it is, else a copy in the buffer ``name``."""

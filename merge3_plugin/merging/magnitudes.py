@@ -2,7 +2,7 @@
 
 The bits of a number's magnitude, read as an integer, grow with it. In half precision they are 15, so that counts of
 each value, made once for a delta, tell which value has any rank. In fp32 the upper 15 of them narrow it down to a few
-elements, and only these are sorted.
+elements, and only these are sorted. Of equal ones the first are taken, as mergekit does where its sort is stable.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _BINS = 2**15
 
 @dataclass(frozen=True)
 class Cut:
-    """Where the largest elements end: they are above ``value`` in magnitude, or equal to it before ``position``."""
+    """A magnitude, and a place that parts the elements that have just this one: those before it, and the others."""
 
     value: float
-    position: int
+    place: int
 
 
 class Magnitudes:
@@ -40,21 +40,31 @@ class Magnitudes:
         self._ends = counts.cumsum(0)[occupied].cpu().numpy().astype(np.int32)
 
     def largest(self, n: int) -> Cut:
-        """The cut below the ``n`` largest, 1 to all; of equal ones the first are larger, as in mergekit's sort."""
+        """The ``n`` largest, 1 to all: those above the cut's value, and those equal to it before its place."""
         size = self._tensor.numel()
-        rank = size - n  # from the smallest
+        value, below, end = self._at(size - n)
+        return self._cut(value, n - (size - end), end - below)
+
+    def smallest(self, n: int) -> Cut:
+        """The ``n`` smallest, 0 to all but one: those below the cut's value, and those equal to it before its place."""
+        value, below, end = self._at(n)
+        return self._cut(value, n - below, end - below)
+
+    def _at(self, rank: int) -> tuple[float, int, int]:
+        """The magnitude of this rank from the smallest, and from which rank on and up to which all have it."""
         place = int(np.searchsorted(self._ends, rank, side="right"))
         below, end = int(self._ends[place - 1]) if place else 0, int(self._ends[place])
         bits = int(self._values[place])
-        if self._tensor.dtype == torch.float32:
-            inside = torch.cat([block[_leading_bits(block) == bits] for _, block in self._blocks()]).sort().values
-            value = inside[rank - below].item()
-            first, last = (int(torch.searchsorted(inside, value, right=right)) for right in (False, True))
-            below, end = below + first, below + last
-        else:
-            value = torch.tensor(bits, dtype=torch.int16).view(self._tensor.dtype).item()
-        above = size - end
-        return Cut(value, size if n - above == end - below else self._place_of_equal(value, n - above))
+        if self._tensor.dtype != torch.float32:
+            return torch.tensor(bits, dtype=torch.int16).view(self._tensor.dtype).item(), below, end
+        inside = torch.cat([block[_leading_bits(block) == bits] for _, block in self._blocks()]).sort().values
+        value = inside[rank - below].item()
+        first, last = (int(torch.searchsorted(inside, value, right=right)) for right in (False, True))
+        return value, below + first, below + last
+
+    def _cut(self, value: float, n_equal: int, all_equal: int) -> Cut:
+        """The cut that has so many of the elements of this magnitude before its place."""
+        return Cut(value, self._tensor.numel() if n_equal == all_equal else self._place_of_equal(value, n_equal))
 
     def _place_of_equal(self, value: float, n_before: int) -> int:
         """The place of the element of this magnitude that has so many equal ones before it."""

@@ -1,4 +1,4 @@
-"""What mergekit calls sparsification, block by block: elements of a delta that are set to zero."""
+"""What mergekit calls sparsification, block by block: which elements of a delta are set to zero."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import torch
 
+from merge3_plugin.merging.blocks import Blocks
 from merge3_plugin.merging.kernels import Inputs
 from merge3_plugin.merging.magnitudes import Magnitudes
 
-# Set elements to zero in the block of a delta that starts at this place of the tensor.
+# Thin out, in place, the block of a delta that starts at this place of the tensor.
 Thinning = Callable[[torch.Tensor, int], None]
 
 
@@ -22,28 +23,97 @@ def keep_none(delta: torch.Tensor, start: int) -> None:
     delta.zero_()
 
 
-def keep_largest(inputs: Inputs, place: int) -> Thinning:
-    """Keep the source's ``density`` of the elements: the largest of the delta."""
+def keep_largest(inputs: Inputs, place: int, blocks: Blocks) -> Thinning:
+    """Keep the source's ``density`` of its delta: the elements that are largest."""
     density, size = inputs.own[place]["density"], inputs.tensors[place].numel()
     if density >= 1:
         return keep_all
-    if density <= 0 or inputs.base is None:
+    if density <= 0:
         return keep_none
-    cut = inputs.constant(Magnitudes, place, inputs.base).largest(max(1, int(density * size)))
+    cut = _magnitudes(inputs, place).largest(max(1, int(density * size)))
     below = _next_below(cut.value, inputs.tensors[place].dtype)
 
     def thin(delta: torch.Tensor, start: int) -> None:
-        # hardshrink keeps what is larger than its threshold.
-        turn = min(max(cut.position - start, 0), delta.numel())
-        for part, threshold in ((delta[:turn], below), (delta[turn:], cut.value)):
-            if part.numel():
-                torch.hardshrink(part, threshold, out=part)
+        _drop_up_to(delta, below, cut.value, cut.place - start, out=delta)
 
     return thin
 
 
+def keep_between(inputs: Inputs, place: int, blocks: Blocks) -> Thinning | None:
+    """Keep the source's ``density`` of its delta: those below the ``gamma`` that are largest.
+
+    None where parameters are beyond what mergekit gives a meaning.
+    """
+    density, gamma, size = inputs.own[place]["density"], inputs.own[place]["gamma"], inputs.tensors[place].numel()
+    if density >= 1:
+        return keep_all
+    if density < 0 or gamma < 0:
+        return None
+    n = int(density * size)
+    first = max(0, size - n - int(gamma * size))
+    if n == 0:
+        return keep_none
+    cuts = [_magnitudes(inputs, place).smallest(rank) if 0 < rank < size else None for rank in (first, first + n)]
+    low, high = [cut and (cut, _next_below(cut.value, inputs.tensors[place].dtype)) for cut in cuts]
+
+    def thin(delta: torch.Tensor, start: int) -> None:
+        if high:
+            cut, below = high
+            larger = blocks.buffer("larger", delta)
+            delta.sub_(_drop_up_to(delta, cut.value, below, cut.place - start, out=larger))
+        if low:
+            cut, below = low
+            _drop_up_to(delta, cut.value, below, cut.place - start, out=delta)
+
+    return thin
+
+
+def rescaled(thin: Thinning, inputs: Inputs, place: int, blocks: Blocks) -> Thinning:
+    """Thin out, then multiply such that the magnitudes sum up to what they did before."""
+    if inputs.base is None:
+        raise ValueError("expected a base to form deltas from, got none")
+    before = inputs.constant(sum_of_magnitudes, place, inputs.base)
+    # By blocks and in float64, which is nearer to the sum than mergekit's over the whole tensor, by its last bit.
+    total = torch.zeros((), dtype=torch.float64, device=before.device)
+    for start, tensor, base in blocks.of(inputs.tensors[place], inputs.tensors[inputs.base]):
+        delta = torch.sub(tensor, base, out=blocks.buffer("thinned", tensor))
+        thin(delta, start)
+        total.add_(blocks.widened("wide", delta.abs_()).sum())
+    after = total.to(before.dtype)
+    ratio = torch.where((before < 1e-7) | (after < 1e-7), 1, before / after)
+
+    def thin_and_rescale(delta: torch.Tensor, start: int) -> None:
+        thin(delta, start)
+        delta.mul_(ratio)
+
+    return thin_and_rescale
+
+
+def sum_of_magnitudes(tensor: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
+    """That of what two tensors differ by, in their dtype, as mergekit sums it."""
+    return (tensor - base).abs_().sum()
+
+
+def _magnitudes(inputs: Inputs, place: int) -> Magnitudes:
+    if inputs.base is None:
+        raise ValueError("expected a base to form deltas from, got none")
+    return inputs.constant(Magnitudes, place, inputs.base)
+
+
+def _drop_up_to(block: torch.Tensor, first: float, then: float, turn: int, *, out: torch.Tensor) -> torch.Tensor:
+    """``out``, set to the block without magnitudes up to ``first`` before the place ``turn``, up to ``then`` from it.
+
+    By hardshrink, for a comparison to booleans and a product with them take ten times as long.
+    """
+    turn = min(max(turn, 0), block.numel())
+    for part, result, threshold in ((block[:turn], out[:turn], first), (block[turn:], out[turn:], then)):
+        if part.numel():
+            torch.hardshrink(part, threshold, out=result)
+    return out
+
+
 def _next_below(value: float, dtype: torch.dtype) -> float:
     """The largest number of this dtype below a magnitude."""
-    bits = {torch.float32: torch.int32}.get(dtype, torch.int16)
+    bits = torch.int32 if dtype == torch.float32 else torch.int16
     number = torch.tensor(value, dtype=dtype)
     return (number.view(bits) - 1).view(dtype).item() if value > 0 else -1.0

@@ -1,0 +1,78 @@
+"""Random thinning of deltas, as DARE and DELLA do it, by the draws that mergekit makes: bit by bit the same masks.
+
+A draw of torch's on the CPU takes one number of the generator for each element, in their order, and compares it with
+the element's probability. `uniform_` takes the same numbers, several times faster than `bernoulli`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from merge3_plugin.merging.blocks import Blocks
+from merge3_plugin.merging.kernels import Inputs
+from merge3_plugin.merging.thinning import Thinning, keep_all, keep_none
+
+
+def keep_random(inputs: Inputs, place: int, blocks: Blocks) -> Thinning | None:
+    """Keep each element of the source's delta with the probability ``density``. None where that is left to mergekit."""
+    density, tensor = inputs.own[place]["density"], inputs.tensors[place]
+    if density >= 1:
+        return keep_all
+    if density < 0 or not draws_here(tensor):
+        return None
+    probability = torch.tensor(density, dtype=tensor.dtype).item()
+    mask = blocks.buffer(("mask", place), tensor, torch.int8)
+    for _, part in blocks.of(mask):
+        part.copy_(blocks.buffer("draws", part, torch.float32).uniform_().lt_(probability))
+    return _keeping(mask, blocks)
+
+
+def keep_by_rank(inputs: Inputs, place: int, blocks: Blocks) -> Thinning | None:
+    """Keep each element with a probability that grows with its rank by magnitude in its row of the delta.
+
+    It goes from ``density - epsilon`` to ``density + epsilon``. None where that is left to mergekit.
+    """
+    density, epsilon = inputs.own[place]["density"], inputs.own[place]["epsilon"]
+    tensor, base = inputs.tensors[place], inputs.base
+    if density >= 1:
+        return keep_all
+    if density <= 0:
+        return keep_none
+    inside = epsilon < density < 1 - epsilon
+    if base is None or not inside or len(inputs.shape) > 2 or inputs.shape[-1] < 2 or not draws_here(tensor):
+        return None
+    probabilities = _by_rank(inputs.shape[-1], density, epsilon, tensor.dtype)
+    mask = blocks.buffer(("mask", place), tensor, torch.int8)
+    rows = [whole.view(-1, inputs.shape[-1]) for whole in (tensor, inputs.tensors[base], mask)]
+    for one, other, part in _rows(rows, blocks):
+        order = torch.argsort((one - other).abs_(), dim=1, descending=False)
+        probability = torch.empty(order.shape).scatter_(1, order, probabilities.expand(order.shape))
+        part.copy_(blocks.buffer("draws", part, torch.float32).view(order.shape).uniform_().lt_(probability))
+    return _keeping(mask, blocks)
+
+
+def draws_here(tensor: torch.Tensor) -> bool:
+    """Whether draws by blocks are the draws by tensors: on the CPU, in the dtypes that mergekit draws in there."""
+    return tensor.device.type == "cpu" and tensor.dtype != torch.float16
+
+
+def _by_rank(n: int, density: float, epsilon: float, dtype: torch.dtype) -> torch.Tensor:
+    """The probabilities by rank, from the smallest; computed in ``dtype`` as mergekit does."""
+    ranks = torch.arange(n).to(dtype) + 1
+    share = ((ranks - ranks.min()) / (ranks.max() - ranks.min())).clamp(0, 1)
+    return ((density - epsilon) + share * 2 * epsilon).float()
+
+
+def _rows(matrices: list[torch.Tensor], blocks: Blocks) -> Iterator[tuple[torch.Tensor, ...]]:
+    """Blocks of whole rows of matrices of one shape, side by side."""
+    n = max(1, blocks.size // matrices[0].shape[1])
+    return zip(*(matrix.split(n) for matrix in matrices), strict=True)
+
+
+def _keeping(mask: torch.Tensor, blocks: Blocks) -> Thinning:
+    def thin(delta: torch.Tensor, start: int) -> None:
+        delta.mul_(blocks.buffer("kept", delta).copy_(mask[start : start + delta.numel()]))
+
+    return thin

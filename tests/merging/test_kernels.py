@@ -1,0 +1,121 @@
+"""The kernels against mergekit's methods, on tensors of many blocks and of lengths that no block divides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from mergekit import merge_methods
+from mergekit.merge_methods.generalized_task_arithmetic import GeneralizedTaskArithmeticMerge
+
+from merge3_plugin.merging import blocks as blocks_module
+from merge3_plugin.merging.arithmetic import arithmetic
+from merge3_plugin.merging.blocks import Blocks
+from merge3_plugin.merging.constants import Constants
+from merge3_plugin.merging.kernels import Inputs, linear, nuslerp, slerp
+
+BLOCK = 512
+SHAPES = [(1,), (7,), (BLOCK,), (2000,), (37, 53), (3, 701)]
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+GENERAL = {"weight": (0.5, -0.3, 0.7)}
+THINNED = GENERAL | {"density": (0.6, 0.4, 0.013)}
+CASES: list[tuple[str, int, dict[str, Any]]] = [
+    ("linear", 3, {"weight": (0.5, 0.3, 0.4), "normalize": True}),
+    ("linear", 4, {"weight": (0.5, -0.3, 0.4, 0.2), "normalize": False}),
+    ("slerp", 1, {"t": 0.3}),
+    ("nuslerp", 2, {"weight": (0.6, 0.2)}),
+    ("task_arithmetic", 3, GENERAL),
+    ("task_arithmetic", 3, GENERAL | {"normalize": True, "lambda": 1.3}),
+    ("ties", 3, THINNED),
+    ("ties", 3, THINNED | {"normalize": False, "lambda": 0.7, "rescale": True}),
+    ("ties", 3, GENERAL | {"density": (0.0, 1.0, 1e-9)}),
+    ("dare_ties", 3, THINNED),
+    ("dare_linear", 3, GENERAL | {"density": (1.0, 0.0, 0.5), "rescale": False}),
+    ("breadcrumbs", 3, THINNED | {"gamma": (0.1, 0.2, 0.05)}),
+    ("breadcrumbs_ties", 3, GENERAL | {"density": (0.9, 0.0, 0.2), "gamma": (0.3, 0.01, 0.0), "normalize": True}),
+    ("della", 3, GENERAL | {"density": (0.6, 0.4, 0.3), "epsilon": (0.1, 0.2, 0.05), "lambda": 1.1}),
+    ("della_linear", 3, GENERAL | {"density": (1.0, 0.0, 0.5), "epsilon": (0.1, 0.2, 0.05)}),
+]
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks_module, "_ELEMENTS_OF_A_CORE", BLOCK)
+    torch.set_num_threads(1)
+
+
+def tensors(shape: tuple[int, ...], dtype: torch.dtype, n: int, seed: int = 1) -> list[torch.Tensor]:
+    """A base and what was made of it by changes of a size that fine-tuning makes, or larger ones."""
+    generator = torch.Generator().manual_seed(seed)
+    base, *deltas = (torch.randn(shape, generator=generator) for _ in range(n))
+    return [base.to(dtype), *((base + delta * 10.0**-place).to(dtype) for place, delta in enumerate(deltas))]
+
+
+def spread(method: str, n: int, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The parameters of a method: shared, and of each of ``n`` sources, the base (if any) being the first."""
+    spec = merge_methods.get(method).spec
+    own_names = {parameter.name for parameter in spec.input_parameters}
+    shared = {p.name: given.get(p.name, p.default) for p in spec.shared_parameters}
+    n_own = len(given.get("weight", ()))
+    own: list[dict[str, Any]] = [{} for _ in range(n - n_own)]
+    return shared, own + [{k: given[k][i] for k in own_names & set(given)} for i in range(n_own)]
+
+
+def by_kernel(method: str, sources: list[torch.Tensor], base: int | None, given: Mapping[str, Any]) -> Any:
+    """What the kernel gives; None where the method, with these parameters, is left to mergekit."""
+    shared, own = spread(method, len(sources), given)
+    addresses = [source.data_ptr() for source in sources]
+    flat = [source.view(-1) for source in sources]
+    inputs = Inputs(flat, addresses, sources[0].shape, base, shared, own, Constants())
+    blocks = Blocks(torch.device("cpu"))
+    kernels = {"linear": linear, "slerp": slerp, "nuslerp": nuslerp}
+    step = kernels[method](inputs, blocks) if method in kernels else arithmetic(general(method), inputs, blocks)
+    if step is None:
+        return None
+    out = torch.full_like(sources[0], float("nan"))
+    for start, *parts, block in blocks.of(*flat, out.view(-1)):
+        step(parts, block, start)
+    return out
+
+
+def general(method: str) -> GeneralizedTaskArithmeticMerge:
+    found = merge_methods.get(method)
+    assert isinstance(found, GeneralizedTaskArithmeticMerge)
+    return found
+
+
+def by_mergekit(method: str, sources: list[torch.Tensor], base: int | None, given: Mapping[str, Any]) -> torch.Tensor:
+    shared, own = spread(method, len(sources), given)
+    names = {parameter.name for parameter in merge_methods.get(method).spec.input_parameters} & set(given)
+    parameters = shared | {name: {i: o[name] for i, o in enumerate(own) if name in o} for name in names}
+    group = merge_methods.TensorGroup.from_tensors(sources, base_index=base)
+    (merged,) = merge_methods.get(method)((group,), parameters=parameters)
+    return merged
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{len(case[2])}")
+def test_every_bit_is_mergekits(case: tuple[str, int, dict[str, Any]], dtype: torch.dtype, stable_sort: None) -> None:
+    method, n, given = case
+    base = None if method in ("linear", "nuslerp") else 0
+    fast = 0
+    for shape in SHAPES:
+        sources = tensors(shape, dtype, n + (base is not None))
+        torch.manual_seed(5)
+        got = by_kernel(method, sources, base, given)
+        if got is None:
+            continue
+        fast += 1
+        after = torch.rand(1)
+        torch.manual_seed(5)
+        expected = by_mergekit(method, sources, base, given)
+        assert torch.equal(after, torch.rand(1)), "another number of draws"
+        if sources[0].numel() > BLOCK and given.get("rescale", method.startswith(("dare", "della"))):
+            # The sum of a whole tensor has no order; at times its last bit differs, and so do the rescaled deltas.
+            scale = (torch.finfo(dtype).eps if dtype != torch.float32 else 1e-6) * expected.abs().max().item()
+            assert (got - expected).abs().max() <= scale
+        else:
+            assert torch.equal(got, expected), shape
+    assert fast or (dtype == torch.float16 and method.startswith(("dare", "della")))
