@@ -23,7 +23,7 @@ def keep_random(inputs: Inputs, place: int, blocks: Blocks) -> Thinning | None:
     if density < 0 or not draws_here(tensor):
         return None
     probability = torch.tensor(density, dtype=tensor.dtype).item()
-    mask = blocks.buffer(("mask", place), tensor, torch.int8)
+    mask = torch.empty(tensor.shape, dtype=torch.int8)
     for _, part in blocks.of(mask):
         part.copy_(blocks.buffer("draws", part, torch.float32).uniform_().lt_(probability))
     return _keeping(mask, blocks)
@@ -44,7 +44,7 @@ def keep_by_rank(inputs: Inputs, place: int, blocks: Blocks) -> Thinning | None:
     if base is None or not inside or len(inputs.shape) > 2 or inputs.shape[-1] < 2 or not draws_here(tensor):
         return None
     probabilities = _by_rank(inputs.shape[-1], density, epsilon, tensor.dtype)
-    mask = blocks.buffer(("mask", place), tensor, torch.int8)
+    mask = torch.empty(tensor.shape, dtype=torch.int8)
     rows = [whole.view(-1, inputs.shape[-1]) for whole in (tensor, inputs.tensors[base], mask)]
     for one, other, part in _rows(rows, blocks):
         order = torch.argsort((one - other).abs_(), dim=1, descending=False)

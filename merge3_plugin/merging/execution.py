@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -42,32 +42,34 @@ class Execution:
         """
         # A sum tells at little cost whether all its terms are finite; one look at the sums of all tensors synchronises
         # a GPU once.
-        sums = torch.zeros(len(jobs), dtype=torch.float32, device=self._device)
-        for job, total in zip(jobs, sums.unbind(), strict=True):
-            self.merge(job, live[job.output.name], total)
-        for number in torch.isfinite(sums).logical_not().nonzero().flatten().tolist():
+        sums = [wait() for wait in [self.begin(job, live[job.output.name]) for job in jobs]]
+        for number in torch.isfinite(torch.stack(sums)).logical_not().nonzero().flatten().tolist():
             job = jobs[number]
             if not is_finite(live[job.output.name]):  # a sum may overflow, too
                 method, name = job.settings.config.merge_method, job.output.name
                 raise MergeFailed(f"{method}: expected finite weights, got NaN or infinity in {name}")
 
-    def merge(self, job: Job, out: torch.Tensor, total: torch.Tensor) -> None:
-        """Write the tensor of one job into ``out``, and add the sum of its elements to ``total``."""
+    def begin(self, job: Job, out: torch.Tensor) -> Callable[[], torch.Tensor]:
+        """Begin to write the tensor of one job into ``out``; what comes back waits for it and gives its sum."""
         try:
             tensors = self._sources(job)
             inputs = self._inputs(job, tensors, out)
             step = None if inputs is None else self._step(job, inputs)
             if inputs is None or step is None:
                 out.copy_(self._by_mergekit(job, tensors))
-                if out.is_floating_point():
-                    total.add_(out.sum())
-                return
-            for start, *sources, block in self._blocks.of(*inputs.tensors, out.view(-1)):
-                step(sources, block, start)
-                total.add_(block.sum())
+                total = out.sum(dtype=torch.float32)
+                return lambda: total
         except (ValueError, ArithmeticError) as error:
             method, name = job.settings.config.merge_method, job.output.name
             raise MergeFailed(f"{method}: {name}: {one_line(error)}") from error
+
+        def merged(start: int, *blocks: torch.Tensor) -> torch.Tensor:
+            *sources, block = blocks
+            step(sources, block, start)
+            return block.sum()
+
+        wait = self._blocks.begin(merged, *inputs.tensors, out.view(-1))
+        return lambda: torch.stack(wait()).sum(dtype=torch.float32)
 
     def tensor(self, weight: WeightInfo, name: str, together: Sequence[str], base: str | None) -> torch.Tensor:
         """``weight`` of the parent ``name``, in the run's vocabulary, when the parents ``together`` are merged."""

@@ -73,7 +73,7 @@ class Magnitudes:
             equal = buffers.widened("equal", block).eq_(value)
             n_here = int(equal.sum().item())
             if n_here > n_before:
-                return start + int(equal.nonzero()[n_before].item())
+                return start + int(torch.searchsorted(equal.cumsum(0), n_before + 1).item())
             n_before -= n_here
         raise IndexError(f"expected more elements of magnitude {value}")
 

@@ -73,14 +73,16 @@ def rescaled(thin: Thinning, inputs: Inputs, place: int, blocks: Blocks) -> Thin
     if inputs.base is None:
         raise ValueError("expected a base to form deltas from, got none")
     before = inputs.constant(sum_of_magnitudes, place, inputs.base)
-    # By blocks and in float64, which is nearer to the sum than mergekit's over the whole tensor, by its last bit.
-    total = torch.zeros((), dtype=torch.float64, device=before.device)
-    for start, tensor, base in blocks.of(inputs.tensors[place], inputs.tensors[inputs.base]):
+
+    def magnitudes_left(start: int, tensor: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
         delta = torch.sub(tensor, base, out=blocks.buffer("thinned", tensor))
         thin(delta, start)
-        total.add_(blocks.widened("wide", delta.abs_()).sum())
-    after = total.to(before.dtype)
-    ratio = torch.where((before < 1e-7) | (after < 1e-7), 1, before / after)
+        return blocks.widened("wide", delta.abs_()).sum()
+
+    # By blocks, which is nearer to the sum than mergekit's over the whole tensor, by its last bit.
+    parts = blocks.map(magnitudes_left, inputs.tensors[place], inputs.tensors[inputs.base])
+    left = torch.stack(parts).sum(dtype=torch.float64).to(before.dtype)
+    ratio = torch.where((before < 1e-7) | (left < 1e-7), 1, before / left)
 
     def thin_and_rescale(delta: torch.Tensor, start: int) -> None:
         thin(delta, start)

@@ -121,13 +121,13 @@ def test_each_tensor_is_merged_once_by_the_document_that_is_selected(
 ) -> None:
     merger = Merger([str(path) for path in tiny_models[1:]], str(tiny_models[0]))
     merged: list[tuple[str, str]] = []
-    inner = Execution.merge
+    inner = Execution.begin
 
-    def counting(self: Execution, job: Any, *into: torch.Tensor) -> None:
+    def counting(self: Execution, job: Any, out: torch.Tensor) -> Any:
         merged.append((job.output.name, job.settings.config.merge_method))
-        inner(self, job, *into)
+        return inner(self, job, out)
 
-    monkeypatch.setattr(Execution, "merge", counting)
+    monkeypatch.setattr(Execution, "begin", counting)
     merger.merge(four_methods(tiny_models, chosen="is"))
     assert Counter(name for name, _ in merged) == Counter(merger.model.state_dict().keys())
     for name, method in merged:

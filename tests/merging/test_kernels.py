@@ -42,8 +42,8 @@ CASES: list[tuple[str, int, dict[str, Any]]] = [
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks_module, "_ELEMENTS_OF_A_CORE", BLOCK)
-    torch.set_num_threads(1)
+    monkeypatch.setattr(blocks_module, "_ELEMENTS", BLOCK)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
 
 
 def tensors(shape: tuple[int, ...], dtype: torch.dtype, n: int, seed: int = 1) -> list[torch.Tensor]:
@@ -75,8 +75,7 @@ def by_kernel(method: str, sources: list[torch.Tensor], base: int | None, given:
     if step is None:
         return None
     out = torch.full_like(sources[0], float("nan"))
-    for start, *parts, block in blocks.of(*flat, out.view(-1)):
-        step(parts, block, start)
+    blocks.map(lambda start, *parts: step(parts[:-1], parts[-1], start), *flat, out.view(-1))
     return out
 
 
