@@ -25,11 +25,6 @@ class Constants:
         return known
 
 
-def is_finite(tensor: torch.Tensor) -> bool:
-    """Whether no element is NaN or infinite; by their sum, which takes a tenth of the time, unless that overflows."""
-    return bool(torch.isfinite(tensor.sum(dtype=torch.float32))) or bool(torch.isfinite(tensor).all())
-
-
 def cosine_of_arc(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """The cosine of the angle between two flat tensors, as mergekit's slerp computes it; on their device, in fp32.
 

@@ -17,7 +17,7 @@ from mergekit.merge_methods.generalized_task_arithmetic import GeneralizedTaskAr
 from merge3_plugin.merging import MergeFailed
 from merge3_plugin.merging.arithmetic import arithmetic
 from merge3_plugin.merging.blocks import Blocks
-from merge3_plugin.merging.constants import Constants, is_finite
+from merge3_plugin.merging.constants import Constants
 from merge3_plugin.merging.kernels import Inputs, Step, linear, nuslerp, slerp
 from merge3_plugin.merging.parents import Family
 from merge3_plugin.merging.plan import Job
@@ -34,6 +34,7 @@ class Execution:
     def __init__(self, family: Family, vocabulary: Vocabulary | None, device: torch.device) -> None:
         self._family, self._vocabulary, self._device = family, vocabulary, device
         self._blocks, self._constants = Blocks(device), Constants()
+        self._on_device: dict[int, torch.Tensor] = {}
 
     def run(self, jobs: Sequence[Job], live: Mapping[str, torch.Tensor]) -> None:
         """Write the tensors of all jobs, in their order, into those of the same name.
@@ -45,7 +46,7 @@ class Execution:
         sums = [wait() for wait in [self.begin(job, live[job.output.name]) for job in jobs]]
         for number in torch.isfinite(torch.stack(sums)).logical_not().nonzero().flatten().tolist():
             job = jobs[number]
-            if not is_finite(live[job.output.name]):  # a sum may overflow, too
+            if not torch.isfinite(live[job.output.name]).all():  # a sum may overflow, too
                 method, name = job.settings.config.merge_method, job.output.name
                 raise MergeFailed(f"{method}: expected finite weights, got NaN or infinity in {name}")
 
@@ -92,10 +93,9 @@ class Execution:
         if not first.numel() or not all(tensor.is_contiguous() for tensor in (*tensors, out)):
             return None
         addresses = [tensor.data_ptr() for tensor in tensors]
-        resident = [tensor.to(self._device) for tensor in tensors]
-        flat = [tensor.view(-1) for tensor in resident]
+        flat = [self._resident(tensor).view(-1) for tensor in tensors]
         for one, address in zip(flat, addresses, strict=True):
-            if not self._constants.of(is_finite, (one,), (address,)):
+            if not self._constants.of(self._is_finite, (one,), (address,)):
                 return None
         return Inputs(flat, addresses, first.shape, job.settings.base, job.shared, job.own, self._constants)
 
@@ -106,6 +106,23 @@ class Execution:
             return arithmetic(method, inputs, self._blocks)
         kernel = _KERNELS.get(method.spec.name)
         return None if kernel is None else kernel(inputs, self._blocks)
+
+    def _resident(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor on the device, where it stays for the next merge if a tenth of a GPU's memory is left free."""
+        if tensor.device == self._device:
+            return tensor
+        address = tensor.data_ptr()
+        if address in self._on_device:
+            return self._on_device[address]
+        moved = tensor.to(self._device)
+        free, whole = torch.cuda.mem_get_info(self._device) if self._device.type == "cuda" else (1, 1)
+        if free > 0.1 * whole:
+            self._on_device[address] = moved
+        return moved
+
+    def _is_finite(self, tensor: torch.Tensor) -> bool:
+        sums = torch.stack(self._blocks.map(lambda _, block: block.sum(), tensor))
+        return bool(torch.isfinite(sums).all()) or bool(torch.isfinite(tensor).all())
 
     def _by_mergekit(self, job: Job, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         settings = job.settings

@@ -15,6 +15,7 @@ from merge3_plugin.merging.arithmetic import arithmetic
 from merge3_plugin.merging.blocks import Blocks
 from merge3_plugin.merging.constants import Constants
 from merge3_plugin.merging.kernels import Inputs, linear, nuslerp, slerp
+from merge3_plugin.merging.magnitudes import Magnitudes
 
 BLOCK = 512
 SHAPES = [(1,), (7,), (BLOCK,), (2000,), (37, 53), (3, 701)]
@@ -118,3 +119,20 @@ def test_every_bit_is_mergekits(case: tuple[str, int, dict[str, Any]], dtype: to
         else:
             assert torch.equal(got, expected), shape
     assert fast or (dtype == torch.float16 and method.startswith(("dare", "della")))
+
+
+def test_cuts_part_the_elements_as_a_stable_sort_does() -> None:
+    """Few values, so that most cuts fall among equal ones; and thresholds in fp32 that share their leading bits."""
+    generator = torch.Generator().manual_seed(2)
+    base = torch.zeros(3 * BLOCK + 5)
+    few = torch.randint(-4, 5, base.shape, generator=generator).float()
+    near = 1 + torch.randint(0, 1000, base.shape, generator=generator) * 2.0**-20
+    for tensor in (few, few.bfloat16(), few.half(), near, torch.zeros_like(base)):
+        magnitudes = Magnitudes(tensor, base.to(tensor.dtype))
+        size, whole = tensor.numel(), tensor.abs().float()
+        order = {flag: torch.argsort(whole, descending=flag, stable=True) for flag in (True, False)}
+        for n in (1, 2, BLOCK, BLOCK + 1, size // 2, size - 1):
+            for cut, descending in ((magnitudes.largest(n), True), (magnitudes.smallest(n), False)):
+                beyond = whole > cut.value if descending else whole < cut.value
+                taken = beyond | ((whole == cut.value) & (torch.arange(size) < cut.place))
+                assert taken.nonzero().flatten().tolist() == order[descending][:n].sort().values.tolist()

@@ -337,6 +337,31 @@ def test_weights_that_are_not_finite_fail_the_candidate_only(merger: Merger, tin
     assert_same(live(merger), load_file(models[0] / "model.safetensors"))
 
 
+@pytest.mark.parametrize("method", ["linear", "ties", "dare_linear"])
+def test_a_parent_that_is_not_finite_spoils_the_candidate(method: str, tiny_models: list[Path], tmp_path: Path) -> None:
+    """Though no weight of it may be left when deltas are thinned out."""
+    base, first, second, _ = tiny_models
+    broken = tmp_path / "broken"
+    shutil.copytree(second, broken)
+    tensors = load_file(broken / "model.safetensors")
+    tensors["model.norm.weight"][3] = float("inf")
+    save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
+    merger = Merger([str(first), str(broken)], str(base), random_seed=SEED)
+    recipe = models_recipe(method, [first, broken], base, weight=[0.5, 0.5], density=[0.5, 0.01])
+    recipe["models"].append({"model": str(base), "parameters": {"weight": 0.1}})
+    with pytest.raises(MergeFailed, match=r"finite weights, got NaN or infinity in model\.norm\.weight"):
+        merger.merge(recipe)
+
+
+def test_a_recipe_in_another_dtype_than_the_parents(merger: Merger, tiny_models: list[Path], tmp_path: Path) -> None:
+    """Is merged as mergekit merges it, then converted to what the live model holds."""
+    base, *models = tiny_models
+    recipe = models_recipe("task_arithmetic", models, base, "bfloat16", weight=[0.5, -0.3, 0.4])
+    merger.merge(recipe)
+    expected = {name: tensor.float() for name, tensor in on_disk(recipe, tmp_path).items()}
+    assert_same(live(merger), expected)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
