@@ -1,4 +1,4 @@
-"""Recipes to weights: mergekit's own computation, in memory, into one live model."""
+"""Recipes to weights: what mergekit computes, in memory and by blocks, into one live model."""
 
 from merge3_plugin.errors import ModelError
 

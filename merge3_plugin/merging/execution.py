@@ -43,7 +43,12 @@ class Execution:
         """
         # A sum tells at little cost whether all its terms are finite; one look at the sums of all tensors synchronises
         # a GPU once.
-        sums = [wait() for wait in [self.begin(job, live[job.output.name]) for job in jobs]]
+        begun: list[Callable[[], torch.Tensor]] = []
+        try:
+            for job in jobs:
+                begun.append(self.begin(job, live[job.output.name]))
+        finally:  # nothing of a merge that failed may be written into the next
+            sums = [wait() for wait in begun]
         for number in torch.isfinite(torch.stack(sums)).logical_not().nonzero().flatten().tolist():
             job = jobs[number]
             if not torch.isfinite(live[job.output.name]).all():  # a sum may overflow, too

@@ -73,7 +73,7 @@ def slerp(inputs: Inputs, blocks: Blocks) -> Step:
     """A point of the arc from the base to the other source, or of the chord where they are nearly collinear."""
     (other,) = inputs.others
     pair = (other if inputs.base is None else inputs.base, other)
-    t = torch.tensor(inputs.shared["t"], dtype=torch.float32)
+    t = blocks.scalar(inputs.shared["t"], torch.float32)
     cosine = inputs.constant(cosine_of_arc, *pair)
     chord = cosine.abs() > 0.9995
     angle = torch.acos(torch.where(chord, 0, cosine))
