@@ -1,31 +1,30 @@
-"""lm-eval's ``hf`` model on a live transformers model whose weights change between evaluations."""
+"""lm-eval's model on a live transformers model whose weights change between evaluations."""
 
 from __future__ import annotations
 
 import copy
 import logging
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lm_eval.api.model import TemplateLM
-from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
-from transformers import LogitsProcessor, LogitsProcessorList
 
-from merge3_plugin.errors import DataError
+from merge3_plugin.harness.packed_lm import PackedLM, TokenRequest
+from merge3_plugin.harness.token_tree import TokenTree
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-TokenRequest = tuple[tuple[str, str], list[int], list[int]]
+# Tokens of a forward pass for each prompt of a generation's batch.
+_TOKENS_A_PROMPT = 64
 
 
-class LiveModel(HFLM):
-    """HFLM on ``model`` where it lies, with a copy of ``tokenizer``; scores are lm-eval's ``hf`` scores.
+class LiveModel(PackedLM):
+    """PackedLM on ``model`` where it lies, with a copy of ``tokenizer``; scores are lm-eval's ``hf`` scores.
 
     Texts are tokenized once. Nothing is printed. A log-likelihood or logit that is not finite raises DataError instead
     of counting as a wrong answer.
@@ -37,25 +36,24 @@ class LiveModel(HFLM):
         hf_log.setLevel(logging.ERROR)  # It warns of any model that comes as an object.
         try:
             # lm-eval gives a tokenizer without a padding token one; the caller's must stay what it saves.
-            super().__init__(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=batch_size)
+            super().__init__(
+                pretrained=model,
+                tokenizer=copy.deepcopy(tokenizer),
+                batch_size=batch_size,
+                pass_tokens=_TOKENS_A_PROMPT * batch_size,
+            )
         finally:
             hf_log.setLevel(level)
-        self._max_length = self.max_length  # lm-eval would read it from the config again for every request
         self._encoded: dict[tuple[Any, ...], list[int]] = {}
         self._encoded_batches: dict[tuple[Any, ...], tuple[torch.Tensor, torch.Tensor]] = {}
 
     def encode(self, requests: Sequence[Instance]) -> list[TokenRequest]:
-        """The token requests that lm-eval's ``loglikelihood`` makes of these, for ``score_tokens``."""
+        """The token requests that lm-eval's ``loglikelihood`` makes of these, for ``plan``."""
         return TemplateLM.loglikelihood(_Encoder(self), list(requests), disable_tqdm=True)
 
-    def score_tokens(self, requests: Sequence[TokenRequest]) -> list[tuple[float, bool]]:
-        """(log-likelihood, is greedy) of each continuation."""
-        return self._loglikelihood_tokens(list(requests))
-
     def tokens_scored(self, requests: Sequence[TokenRequest]) -> int:
-        """How many tokens `score_tokens` reads, padding aside: what differs only in its last token is read once."""
-        passes = {(*context, *continuation[:-1]) for _, context, continuation in requests}
-        return sum(min(len(tokens), self.max_length) for tokens in passes)
+        """How many tokens are read for these at most, padding aside: what they begin with in common is read once."""
+        return len(TokenTree(sorted({self._reading(request).tokens for request in requests})))
 
     def tokens_read(self, request: Instance) -> int:
         """How many tokens a ``generate_until`` or ``loglikelihood_rolling`` request reads at most, padding aside."""
@@ -80,18 +78,8 @@ class LiveModel(HFLM):
             self._encoded_batches[key] = super().tok_batch_encode(strings, *args, **kwargs)
         return self._encoded_batches[key]
 
-    def _loglikelihood_tokens(
-        self, requests: list[TokenRequest], disable_tqdm: bool = True, override_bs: int | None = None
-    ) -> list[tuple[float, bool]]:
-        results = super()._loglikelihood_tokens(requests, disable_tqdm=True, override_bs=override_bs)
-        bad = next((value for value, _ in results if not math.isfinite(value)), None)
-        if bad is not None:
-            raise DataError(f"model: expected finite log-likelihoods, got {bad}; its weights overflow this dtype")
-        return results
-
-    def _model_generate(self, context: torch.Tensor, max_length: int, stop: list[str], **kwargs: Any) -> torch.Tensor:
-        check = LogitsProcessorList([_Finite()])
-        return super()._model_generate(context, max_length, stop, logits_processor=check, **kwargs)
+    def _loglikelihood_tokens(self, requests: list[TokenRequest], *_: Any, **__: Any) -> Any:
+        return super()._loglikelihood_tokens(requests, disable_tqdm=True)
 
 
 class _Encoder:
@@ -105,12 +93,3 @@ class _Encoder:
 
     def _loglikelihood_tokens(self, requests: list[TokenRequest], **_: Any) -> list[TokenRequest]:
         return requests
-
-
-class _Finite(LogitsProcessor):
-    """Raises DataError for logits that are NaN or infinite; leaves all others as they are."""
-
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        if not torch.isfinite(scores.amax(dim=-1)).all():
-            raise DataError("model: expected finite logits, got NaN or infinity; its weights overflow this dtype")
-        return scores

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from merge3_plugin.errors import DataError, nearest
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from merge3_plugin.harness.live_model import LiveModel, TokenRequest
+    from merge3_plugin.harness.live_model import LiveModel
+    from merge3_plugin.harness.packed_lm import Plan, TokenRequest
 
 
 class Scores(NamedTuple):
@@ -41,13 +42,16 @@ class Price(NamedTuple):
 
 NOTHING = Price()
 
+# Sets of items whose reading is kept: those of the parents, and of a few generations.
+_PLANS = 16
+
 
 class Scorer:
     """Scores ``benchmarks`` on the current weights of ``model``, which may change in place between calls.
 
-    Scores equal those of lm-eval's ``hf`` model with the same settings. Every call batches its items in lm-eval's order
-    (longest first, then by tokens) at one batch size, so a score depends on the weights and the set of items asked;
-    the rest of a batch can move a log-likelihood in its last bits, which shows only between choices as close as that.
+    Scores equal those of lm-eval's ``hf`` model with the same settings. What is read together depends on the items of a
+    call alone, so a score depends on the weights and on the set of items asked: others can move a log-likelihood in its
+    last bits, which shows only between choices as close as that.
     Raises DataError for unknown items, scores outside [0, 1], and log-likelihoods that are not finite.
     """
 
@@ -78,6 +82,7 @@ class Scorer:
                 benchmark.items.set_config("generation_kwargs", dict(gen_kwargs), update=True)
         self._requests: dict[int, dict[str, list[Instance]]] = {}  # by the id() of the documents they ask
         self._tokens: dict[int, TokenRequest] = {}  # by the id() of a request in _requests
+        self._plans: dict[tuple[int, frozenset[str]], Plan] = {}  # by the id() of the documents, and the items
         self._read: dict[tuple[int, str], int] = {}  # by the id() of the documents, and the item
 
     def provenance(self, task: str) -> dict[str, Any]:
@@ -158,11 +163,27 @@ class Scorer:
     def _respond(self, task: str, item_ids: Collection[str]) -> None:
         """Ask the model these items; the requests keep its responses."""
         instances = [instance for of in self._chosen(task, item_ids).values() for instance in of]
+        if not instances:
+            return
         for instance in instances:
             instance.resps = []
+        kind = instances[0].request_type
+        if kind == "loglikelihood":
+            answers = self._model.score(self._plan(task, frozenset(item_ids), instances))
+            answers = [answer for i, answer in zip(instances, answers, strict=True) for _ in range(i.repeats or 1)]
         repeated = [instance for instance in instances for _ in range(instance.repeats or 1)]
-        for instance, response in zip(repeated, self._ask(repeated) if repeated else [], strict=True):
-            instance.resps.append(response)
+        if kind != "loglikelihood":
+            answers = getattr(self._model, kind)(repeated, disable_tqdm=True)
+        for instance, answer in zip(repeated, answers, strict=True):
+            instance.resps.append(answer)
+
+    def _plan(self, task: str, item_ids: frozenset[str], instances: Sequence[Instance]) -> Plan:
+        key = id(self._benchmark(task).items.documents), item_ids
+        if key not in self._plans:
+            if len(self._plans) == _PLANS:
+                del self._plans[next(iter(self._plans))]
+            self._plans[key] = self._model.plan([self._tokens[id(instance)] for instance in instances])
+        return self._plans[key]
 
     def _filtered(self, task: str, item_ids: Collection[str]) -> dict[str, list[Any]]:
         """What the task's filter makes of the kept responses to each item."""
@@ -175,12 +196,6 @@ class Scorer:
 
     def _chosen(self, task: str, item_ids: Collection[str]) -> dict[str, list[Instance]]:
         return {item: of for item, of in self._built(task).items() if item in item_ids}
-
-    def _ask(self, instances: list[Instance]) -> list[Any]:
-        kind = instances[0].request_type
-        if kind == "loglikelihood":
-            return self._model.score_tokens([self._tokens[id(instance)] for instance in instances])
-        return getattr(self._model, kind)(instances, disable_tqdm=True)
 
     def _built(self, task: str) -> dict[str, list[Instance]]:
         """All requests of the task by item, each item's in the order of its choices; built at first use."""

@@ -1,0 +1,236 @@
+"""lm-eval's ``hf`` model with packs in place of padded batches: ``lm_eval --model merge3-hf``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from accelerate.utils.memory import should_reduce_batch_size
+from lm_eval.models.huggingface import HFLM
+from tqdm import tqdm
+from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+
+from merge3_plugin.errors import DataError
+from merge3_plugin.harness.packed_forward import (
+    Unpackable,
+    logits,
+    longest_packed,
+    predictions,
+    reading_packs,
+    why_not_packed,
+)
+from merge3_plugin.harness.packing import Pack, Reading, make_packs
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+# What lm-eval makes of a request: its texts (None: of a part of one), and the tokens of context and continuation.
+TokenRequest = tuple[tuple[str, str] | None, list[int], list[int]]
+Answer = tuple[float, bool]
+
+# Bytes that the logits of one pass may take.
+_LOGITS = 2**28
+# Before packs are trusted, so many readings are scored both ways. Logits may be apart by so much of their standard
+# deviation over the vocabulary: rounding moves them by less, and attention to the wrong tokens by more.
+_TRIED = 8
+_APART = {torch.float64: 1e-3, torch.float32: 1e-3}
+_APART_ROUNDED = 0.15
+
+
+@dataclass(eq=False)
+class Plan:
+    """What is read for some requests, whatever the weights: ``packs`` of ``readings``, or None for padded batches."""
+
+    requests: Sequence[TokenRequest]
+    readings: Sequence[Reading]
+    packs: Sequence[Pack] | None
+    pass_tokens: int
+
+
+class PackedLM(HFLM):
+    """HFLM whose log-likelihoods come from packs, wherever the model's attention allows that.
+
+    A forward pass reads at most ``pass_tokens``, unless one question alone has more; ``batch_size`` is for generation,
+    and for models that take no packs, which the log says. Where memory does not suffice, both are halved, once. The
+    other arguments are those of lm-eval's ``hf``.
+    """
+
+    def __init__(self, *args: Any, pass_tokens: int = 2048, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.pass_tokens = int(pass_tokens)
+        self._max_length = self.max_length  # lm-eval would read it from the config again for every request
+        self._halved = self._trusted = False
+        self._why_not = why_not_packed(self.model)
+
+    def plan(self, requests: Sequence[TokenRequest]) -> Plan:
+        """How these are read. Raises DataError for an answer without tokens, or longer than the model's context."""
+        readings = [self._reading(request) for request in requests]
+        packs = self._packs(readings) if readings and self._takes_packs(readings) else None
+        return Plan(requests, readings, packs, self.pass_tokens)
+
+    def score(self, plan: Plan, progress: bool = False) -> list[Answer]:
+        """(log-likelihood, is greedy) of each request of the plan.
+
+        Raises DataError for a log-likelihood that is not finite.
+        """
+        if plan.packs is None:
+            return self._halving(lambda: self._padded(plan.requests, progress))
+        return self._halving(lambda: self._packed(plan, progress))
+
+    def _reading(self, request: TokenRequest) -> Reading:
+        """What is read for a request, cut from the left where it is too long, as lm-eval does."""
+        texts, context, continuation = request
+        if not 0 < len(continuation) <= self.max_length:
+            raise DataError(
+                f"model: expected an answer of 1 to {self.max_length} tokens, got {len(continuation)}: {texts!r:.200}"
+            )
+        return Reading((*context, *continuation)[-(self.max_length + 1) : -1], tuple(continuation))
+
+    def _packs(self, readings: Sequence[Reading]) -> list[Pack]:
+        vocabulary = self.model.config.get_text_config().vocab_size
+        limits = self.pass_tokens, max(1, _LOGITS // (8 * vocabulary))
+        return make_packs(readings, limits, self.model.dtype, self.device)
+
+    def _packed(self, plan: Plan, progress: bool) -> list[Answer]:
+        if plan.packs is None or plan.pass_tokens != self.pass_tokens:
+            plan.packs, plan.pass_tokens = self._packs(plan.readings), self.pass_tokens
+        totals = torch.zeros(len(plan.readings), dtype=torch.float64)
+        greedy = torch.ones(len(plan.readings), dtype=torch.bool)
+        bar = tqdm(plan.packs, desc="Running loglikelihood requests, packed", disable=not progress or self.rank != 0)
+        with self._forward():
+            found = [(pack.readers, *predictions(logits(self.model, pack), pack)) for pack in bar]
+        for readers, values, right in found:  # here, after all passes, a GPU is first waited for
+            totals.index_add_(0, readers.cpu(), values.double().cpu())
+            greedy[readers[~right].cpu()] = False
+        return _finite(list(zip(totals.tolist(), greedy.tolist(), strict=True)))
+
+    def _padded(self, requests: Sequence[TokenRequest], progress: bool) -> list[Answer]:
+        return _finite(super()._loglikelihood_tokens(list(requests), disable_tqdm=not progress))
+
+    @contextmanager
+    def _forward(self) -> Iterator[None]:
+        dtype = self.mixed_precision_dtype
+        autocast = torch.autocast(device_type=self.device.type, dtype=dtype, enabled=dtype is not None)
+        with torch.no_grad(), autocast, reading_packs(self.model):
+            yield
+
+    def _takes_packs(self, readings: Sequence[Reading]) -> bool:
+        """Whether these are read in packs: no window cuts them, and a trial, the first time, shows the same logits."""
+        if self._why_not is None and not self._trusted:
+            self._why_not = self._try(readings[:_TRIED])
+            self._trusted = True
+        longest = max(len(reading.tokens) for reading in readings)
+        window = longest_packed(self.model)
+        why_not = self._why_not or (f"its attention sees {window:g} tokens back" if longest > window else None)
+        if why_not:
+            log.info("model: questions are read in padded batches, which takes longer: %s", why_not)
+        return why_not is None
+
+    def _try(self, readings: Sequence[Reading]) -> str | None:
+        """Why this model does not take packs; None: it does, for the logits of these readings are the same."""
+        packs = self._packs(readings)
+        try:
+            with self._forward():
+                packed = [logits(self.model, pack) for pack in packs]
+        except Unpackable as error:
+            return str(error)
+        except TypeError:
+            return "its code takes no arguments but its own"
+        for pack, found in zip(packs, packed, strict=True):
+            for reader in set(pack.readers.tolist()):
+                tokens, targets = readings[reader]
+                plain = self._model_call(torch.tensor([tokens], device=self.device))[0, -len(targets) :].float()
+                apart = found[pack.rows[pack.readers == reader]].float() - plain
+                allowed = _APART.get(self.model.dtype, _APART_ROUNDED)
+                if not (apart.std(dim=-1) <= allowed * plain.std(dim=-1)).all() and torch.isfinite(plain).all():
+                    return "packs change its logits"
+        return None
+
+    def _halving(self, work: Callable[[], T]) -> T:
+        try:
+            return work()
+        except (RuntimeError, MemoryError) as error:
+            if self._halved or not should_reduce_batch_size(error):
+                raise
+        self._halved = True
+        self.pass_tokens, self.batch_size_per_gpu = max(1, self.pass_tokens // 2), max(1, int(self.batch_size) // 2)
+        log.warning(
+            "model: out of memory; from now on %d tokens, or %d prompts, at a time", self.pass_tokens, self.batch_size
+        )
+        torch.cuda.empty_cache()
+        return work()
+
+    # What lm-eval asks of its models.
+
+    def _loglikelihood_tokens(
+        self, requests: list[TokenRequest], disable_tqdm: bool = False, override_bs: int | None = None
+    ) -> list[Answer]:
+        answers = self.score(self.plan(requests), progress=not disable_tqdm)
+        for (request, _, _), answer in zip(requests, answers, strict=True):
+            if request is not None:
+                self.cache_hook.add_partial("loglikelihood", request, answer)
+        return answers
+
+    def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
+        return self._halving(lambda: super(PackedLM, self).generate_until(requests, disable_tqdm))
+
+    def _model_generate(self, context: torch.Tensor, max_length: int, stop: list[str], **kwargs: Any) -> torch.Tensor:
+        if not kwargs.get("temperature") and not kwargs.get("do_sample"):
+            kwargs = {**kwargs, "do_sample": False}
+            kwargs.pop("temperature", None)
+        dtype = self.mixed_precision_dtype
+        with torch.autocast(device_type=self.device.type, dtype=dtype, enabled=dtype is not None):
+            return self.model.generate(
+                input_ids=context,
+                max_length=max_length,
+                stopping_criteria=StoppingCriteriaList([_Stops(self.tokenizer, stop, context.shape[1])]),
+                logits_processor=LogitsProcessorList([_Finite()]),
+                pad_token_id=self.tokenizer.pad_token_id,
+                use_cache=True,
+                **kwargs,
+            )
+
+
+def _finite(answers: list[Answer]) -> list[Answer]:
+    bad = next((value for value, _ in answers if not abs(value) < float("inf")), None)
+    if bad is not None:
+        raise DataError(f"model: expected finite log-likelihoods, got {bad}; its weights overflow this dtype")
+    return answers
+
+
+class _Stops(StoppingCriteria):
+    """Ends each row of a batch with the first of the ``stops`` in its own text.
+
+    lm-eval's own criteria end no row before one and the same stop stands in all of them.
+    """
+
+    def __init__(self, tokenizer: Any, stops: Sequence[str], prompt_length: int) -> None:
+        self._tokenizer, self._stops, self._prompt_length = tokenizer, stops, prompt_length
+        # As far back as lm-eval looks: another tokenization of the stop may be a little longer than its own.
+        self._look_back = 2 + max((len(tokenizer.encode(stop, add_special_tokens=False)) for stop in stops), default=0)
+        self._done: list[bool] = []
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_: Any) -> Any:
+        self._done = self._done or [False] * len(input_ids)
+        written = input_ids[:, self._prompt_length :].tolist()
+        for row, tokens in enumerate(written):
+            # The end of a text alone may read otherwise than it does behind the rest, so the rest has the last word.
+            self._done[row] = self._done[row] or (self._ended(tokens[-self._look_back :]) and self._ended(tokens))
+        return torch.tensor(self._done, device=input_ids.device)
+
+    def _ended(self, tokens: Sequence[int]) -> bool:
+        text = self._tokenizer.decode(tokens)
+        return any(stop in text for stop in self._stops)
+
+
+class _Finite(LogitsProcessor):
+    """Raises DataError for logits that are NaN or infinite; leaves all others as they are."""
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        if not torch.isfinite(scores.amax(dim=-1)).all():
+            raise DataError("model: expected finite logits, got NaN or infinity; its weights overflow this dtype")
+        return scores
