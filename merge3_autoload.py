@@ -1,4 +1,4 @@
-"""Tells lm-eval of merge3's tasks and mergekit of the plug-ins' merge methods, when and only when these are imported.
+"""Tells lm-eval of merge3's tasks and model, and mergekit of plug-ins' merge methods, when these are imported.
 
 ``merge3_autoload.pth`` imports this whenever Python starts: so it is of the standard library alone, without
 ``merge3_plugin``, and every error becomes one warning. ``MERGE3_AUTOLOAD=0`` switches it off.
@@ -16,7 +16,7 @@ def _carefully(action, *arguments):
         return action(*arguments) if tasks_folder() else None
     except Exception as error:  # noqa: BLE001
         if not _failures:
-            print(f"merge3: warning: no tasks or merge methods of its own here: {error!r}", file=sys.stderr)
+            print(f"merge3: warning: no tasks, model or merge methods of its own here: {error!r}", file=sys.stderr)
         _failures.append(error)
 
 
@@ -72,7 +72,18 @@ def _patch_merge_methods(module):
     module.get, module.registered_methods = telling_first(module.get), telling_first(module.registered_methods)
 
 
-_PATCHES = {"lm_eval.tasks.manager": _patch_task_manager, "mergekit.merge_methods": _patch_merge_methods}
+def _register_model(module):
+    from lm_eval.api.registry import model_registry
+
+    if "merge3-hf" not in model_registry:  # a later lm-eval may have read the entry point
+        model_registry.register("merge3-hf", target="merge3_plugin.harness.packed_lm:PackedLM")
+
+
+_PATCHES = {
+    "lm_eval.tasks.manager": _patch_task_manager,
+    "lm_eval.models": _register_model,
+    "mergekit.merge_methods": _patch_merge_methods,
+}
 
 
 class _Finder:

@@ -55,15 +55,15 @@ class PackedLM(HFLM):
     """HFLM whose log-likelihoods come from packs, wherever the model's attention allows that.
 
     A forward pass reads at most ``pass_tokens``, unless one question alone has more; ``batch_size`` is for generation,
-    and for models that take no packs, which the log says. Where memory does not suffice, both are halved, once. The
-    other arguments are those of lm-eval's ``hf``.
+    and for models that take no packs, which the log says. Where memory does not suffice, both are halved, once:
+    ``halved``. The other arguments are those of lm-eval's ``hf``.
     """
 
     def __init__(self, *args: Any, pass_tokens: int = 2048, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.pass_tokens = int(pass_tokens)
         self._max_length = self.max_length  # lm-eval would read it from the config again for every request
-        self._halved = self._trusted = False
+        self.halved = self._trusted = False
         self._why_not = why_not_packed(self.model)
 
     def plan(self, requests: Sequence[TokenRequest]) -> Plan:
@@ -154,9 +154,9 @@ class PackedLM(HFLM):
         try:
             return work()
         except (RuntimeError, MemoryError) as error:
-            if self._halved or not should_reduce_batch_size(error):
+            if self.halved or not should_reduce_batch_size(error):
                 raise
-        self._halved = True
+        self.halved = True
         self.pass_tokens, self.batch_size_per_gpu = max(1, self.pass_tokens // 2), max(1, int(self.batch_size) // 2)
         log.warning(
             "model: out of memory; from now on %d tokens, or %d prompts, at a time", self.pass_tokens, self.batch_size

@@ -113,21 +113,14 @@ def portions(sequences: Sequence[Tokens], costs: Sequence[int], limits: tuple[in
     )
     found: list[list[int]] = []
     tokens = cost = 0
-    before: Tokens = ()
+    read: set[int] = set()
     for group in (group for family in by_length for group in family.values()):
-        new = _new_tokens(before, group, sequences)
-        if not found or tokens + new > limits[0] or cost + sum(costs[place] for place in group) > limits[1]:
+        line = {id(segment): len(segment.tokens) for place in group for segment in tree.ends[place].line()}
+        new, more = sum(size for key, size in line.items() if key not in read), sum(costs[place] for place in group)
+        if not found or tokens + new > limits[0] or cost + more > limits[1]:
             found.append([])
-            tokens, cost, new = 0, 0, _new_tokens((), group, sequences)
+            read, tokens, cost, new = set(), 0, 0, sum(line.values())
         found[-1] += group
-        tokens, cost, before = tokens + new, cost + sum(costs[place] for place in group), sequences[group[-1]]
+        read |= line.keys()
+        tokens, cost = tokens + new, cost + more
     return [sorted(portion) for portion in found]
-
-
-def _new_tokens(before: Tokens, group: Sequence[int], sequences: Sequence[Tokens]) -> int:
-    """The tokens of a group that are not read yet where ``before`` was read last."""
-    new = 0
-    for place in group:
-        new += len(sequences[place]) - common(before, sequences[place])
-        before = sequences[place]
-    return new
