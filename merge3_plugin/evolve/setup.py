@@ -52,6 +52,8 @@ log = logging.getLogger(__name__)
 # Settings that only say when to stop: a run may go on under others.
 BUDGET_KEYS = ("max_fevals", "max_items", "max_tokens", "timeout", "patience", "stop_at_noise", "max_failures")
 FLAGS = "local.flags"
+# Memory ran out once: what is scored from then on is read in smaller parts, after a resume too.
+HALVED = "local.halved"
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,15 @@ def opened(config: RunConfig, folder: Path, flags: Flags) -> Iterator[Setting]:
                 gen_kwargs=settings.eval.gen_kwargs,
                 system_instruction=settings.eval.system_instruction,
             )
-            evaluator = Evaluator(store, merger, scorer, _tell_plugins)
+            if HALVED in store.meta():
+                scorer.halve()
+
+            def finished(evaluation: Evaluation) -> None:
+                if scorer.halved:
+                    store.pin(HALVED, True)
+                plugin_host().evaluation_finished(evaluation=evaluation)
+
+            evaluator = Evaluator(store, merger, scorer, finished)
             searched = {name: benchmarks[name] for name in config.objectives()}
             unseen = {name: benchmarks[name] for name in config.unseen()}
             yield Setting(config, folder, store, merger, scorer, evaluator, space, searched, parents, unseen, warm)
@@ -180,10 +190,6 @@ def opened(config: RunConfig, folder: Path, flags: Flags) -> Iterator[Setting]:
             ) from None
         finally:
             store.close()
-
-
-def _tell_plugins(evaluation: Evaluation) -> None:
-    plugin_host().evaluation_finished(evaluation=evaluation)
 
 
 def _claim(store: RunStore, config: RunConfig, folder: Path) -> None:

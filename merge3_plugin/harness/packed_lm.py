@@ -81,6 +81,11 @@ class PackedLM(HFLM):
             return self._halving(lambda: self._padded(plan.requests, progress))
         return self._halving(lambda: self._packed(plan, progress))
 
+    def halve(self) -> None:
+        """Read half as much at a time from now on."""
+        self.halved = True
+        self.pass_tokens, self.batch_size_per_gpu = max(1, self.pass_tokens // 2), max(1, int(self.batch_size) // 2)
+
     def _reading(self, request: TokenRequest) -> Reading:
         """What is read for a request, cut from the left where it is too long, as lm-eval does."""
         texts, context, continuation = request
@@ -156,8 +161,7 @@ class PackedLM(HFLM):
         except (RuntimeError, MemoryError) as error:
             if self.halved or not should_reduce_batch_size(error):
                 raise
-        self.halved = True
-        self.pass_tokens, self.batch_size_per_gpu = max(1, self.pass_tokens // 2), max(1, int(self.batch_size) // 2)
+        self.halve()
         log.warning(
             "model: out of memory; from now on %d tokens, or %d prompts, at a time", self.pass_tokens, self.batch_size
         )

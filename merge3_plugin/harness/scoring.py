@@ -85,6 +85,15 @@ class Scorer:
         self._plans: dict[tuple[int, frozenset[str]], Plan] = {}  # by the id() of the documents, and the items
         self._read: dict[tuple[int, str], int] = {}  # by the id() of the documents, and the item
 
+    @property
+    def halved(self) -> bool:
+        """Whether memory ran out, so that half as much as before is read at a time."""
+        return self._model.halved
+
+    def halve(self) -> None:
+        """Begin as after memory ran out."""
+        self._model.halve()
+
     def provenance(self, task: str) -> dict[str, Any]:
         """The benchmark's provenance and how this scorer asks it."""
         template = self._prompting["chat_template"]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 import yaml
 from filelock import FileLock
 
@@ -423,3 +424,31 @@ def test_what_a_person_gets_wrong_is_one_line(config, tmp_path):
         evolve_here(config, tmp_path / "a", tasks=["tiny_sun"])
     with pytest.raises(ModelError, match="no_such_model"):
         evolve_here(config, tmp_path / "b", genome__models=["/no_such_model", "/neither"])
+
+
+def test_memory_that_runs_out_fails_no_candidate_and_is_recorded(config, tmp_path, monkeypatch):
+    """torch's own error, raised by hand: memory that really runs out would take the machine along."""
+    from merge3_plugin.harness import packed_lm
+
+    real, begun, errors = packed_lm.logits, [], []
+
+    def logits(model, pack):
+        begun.append(pack.tokens.shape[1])
+        if len(begun) == 9:
+            errors.append(begun[-1])
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return real(model, pack)
+
+    monkeypatch.setattr(packed_lm, "logits", logits)
+    summary = evolve_here(config, tmp_path / "out")
+    assert summary["state"] == "finished" and len(errors) == 1
+    store = RunStore.open(tmp_path / "out")
+    assert store.meta()["local.halved"] is True
+    assert not [row for row in store.rows() if row["state"] == FAILED]
+    store.close()
+    whole = len(begun)
+    # What is not yet scored is read in the smaller parts, at once.
+    halved = []
+    monkeypatch.setattr(packed_lm.PackedLM, "halve", lambda self: halved.append(self))
+    evolve_here(config, tmp_path / "out")
+    assert len(halved) == 1 and len(begun) == whole
