@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import click
 
 from merge3_plugin import __version__
+from merge3_plugin.cli_log import Console, tell
 from merge3_plugin.errors import Merge3Error, nearest
 
 # name -> (where the command is, what the list of commands says of it)
@@ -81,9 +82,14 @@ def run(command: click.Command, prog: str, args: list[str] | None = None) -> int
 
     ``MERGE3_DEBUG=1`` shows the traceback as well.
     """
+    console = Console()
+    with _logging_to(console):
+        return _status(command, prog, args, console)
+
+
+def _status(command: click.Command, prog: str, args: list[str] | None, console: Console) -> int:
     try:
-        with _logging_to_stderr():
-            status = command.main(args, prog_name=prog, standalone_mode=False)
+        status = command.main(args, prog_name=prog, standalone_mode=False, obj=console)
         return status if isinstance(status, int) else 0
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
@@ -93,7 +99,7 @@ def run(command: click.Command, prog: str, args: list[str] | None = None) -> int
     except Merge3Error as error:
         return _fail(str(error), error)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("merge3: stopped", err=True)
+        tell("stopped", "stopped")
         return 130
     except BrokenPipeError:
         # The reader has left (| head). Python would complain once more when it flushes stdout at exit.
@@ -111,22 +117,20 @@ def _fail(message: str, error: BaseException, status: int = 2) -> int:
         import traceback
 
         traceback.print_exception(error)
-    click.echo(f"merge3: error: {' '.join(message.split())}", err=True)
+    tell("failed", " ".join(message.split()), status=status)
     return status
 
 
 @contextmanager
-def _logging_to_stderr() -> Iterator[None]:
-    """Our own log lines on stderr while a command runs, and nobody else's."""
+def _logging_to(console: Console) -> Iterator[None]:
+    """Our own log lines on the console while a command runs, and nobody else's."""
     logger = logging.getLogger("merge3_plugin")
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("merge3: %(message)s"))
     before = logger.level, logger.propagate
-    logger.addHandler(handler)
+    logger.addHandler(console)
     logger.setLevel(logging.INFO)
     logger.propagate = False
     try:
         yield
     finally:
-        logger.removeHandler(handler)
+        logger.removeHandler(console)
         logger.level, logger.propagate = before

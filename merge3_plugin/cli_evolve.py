@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from merge3_plugin.cli_log import JSON, log_format_option, tell
 from merge3_plugin.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -86,6 +87,7 @@ REFUSED = {
 @click.option("use_wandb", "--wandb/--no-wandb", default=False, help="Not supported: use an observer plug-in.")
 @click.option("--wandb-project", help="Goes with --wandb.")
 @click.option("--wandb-entity", help="Goes with --wandb.")
+@log_format_option()
 def evolve(genome_config_path: Path, storage_path: Path, **flags: Any) -> int:
     """Search the merge of models that does best on your tasks, and show on held-out items whether it is better.
 
@@ -114,7 +116,21 @@ def evolve(genome_config_path: Path, storage_path: Path, **flags: Any) -> int:
     Ctrl-C ends the search and writes the best so far (exit status 130); a second one stops at once. Either way, and
     after a crash, the same command goes on where it stopped. A greater --max-fevals extends a finished search, and
     --baselines may be asked of one.
+
+    stderr shows how it goes: candidates a minute, time left, the best so far with its interval, memory. With
+    --log-format json each line of it is an object with its "time" (seconds since 1970) and an "event":
+
+    \b
+    phase     phase, total: so many models are to be scored
+    progress  phase, done, total, candidates_per_minute, seconds_left (of the phase), best (fitness, by estimate),
+              interval (95 %), items, tokens (of the phase), memory_bytes, device_memory_bytes (on a GPU);
+              outside the search label and state of the model, too. What is not known yet is null
+    log       level, message
+    finished  state, folder: the table is on stdout, summary.json in the folder
+    stopped   message
+    failed    message, status: the exit status
     """
+    from merge3_plugin.cli_display import make_display
     from merge3_plugin.cli_progress import Progress
     from merge3_plugin.config import load_config
     from merge3_plugin.evolve.run import STOPPED
@@ -132,12 +148,14 @@ def evolve(genome_config_path: Path, storage_path: Path, **flags: Any) -> int:
         allow_crimes=flags["allow_crimes"],
     )
     _hush_libraries()
-    with Progress(config.merge3.search) as progress:
+    display = make_display(as_json=flags["log_format"] == JSON)
+    with Progress(config.merge3.search, display) as progress:
         try:
             summary = run(config, storage_path, chosen, progress)
         except Interrupted:
-            log.info("stopped before the search had a candidate; the same command goes on")
+            tell("stopped", "stopped before the search had a candidate; the same command goes on")
             return 130
+    tell("finished", "", state=summary["state"], folder=str(storage_path))
     click.echo(render(summary), nl=False)
     files = "best_config.yaml, summary.json" + ", final_model/" * chosen.save_final_model
     click.echo(f"Everything is in {storage_path}: {files}")

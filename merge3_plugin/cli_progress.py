@@ -1,41 +1,74 @@
-"""Progress of a run on stderr: a bar on a terminal, plain lines elsewhere; and Ctrl-C that ends a run cleanly."""
+"""Progress of a run, for `cli_display` to show; and Ctrl-C that ends a run cleanly."""
 
 from __future__ import annotations
 
 import logging
 import signal
-import sys
 import time
+from collections import deque
+from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import Any
+from typing import NamedTuple
 
+from merge3_plugin.cli_display import Display, Figures
 from merge3_plugin.config.search import SearchConfig
+from merge3_plugin.evolve.machine import memory_in_use
 from merge3_plugin.evolve.search import Improvement, Scored
 from merge3_plugin.evolve.setting import Watcher
 from merge3_plugin.evolve.store import FAILED, Evaluation, last_line
-from merge3_plugin.harness.scoring import NOTHING
+from merge3_plugin.harness.scoring import NOTHING, Price
 
 log = logging.getLogger(__name__)
 
-# Without a terminal, a line this often.
-SECONDS_BETWEEN_LINES = 30.0
+# The pace is that of the latest so many results: it changes during a search, and a resume replays the first in no time.
+RECENT = 20
+
+
+class Mark(NamedTuple):
+    """How far a phase was at some time."""
+
+    time: float
+    done: int
+    spent: Price
+
+
+class Pace:
+    """How fast a phase goes on, by its latest results."""
+
+    def __init__(self, start: Mark) -> None:
+        self._marks = deque([start], maxlen=RECENT + 1)
+
+    def hear(self, mark: Mark) -> None:
+        self._marks.append(mark)
+
+    def per_minute(self) -> float | None:
+        """Models a minute; None before there is one."""
+        first, last = self._marks[0], self._marks[-1]
+        return 60 * (last.done - first.done) / (last.time - first.time) if last.done > first.done else None
+
+    def seconds_to(self, done: int, items: int | None, tokens: int | None) -> float | None:
+        """How long it takes to the first of these amounts; None where nothing is known of it yet."""
+        first, last = self._marks[0], self._marks[-1]
+        ways = [(first.done, last.done, done), (first.spent.items, last.spent.items, items)]
+        ways.append((first.spent.tokens, last.spent.tokens, tokens))
+        passed = last.time - first.time
+        times = [passed * (most - now) / (now - then) for then, now, most in ways if most is not None and now > then]
+        return max(0.0, min(times)) if times else None
 
 
 class Progress(Watcher):
-    """Shows the phases; ends the search when its time is over, or the run at the first SIGINT.
+    """Tells the ``display`` of each phase; ends the search when its time is over, or the run at the first SIGINT.
 
-    The second SIGINT is not caught. The bar of the search counts candidates, however often each is scored.
+    The second SIGINT is not caught. The phase of the search counts candidates, however often each is scored.
     """
 
-    def __init__(self, search: SearchConfig) -> None:
-        self._search, self._started = search, time.monotonic()
+    def __init__(self, search: SearchConfig, display: Display, clock: Callable[[], float] = time.monotonic) -> None:
+        self._search, self._display, self._clock = search, display, clock
+        self._started = clock()
         self._stopped = False
-        self._bar: Any = None
-        self._phase, self._done = "", 0
-        self._last_line = 0.0
-        self._best, self._is_new = "", False
+        self._best: Scored | None = None
         self._seen: set[str] = set()
-        self._spent = NOTHING
+        self._begin("", 0)
 
     def __enter__(self) -> Progress:
         self._before = signal.signal(signal.SIGINT, self._interrupt)
@@ -45,8 +78,7 @@ class Progress(Watcher):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         signal.signal(signal.SIGINT, self._before)
-        if self._bar is not None:
-            self._bar.close()
+        self._display.end()
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self._stopped = True
@@ -54,68 +86,65 @@ class Progress(Watcher):
         log.info("stopping after this candidate; Ctrl-C again stops at once")
 
     def phase(self, name: str, total: int) -> None:
-        from tqdm import tqdm
+        self._begin(name, total)
+        self._display.begin(name, total)
 
-        if self._bar is not None:
-            self._bar.close()
-        self._phase, self._done = name, 0
-        self._bar = tqdm(total=total, desc=name, unit="model", dynamic_ncols=True, disable=not sys.stderr.isatty())
-        if self._bar.disable:
-            log.info("%s: %d models", name, total)
+    def _begin(self, name: str, total: int) -> None:
+        self._phase, self._total, self._done, self._spent = name, total, 0, NOTHING
+        self._searching = False
+        self._pace = Pace(Mark(self._clock(), 0, NOTHING))
 
     def evaluated(self, label: str, evaluation: Evaluation) -> None:
-        self._done += 1  # a bar that is off does not count
-        self._bar.update()
-        self._bar.set_postfix_str(label)
-        self._line(f"{label}, {evaluation.n_items:,} items in {evaluation.seconds:.1f} s")
+        self._hear(1, Price(evaluation.n_items, evaluation.tokens))
+        self._display.evaluated(self._figures(), label, evaluation)
         if evaluation.state == FAILED:
             log.warning("%s failed: %s", label, last_line(evaluation.error))
 
     def improved(self, improvement: Improvement) -> None:
-        self._best, self._is_new = _best(improvement), True
+        self._best = improvement.best
+        self._display.improved(improvement)
 
     def scored(self, entry: Scored) -> None:
-        if entry.candidate.id not in self._seen:
-            self._seen.add(entry.candidate.id)
-            self._done += 1  # a bar that is off does not count
-            self._bar.update()
-        self._spent = self._spent.plus(entry.paid)
-        if self._best:
-            text = f"{self._best}; {self._cost()}"
-            self._bar.set_postfix_str(text)
-            self._line(text, always=self._is_new)
-            self._is_new = False
+        self._searching = True
+        self._hear(entry.candidate.id not in self._seen, entry.paid)
+        self._seen.add(entry.candidate.id)
+        if self._best is not None and self._best.candidate.id == entry.candidate.id:
+            self._best = entry  # it may have been scored on further items
+        self._display.scored(self._figures())
 
-    def _cost(self) -> str:
-        """What the search has spent, and of which budget."""
-        most, tokens = self._search.max_items, self._search.max_tokens
-        text = f"{self._spent.items:,}{'' if most is None else f' of {most:,}'} items"
-        return text if tokens is None else f"{text}, {self._spent.tokens:,} of {tokens:,} tokens"
+    def _hear(self, new: int, paid: Price) -> None:
+        self._done += new
+        self._spent = self._spent.plus(paid)
+        self._pace.hear(Mark(self._clock(), self._done, self._spent))
 
-    def _line(self, text: str, always: bool = False) -> None:
-        now = time.monotonic()
-        if self._bar.disable and (always or now - self._last_line > SECONDS_BETWEEN_LINES):
-            self._last_line = now
-            log.info("%s %d of %d: %s", self._phase, self._done, self._bar.total, text)
+    def _figures(self) -> Figures:
+        most = (self._search.max_items, self._search.max_tokens) if self._searching else (None, None)
+        found = self._best.assessment if self._best else None
+        return Figures(
+            self._phase,
+            self._done,
+            self._total,
+            self._pace.per_minute(),
+            self._seconds_left(*most),
+            None if found is None else found.fitness,
+            None if found is None else 1.96 * found.standard_error,
+            self._spent,
+            *most,
+            memory_in_use(),
+        )
+
+    def _seconds_left(self, items: int | None, tokens: int | None) -> float | None:
+        """Of the phase, which ends with the first of its budgets."""
+        left = self._pace.seconds_to(self._total, items, tokens)
+        if left is None or self._search.timeout is None or not self._searching:
+            return left
+        return max(0.0, min(left, self._search.timeout - (self._clock() - self._started)))
 
     def stop_reason(self) -> str | None:
         timeout = self._search.timeout
-        if timeout is not None and time.monotonic() - self._started > timeout:
+        if timeout is not None and self._clock() - self._started > timeout:
             return f"the timeout of {timeout:g} s has passed"
         return None
 
     def interrupted(self) -> bool:
         return self._stopped
-
-
-def _best(improvement: Improvement) -> str:
-    """The best so far in a line: its fitness, and how far it is from the one before."""
-    found = improvement.best.assessment
-    if found is None:
-        return ""
-    text = f"best {found.fitness:.3f} +- {1.96 * found.standard_error:.3f}"
-    difference = improvement.against_previous
-    if difference is not None:
-        low, high = (100 * end for end in difference.interval)
-        text += f", {100 * difference.difference:+.1f} points [{low:+.1f}, {high:+.1f}] on the one before"
-    return text
