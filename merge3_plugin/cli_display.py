@@ -13,6 +13,7 @@ from merge3_plugin.cli_log import tell
 from merge3_plugin.evolve.search import Improvement
 from merge3_plugin.evolve.store import Evaluation
 from merge3_plugin.harness.scoring import Price
+from merge3_plugin.units import in_bytes, in_time
 
 log = logging.getLogger(__name__)
 
@@ -184,15 +185,8 @@ def _against(improvement: Improvement) -> str:
 def _pace(figures: Figures) -> list[str]:
     if figures.per_minute is None:
         return []
-    left = [] if figures.seconds_left is None else [f"{_duration(figures.seconds_left)} left"]
+    left = [] if figures.seconds_left is None else [f"{in_time(figures.seconds_left)} left"]
     return [f"{figures.per_minute:.{figures.per_minute < 10:d}f} a minute", *left]
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _spent(figures: Figures) -> str:
@@ -204,5 +198,5 @@ def _spent(figures: Figures) -> str:
 
 def _memory(figures: Figures) -> str:
     on_device = figures.memory.get("device_memory_bytes")
-    text = f"{figures.memory['memory_bytes'] / 1e9:.1f} GB"
-    return text if on_device is None else f"{text}, {on_device / 1e9:.1f} GB on the device"
+    text = in_bytes(figures.memory["memory_bytes"])
+    return text if on_device is None else f"{text}, {in_bytes(on_device)} on the device"

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from merge3_plugin.errors import RunError
+
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("config", type=click.Path(dir_okay=False, path_type=Path))
@@ -36,8 +38,11 @@ def plan(
 ) -> None:
     """Show what a search would do: its genes and their limits, its budget in items, and what will not work well.
 
-    No weight is read, and of models on the hub only their configs; the tasks are loaded. A config that cannot run is
-    one line and exit status 2, the same as `merge3 evolve` would end with.
+    No weight is read, and of models on the hub none is downloaded; the tasks are loaded. The parents are checked by
+    the headers of their files: architecture, shapes, vocabulary, chat template, tied weights. Memory, disk and time are
+    for this machine; the time is the least that its arithmetic and its memory allow, measured in half a second.
+
+    A config that cannot run is one line and exit status 2, the same as `merge3 evolve` would end with.
 
     \b
     merge3 plan config.yml
@@ -63,3 +68,5 @@ def plan(
         click.echo(to_yaml(found["recipe"], random_seed=read.merge3.seed, recipe_file="start.yaml"), nl=False)
     else:
         click.echo(render_plan(found, everything=everything), nl=False)
+    if too_little := found["machine"]["too_little"]:
+        raise RunError(too_little)

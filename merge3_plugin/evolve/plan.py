@@ -6,22 +6,28 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from merge3_plugin.artifact import load_calibration
 from merge3_plugin.config import RunConfig
 from merge3_plugin.domain import Calibration
+from merge3_plugin.errors import RunError
 from merge3_plugin.evolve.baselines import SCALES
 from merge3_plugin.evolve.calibration import AUTO, task_population
 from merge3_plugin.evolve.candidates import UNIFORM
+from merge3_plugin.evolve.guard import chat_template
 from merge3_plugin.evolve.labels import labels
 from merge3_plugin.evolve.objectives import several_objectives
-from merge3_plugin.evolve.setup import Flags, load_tasks, rehearse
+from merge3_plugin.evolve.preflight import check_memory, disk_needed, time_needed
+from merge3_plugin.evolve.setup import Flags, Rehearsal, find_memory, load_tasks, rehearse
 from merge3_plugin.evolve.spaces import Space
 from merge3_plugin.evolve.spaces.variables import described, start
 from merge3_plugin.evolve.warm_start import best_vectors
 from merge3_plugin.harness.benchmark import Benchmark
 from merge3_plugin.harness.calibrations import check_items
+
+if TYPE_CHECKING:
+    from merge3_plugin.merging.sketch import Sketch
 
 # TPE's and a Gaussian process's time for a candidate grows with the genes, past that of scoring one.
 MODEL_BASED, FEW_GENES = ("tpe", "gp"), 50
@@ -71,10 +77,12 @@ def make_plan(config: RunConfig, flags: Flags) -> dict[str, Any]:
     unseen = sum(min(config.limit or math.inf, len(benchmarks[name].item_ids)) for name in config.unseen())
     phases = plan_phases(config, tasks, len(space.variables), UNIFORM in known, int(unseen))
     recipe = space.decode(start(space.variables))
+    total = sum(phase.evaluations for phase in phases.values())
     return {
         "parents": {label: name for name, label in labels(config.genome.parents()).items()},
         "layers": rehearsal.outline.n_layers,
         "dtype": rehearsal.outline.dtype_name,
+        "checked": checked(config, rehearsal.outline.sketch),
         "space": {
             "kind": settings.space.kind,
             "about": space.describe(),
@@ -90,10 +98,59 @@ def make_plan(config: RunConfig, flags: Flags) -> dict[str, Any]:
             for name, phase in phases.items()
             if phase.evaluations
         },
-        "evaluations": sum(phase.evaluations for phase in phases.values()),
+        "evaluations": total,
         "full_search_evaluations": settings.search.max_fevals * sum(task.search for task in tasks.values()),
+        "machine": plan_machine(config, rehearsal, benchmarks, tasks, phases),
         "warnings": warnings(config, space),
         "recipe": recipe,
+    }
+
+
+def checked(config: RunConfig, sketch: Sketch) -> list[str]:
+    """What of the parents was found to fit each other, and what merging makes of the rest, a line each."""
+    away, whole = set(sketch.away), len(sketch.sizes)
+    found = (
+        [f"{whole - len(away)} parents: one architecture, depth and shape of every weight"] if len(away) < whole else []
+    )
+    if away:
+        found.append(f"not here yet, so known by their configs alone: {', '.join(sorted(away))}")
+    if config.genome.tokenizer_source:
+        found.append(f"vocabulary: one for all is built from tokenizer_source {config.genome.tokenizer_source}")
+    elif len(away) < whole:
+        found.append(f"vocabulary: the same {len(sketch.tokenizer):,} tokens under the same ids")
+    if not away:
+        template, reason = chat_template(config, sketch.chat_templates)
+        found.append(reason or f"chat template: {'on' if template else 'off'}, as the config says")
+        tied = [name for name in sketch.sizes if name not in sketch.own_head]
+        if tied and sketch.own_head:
+            found.append(f"output layer: tied in {', '.join(tied)} alone, so a merge has one of its own")
+        else:
+            found.append(f"output layer: {'tied to the embeddings' if tied else 'of its own'} in every parent")
+    return found
+
+
+def plan_machine(
+    config: RunConfig,
+    rehearsal: Rehearsal,
+    benchmarks: Mapping[str, Benchmark],
+    tasks: Mapping[str, TaskPlan],
+    phases: Mapping[str, Phase],
+) -> dict[str, Any]:
+    """Memory, disk and time of the run on this machine, as plain JSON; ``too_little`` says what it would stop with."""
+    sketch = rehearsal.outline.sketch
+    memory, work = find_memory(config, rehearsal, benchmarks)
+    evaluations = sum(phase.evaluations for phase in phases.values())
+    try:
+        note, too_little = check_memory(memory, sketch, config.merge3.eval.batch_size), None
+    except RunError as error:
+        note, too_little = None, str(error)
+    asked = [(task.anchors or task.items, work[name]) for name, task in tasks.items()]
+    merges = sum(phase.models for phase in phases.values() if phase.evaluations)
+    return {
+        "memory": asdict(memory) | {"on_host": memory.on_host, "on_device": memory.on_device, "note": note},
+        "too_little": too_little,
+        "disk": disk_needed(sketch, evaluations, final_model=True, more_layers=rehearsal.more_layers),
+        "time": time_needed(sketch, memory.device, asked, evaluations=evaluations, merges=merges),
     }
 
 

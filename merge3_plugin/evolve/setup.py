@@ -34,12 +34,14 @@ from merge3_plugin.evolve.guard import (
 )
 from merge3_plugin.evolve.labels import labels
 from merge3_plugin.evolve.objectives import check_objectives
+from merge3_plugin.evolve.preflight import Memory, check_memory, disk_needed, memory_needed, workloads
 from merge3_plugin.evolve.setting import Setting
 from merge3_plugin.evolve.spaces import Space, make_space
 from merge3_plugin.evolve.spaces.dis import DisSpace
 from merge3_plugin.evolve.store import Evaluation, RunStore
 from merge3_plugin.evolve.strategy import make_strategy
 from merge3_plugin.evolve.warm_start import warm_start
+from merge3_plugin.evolve.workload import Workload
 from merge3_plugin.harness.benchmark import Benchmark, load_benchmarks
 from merge3_plugin.plugins import plugin_host
 
@@ -74,6 +76,11 @@ class Rehearsal:
     outline: Outline
     space: Space
 
+    @property
+    def more_layers(self) -> int:
+        """How many layers more than the parents a merged model may get."""
+        return max(0, self.space.depth - self.outline.n_layers) if isinstance(self.space, DisSpace) else 0
+
 
 def rehearse(config: RunConfig, flags: Flags) -> Rehearsal:
     """The depth and dtype that the parents' configs announce, and the space over them.
@@ -91,6 +98,7 @@ def rehearse(config: RunConfig, flags: Flags) -> Rehearsal:
     outline = read_outline(
         genome.models,
         genome.base_model,
+        tokenizer_source=genome.tokenizer_source,
         dtype=settings.dtype,
         trust_remote_code=flags.trust_remote_code,
         allow_crimes=flags.allow_crimes,
@@ -136,6 +144,33 @@ def load_tasks(config: RunConfig, flags: Flags) -> dict[str, Benchmark]:
     return everything
 
 
+def find_memory(
+    config: RunConfig, rehearsal: Rehearsal, benchmarks: Mapping[str, Benchmark]
+) -> tuple[Memory, dict[str, Workload]]:
+    """The memory that a run needs and what is there, and what each benchmark takes. ConfigError without the device."""
+    from merge3_plugin.merging.merger import find_device
+
+    sketch, batch_size = rehearsal.outline.sketch, config.merge3.eval.batch_size
+    work = workloads(config, sketch, benchmarks)
+    device = str(find_device(config.merge3.device))
+    more = rehearsal.more_layers
+    return memory_needed(sketch, device, work.values(), batch_size=batch_size, more_layers=more), work
+
+
+def check_machine(
+    config: RunConfig, rehearsal: Rehearsal, benchmarks: Mapping[str, Benchmark], folder: Path, flags: Flags
+) -> None:
+    """Raise RunError where the machine has too little memory or disk for the run; log what will be slow."""
+    from merge3_plugin.merging.disk import check_space
+
+    sketch = rehearsal.outline.sketch
+    memory, _ = find_memory(config, rehearsal, benchmarks)
+    if note := check_memory(memory, sketch, config.merge3.eval.batch_size):
+        log.warning(note)
+    disk = disk_needed(sketch, 0, final_model=flags.save_final_model, more_layers=rehearsal.more_layers)
+    check_space(folder, sum(disk.values()))
+
+
 @contextmanager
 def opened(config: RunConfig, folder: Path, flags: Flags) -> Iterator[Setting]:
     """The setting of a run in its locked folder.
@@ -150,8 +185,10 @@ def opened(config: RunConfig, folder: Path, flags: Flags) -> Iterator[Setting]:
         try:
             _claim(store, config, folder)
             store.pin(FLAGS, asdict(flags))
-            warm = warm_start(store, config, rehearse(config, flags).space)
+            rehearsal = rehearse(config, flags)
+            warm = warm_start(store, config, rehearsal.space)
             benchmarks = load_tasks(config, flags)
+            check_machine(config, rehearsal, benchmarks, folder, flags)
             merger = make_merger(config, folder, flags)
             # Once more: the weights' dtype may not be the one that their config announced.
             space = make_space(config, merger.n_layers, dtype=merger.dtype_name)

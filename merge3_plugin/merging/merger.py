@@ -11,6 +11,7 @@ import torch
 from mergekit.options import MergeOptions
 
 from merge3_plugin.errors import ConfigError, ModelError, RunError, nearest
+from merge3_plugin.merging.disk import check_space, saved_size
 from merge3_plugin.merging.documents import plan_recipe
 from merge3_plugin.merging.execution import Execution, seeded
 from merge3_plugin.merging.live import Live
@@ -53,7 +54,7 @@ class Merger:
         )
         base = canonical(base_model) if base_model else None
         names = list(dict.fromkeys([*map(canonical, models), *([base] if base else [])]))
-        self.device = _device(device)
+        self.device = find_device(device)
         self.random_seed = random_seed
         self.flags = _flags(options, self.device, lora=any("+" in name for name in names))
         self._family = load_family(names, base, dtype=dtype, options=options)
@@ -124,12 +125,7 @@ class Merger:
 
         ``more_layers`` are those that it may get yet.
         """
-        needed = int(1.02 * self._live.size(more_layers)) + 2**24
-        here = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-        if (free := shutil.disk_usage(here).free) < needed:
-            raise RunError(
-                f"{folder}: expected {needed / 1e6:,.0f} MB free to save the model, got {free / 1e6:,.0f} MB; free some"
-            )
+        check_space(folder, saved_size(self._live.size(more_layers)))
 
     def save(self, folder: str | Path) -> None:
         """Save the live model as a normal Hugging Face folder: config, safetensors, generation config, tokenizer.
@@ -152,7 +148,8 @@ class Merger:
             shutil.copyfile(source, folder / source.name)
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """The device of this name, ``auto`` for a GPU where there is one. Raises ConfigError for one that is not here."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -1,4 +1,4 @@
-"""What the parents' config.json files tell of the model they merge to, before a weight is read or downloaded."""
+"""What the parents' small files and headers tell of the model they merge to, before a weight is read or downloaded."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from mergekit.common import ModelReference
 from mergekit.options import MergeOptions
 
 from merge3_plugin.errors import ModelError
-from merge3_plugin.merging.parents import check_dtype, read_configs
-from merge3_plugin.merging.references import canonical, find_model
+from merge3_plugin.merging.parents import check_dtype, check_files, read_configs
+from merge3_plugin.merging.references import SMALL_FILES, canonical, find_model
 from merge3_plugin.merging.residual import why_not_scaled
+from merge3_plugin.merging.sketch import Sketch, sketch_parents
 from merge3_plugin.merging.stack import lists_by_layer
 
 
 @dataclass(frozen=True)
 class Outline:
-    """The depth of a merged model, the torch name of the dtype its config announces, and its tensors' names.
+    """The depth of a merged model, the torch name of its dtype, its tensors' names, and a sketch of the parents.
 
-    ``tensors`` is None where mergekit knows the architecture only from the weights. The dtype of weights may differ
-    from what their config says: what is merged in is then ``Merger.dtype_name``. ``unscalable`` says why no residual
-    scale can be folded into such a model (None: it can). ``by_layer`` are the lists of the config that have an entry
-    for each layer.
+    ``tensors`` is None where mergekit knows the architecture only from the weights. Where these are not here yet, the
+    dtype is the one that the configs announce, and ``Merger.dtype_name`` may be another. ``unscalable`` says why no
+    residual scale can be folded into such a model (None: it can). ``by_layer`` are the lists of the config that have an
+    entry for each layer.
     """
 
     n_layers: int
@@ -35,26 +36,29 @@ class Outline:
     tensors: tuple[str, ...] | None
     unscalable: str | None
     by_layer: tuple[str, ...]
+    sketch: Sketch
 
 
 def read_outline(
     models: Sequence[str],
     base_model: str | None,
     *,
+    tokenizer_source: str | None = None,
     dtype: str = "auto",
     trust_remote_code: bool = False,
     allow_crimes: bool = False,
 ) -> Outline:
-    """The outline of these parents. Of models on the hub, JSON files alone are downloaded.
+    """The outline of these parents. Of models on the hub, all but the weights is downloaded.
 
-    Raises ModelError for parents that are missing, without readable config, or of different architecture or depth, and
+    Raises ModelError for parents that are missing, unreadable or do not fit each other (see `sketch_parents`), and
     ConfigError for an unknown ``dtype``.
     """
     check_dtype(dtype)
     options = MergeOptions(trust_remote_code=trust_remote_code, allow_crimes=allow_crimes)
-    names = dict.fromkeys(canonical(name) for name in ([base_model] if base_model else []) + list(models))
-    refs = {name: find_model(name, options, ("*.json",)) for name in names}
-    away = [name for name in names if not _is_folder(name)]
+    base = canonical(base_model) if base_model else None
+    names = dict.fromkeys([*([base] if base else []), *map(canonical, models)])
+    refs = {name: find_model(name, options, SMALL_FILES) for name in names}
+    away = [name for name, ref in refs.items() if _is_away(name, ref)]
     configs = read_configs(refs, options, away)
     name, donor = next(iter(configs.items()))
     n_layers = getattr(donor, "num_hidden_layers", None)
@@ -62,13 +66,29 @@ def read_outline(
         raise ModelError(f"model {name!r}: expected num_hidden_layers in its config, got none")
     info = arch_info_for_config(donor)
     tensors = None if info is None else tuple(weight.name for weight in info.all_weights(donor))
-    dtype_name = dtype if dtype != "auto" else _announced(configs.values())
+    announced = _announced(configs.values()) if dtype == "auto" else dtype
+    sketch = sketch_parents(
+        refs,
+        configs,
+        base,
+        away,
+        dtype=announced if away else dtype,
+        tokenizer_source=tokenizer_source,
+        options=options,
+    )
     by_layer = tuple(lists_by_layer(donor, n_layers))
-    return Outline(n_layers, dtype_name, tensors, why_not_scaled(donor, tensors), by_layer)
+    return Outline(n_layers, sketch.dtype_name, tensors, why_not_scaled(donor, tensors), by_layer, sketch)
 
 
-def _is_folder(name: str) -> bool:
-    return Path(ModelReference.parse(name).model.path).expanduser().is_dir()
+def _is_away(name: str, ref: ModelReference) -> bool:
+    """Whether it is a model on the hub whose weights were not downloaded yet."""
+    if Path(ModelReference.parse(name).model.path).expanduser().is_dir():
+        return False
+    try:
+        check_files(name, Path(ref.model.path))
+    except ModelError:
+        return True
+    return False
 
 
 def _announced(configs: Iterable[Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,9 @@ from safetensors import SafetensorError
 
 from merge3_plugin.errors import ConfigError, ModelError, nearest
 from merge3_plugin.merging.references import find_model, one_line
+
+# A parent's name, where it is, and the wanted weights, to its tensors by mergekit's names.
+Read = Callable[[str, ModelReference, Sequence[WeightInfo]], dict[str, torch.Tensor]]
 
 _DTYPES = ("float32", "bfloat16", "float16", "float64")
 
@@ -76,22 +79,29 @@ def load_family(names: Sequence[str], base: str | None, *, dtype: str, options: 
     ModelError for a model that is missing, unreadable or pickled, or of another architecture, depth or shape.
     """
     check_dtype(dtype)
-    LoaderCache().setup(options)
     refs = {name: find_model(name, options) for name in names}
     if not options.lora_merge_cache and (adapted := [name for name, ref in refs.items() if ref.lora]):
         raise ModelError(
             f"model {adapted[0]!r}: expected a folder for merged LoRA models, got none; name a cache folder"
         )
+    return make_family(refs, base, dtype=dtype, options=options, read=_read_tensors)
+
+
+def make_family(
+    refs: Mapping[str, ModelReference], base: str | None, *, dtype: str, options: MergeOptions, read: Read
+) -> Family:
+    """The parents ``refs``, checked against each other; ``read`` gives their tensors. Raises as `load_family`."""
+    LoaderCache().setup(options)
     configs = read_configs(refs, options)
     present = {name: _tensor_names(name, ref) for name, ref in refs.items()}
-    module = _module(names, base, refs, configs, options)
+    module = _module(list(refs), base, refs, configs, options)
     n_layers = module.num_layers()
 
     pre, post = _kept(module.pre_weights(), present), _kept(module.post_weights(), present)
     layers = [_kept(module.layer_weights(index), present) for index in range(n_layers)]
     wanted = [*pre, *(weight for layer in layers for weight in layer), *post]
 
-    raw = {name: _read_tensors(name, ref, wanted) for name, ref in refs.items()}
+    raw = {name: read(name, ref, wanted) for name, ref in refs.items()}
     target = dtype_from_name(dtype) if dtype != "auto" else _promoted(raw.values(), wanted)
     parents = {
         name: Parent(
@@ -133,13 +143,14 @@ def read_configs(
                 f"model {name!r}: expected config.json in {folder}, got none; is it a model folder?{inside}"
             )
         if name not in away:
-            _check_files(name, folder)
+            check_files(name, folder)
         configs[name] = _read_config(name, ref, options)
     _check_configs(configs, allow_crimes=options.allow_crimes)
     return configs
 
 
-def _check_files(name: str, folder: Path) -> None:
+def check_files(name: str, folder: Path) -> None:
+    """Raise ModelError unless the folder holds all its files of weights, as safetensors."""
     index = folder / "model.safetensors.index.json"
     if not index.is_file() and not (folder / "model.safetensors").is_file():
         if any(folder.glob("*.bin")) or any(folder.glob("*.pt")) or any(folder.glob("*.pth")):

@@ -10,7 +10,8 @@ from mergekit.options import MergeOptions
 
 from merge3_plugin.errors import ModelError
 
-_HUB_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+SMALL_FILES = ("*.json", "*.model", "*.txt", "*.jinja")
+_HUB_FILES = (*SMALL_FILES, "*.safetensors")
 
 
 def canonical(name: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from merge3_plugin.report.table import aligned
+from merge3_plugin.units import in_bytes, in_time
 
 SHOWN = 20
 
@@ -16,6 +17,7 @@ def render_plan(plan: Mapping[str, Any], *, everything: bool = False) -> str:
     genes = space["variables"] if everything else space["variables"][:SHOWN]
     lines = [
         f"Parents: {', '.join(plan['parents'])} ({plan['layers']} layers, {plan['dtype']})",
+        *(f"  {line}" for line in plan["checked"]),
         f"Space: {space['kind']}, {_counted(space['dimension'], 'gene')}",
         *(f"  {line}" for line in space["about"]),
         "",
@@ -30,9 +32,12 @@ def render_plan(plan: Mapping[str, Any], *, everything: bool = False) -> str:
         _fidelity(plan["fidelity"]),
         "",
         *_items(plan),
+        "",
+        *_machine(plan["machine"]),
     ]
-    if plan["warnings"]:
-        lines += ["", *(f"Warning: {warning}." for warning in plan["warnings"])]
+    notes = [*plan["warnings"], *filter(None, [plan["machine"]["memory"]["note"]])]
+    if notes:
+        lines += ["", *(f"Warning: {warning}." for warning in notes)]
     return "\n".join(line.rstrip() for line in "\n".join(lines).splitlines()) + "\n"
 
 
@@ -92,6 +97,32 @@ def _items(plan: Mapping[str, Any]) -> list[str]:
         "",
         "That is with every candidate on all its anchors. On all search items, the search alone would read "
         f"{plan['full_search_evaluations']:,}.",
+    ]
+
+
+def _machine(machine: Mapping[str, Any]) -> list[str]:
+    memory, disk, time = machine["memory"], machine["disk"], machine["time"]
+    parts = [f"parents in {memory['dtype']} {in_bytes(memory['copied'])}"] if memory["copied"] else []
+    parts += [f"live model {in_bytes(memory['live'])}", f"a batch about {in_bytes(memory['activations'])}"]
+    what = f"{', '.join(parts)}, and 10 % of parents and live model to work with"
+    host = f"{in_bytes(memory['on_host'])} beside the program itself, of {in_bytes(memory['available'])} that are free"
+    lines = [f"Memory: {host}"]
+    if memory["device_available"] is not None:
+        of_device = f"{in_bytes(memory['on_device'])} of {in_bytes(memory['device_available'])} that are free"
+        lines = [f"Memory of {memory['device']}: {of_device}", f"Memory of the host: {host}"]
+    lines.append(f"  {what}")
+    if memory["mapped"]:
+        lines.append(f"  {in_bytes(memory['mapped'])} of parents stay in their files, read through the page cache")
+    least = time["scoring_seconds"] + time["merging_seconds"]
+    rate, traffic = time["flops_per_second"] / 1e9, time["bytes_per_second"] / 1e9
+    return [
+        *lines,
+        f"Disk: final_model {in_bytes(disk['final_model'])}, record {in_bytes(disk['record'])}",
+        f"Time: at the least {in_time(least)}, for arithmetic and memory traffic alone; expect several times that",
+        f"  scoring: {time['tokens']:,.0f} tokens, two operations for each weight, at {rate:,.0f} Gflop/s as just "
+        f"measured on {memory['device']}: {in_time(time['scoring_seconds'])}",
+        f"  merging: {time['merges']:,} models, every parent read and one model written, at {traffic:,.0f} GB/s: "
+        f"{in_time(time['merging_seconds'])}",
     ]
 
 

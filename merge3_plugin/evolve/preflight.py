@@ -1,0 +1,193 @@
+"""What a run needs of the machine, from the sketch of its parents and a few items: memory, disk, time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from merge3_plugin.config import RunConfig
+from merge3_plugin.errors import RunError
+from merge3_plugin.evolve.guard import chat_template
+from merge3_plugin.evolve.machine import bytes_per_second, device_memory_available, flops_per_second, memory_available
+from merge3_plugin.evolve.workload import Workload, workload
+from merge3_plugin.harness.benchmark import Benchmark
+from merge3_plugin.units import in_bytes
+
+if TYPE_CHECKING:
+    from merge3_plugin.merging.sketch import Sketch
+
+# Of parents and live models, beside them: what a merge works with, and what no estimate knows of.
+SPARE = 0.1
+# Of the record, for each answer; measured.
+BYTES_AN_ANSWER = 70
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a run needs on ``device``, and what is there.
+
+    ``mapped`` parents are read from their files through the page cache: what of them does not fit beside the rest is
+    read again for each merge, which is slow, and no failure. ``copied`` parents are in another dtype than their files
+    and lie in host memory. ``live`` is the model that is merged into, ``activations`` those of one batch.
+    """
+
+    device: str
+    models: int
+    dtype: str
+    mapped: int
+    copied: int
+    live: int
+    activations: int
+    available: int
+    device_available: int | None
+
+    @property
+    def spare(self) -> int:
+        return int(SPARE * (self.mapped + self.copied + self.live))
+
+    @property
+    def on_host(self) -> int:
+        """What must be resident in host memory."""
+        rest = 0 if self.device_available is not None else self.live + self.activations
+        return self.copied + rest + self.spare
+
+    @property
+    def on_device(self) -> int:
+        """What must be on a GPU."""
+        return 0 if self.device_available is None else int((1 + SPARE) * self.live) + self.activations
+
+    @property
+    def fits(self) -> bool:
+        return self.on_host <= self.available and self.on_device <= (self.device_available or 0)
+
+    @property
+    def cached(self) -> bool:
+        """Whether the mapped parents fit beside the rest."""
+        return self.on_host + self.mapped <= self.available
+
+
+def workloads(config: RunConfig, sketch: Sketch, benchmarks: Mapping[str, Benchmark]) -> dict[str, Workload]:
+    """What a model reads for the items of each benchmark, asked as the config says."""
+    template, _ = chat_template(config, sketch.chat_templates)
+    multiturn = template if config.fewshot_as_multiturn is None else config.fewshot_as_multiturn
+    return {
+        name: workload(benchmark, sketch.tokenizer, apply_chat_template=template, multiturn=multiturn)
+        for name, benchmark in benchmarks.items()
+    }
+
+
+def memory_needed(
+    sketch: Sketch, device: str, work: Iterable[Workload], *, batch_size: int, more_layers: int = 0
+) -> Memory:
+    """The memory of a run on this machine; merged models may get ``more_layers``."""
+    sizes = sketch.sizes.values()
+    return Memory(
+        device,
+        len(sketch.sizes),
+        sketch.dtype_name,
+        sum(size.mapped for size in sizes),
+        sum(size.copied for size in sizes),
+        sketch.live + more_layers * sketch.layer,
+        max((_activations(sketch, each, batch_size) for each in work), default=0),
+        memory_available(),
+        device_memory_available(device),
+    )
+
+
+def _activations(sketch: Sketch, work: Workload, batch_size: int) -> int:
+    """Bytes of one batch: a layer's intermediate results, logits where they are read, and the cache of what is written.
+
+    A lower bound, since it may stop a run: scoring that runs out of memory halves its batch.
+    """
+    config = sketch.config.get_text_config()
+    width, heads = config.hidden_size, config.num_attention_heads
+    inner = getattr(config, "intermediate_size", None) or 4 * width
+    keys = (getattr(config, "num_key_value_heads", None) or heads) * (
+        getattr(config, "head_dim", None) or width // heads
+    )
+    itemsize = sketch.live // sketch.parameters
+    tokens = batch_size * work.longest
+    cache = 2 * tokens * keys * config.num_hidden_layers * (work.generated > 0)
+    return itemsize * (tokens * (4 * width + 2 * inner) + cache) + 4 * batch_size * config.vocab_size
+
+
+def check_memory(memory: Memory, sketch: Sketch, batch_size: int) -> str | None:
+    """A note where the parents do not fit into the page cache beside the rest. Raises RunError for too little memory.
+
+    What the error says would help has been reckoned with.
+    """
+    parts = f"the live model {in_bytes(memory.live)}, a batch {in_bytes(memory.activations)}, and {SPARE:.0%} more"
+    if memory.on_device > (memory.device_available or 0):
+        raise RunError(
+            f"memory of {memory.device}: expected {in_bytes(memory.on_device)} free ({parts}), got "
+            f"{in_bytes(memory.device_available or 0)}; {_remedy(memory, sketch, batch_size)}"
+        )
+    if memory.on_host > memory.available:
+        copies = f"{memory.models} parents in {memory.dtype} {in_bytes(memory.copied)}, " * bool(memory.copied)
+        raise RunError(
+            f"memory: expected {in_bytes(memory.on_host)} free ({copies}{parts}), got {in_bytes(memory.available)}; "
+            f"{_remedy(memory, sketch, batch_size)}"
+        )
+    if memory.cached:
+        return None
+    return (
+        f"memory: {in_bytes(memory.available)} are free, too little for {in_bytes(memory.mapped)} of parents in the "
+        f"page cache beside {in_bytes(memory.on_host)} of the run; what does not fit is read again for every merge"
+    )
+
+
+def _remedy(memory: Memory, sketch: Sketch, batch_size: int) -> str:
+    """What would fit, or that nothing does."""
+    ways: list[tuple[str, Memory]] = []
+    files = [size.files for size in sketch.sizes.values()]
+    whole = sketch.live * len(files)
+    itemsize = sketch.live // sketch.parameters
+    if batch_size > 1:
+        smaller = max(1, batch_size // 8)
+        activations = memory.activations * smaller // batch_size
+        ways.append((f"eval.batch_size: {smaller}", replace(memory, activations=activations)))
+    if memory.copied and not memory.mapped:
+        activations = memory.activations * max(files) // sketch.live
+        own = replace(memory, mapped=sum(files), copied=0, live=max(files), activations=activations)
+        ways.append(("dtype: auto", own))
+    if itemsize > 2:
+        live, activations = memory.live * 2 // itemsize, memory.activations * 2 // itemsize
+        half = replace(memory, mapped=0, copied=whole * 2 // itemsize, live=live, activations=activations)
+        ways.append(("dtype: bfloat16", half))
+    for models in range(memory.models - 1, 1, -1) if memory.copied else ():
+        ways.append((f"{models} parents", replace(memory, copied=memory.copied * models // memory.models)))
+    if memory.device_available is not None:
+        ways.append(("device: cpu", replace(memory, device_available=None)))
+    fitting = [f"{what} ({in_bytes(now.on_host + now.on_device)})" for what, now in ways if now.fits]
+    return f"what would fit: {', or '.join(fitting[:3])}" if fitting else "take smaller models or free some memory"
+
+
+def disk_needed(sketch: Sketch, evaluations: int, *, final_model: bool, more_layers: int = 0) -> dict[str, int]:
+    """Bytes that a run writes into its folder."""
+    from merge3_plugin.merging.disk import saved_size
+
+    model = saved_size(sketch.live + more_layers * sketch.layer) if final_model else 0
+    return {"final_model": model, "record": BYTES_AN_ANSWER * evaluations + 2**20}
+
+
+def time_needed(
+    sketch: Sketch, device: str, work: Sequence[tuple[int, Workload]], *, evaluations: int, merges: int
+) -> dict[str, float]:
+    """The least time in seconds that arithmetic and memory traffic of a run take on this machine, measured just now.
+
+    Arithmetic is two operations for each weight and token; a merge reads every parent and writes the live model once.
+    ``work`` are the tasks, each by how many items a model is asked of it. A run takes several times as long.
+    """
+    share = sum(items for items, _ in work)
+    tokens = evaluations * sum(items * each.tokens for items, each in work) / max(1, share)
+    rate, traffic = flops_per_second(device, sketch.dtype_name), bytes_per_second(device)
+    return {
+        "tokens": tokens,
+        "flops": 2.0 * sketch.parameters * tokens,
+        "flops_per_second": rate,
+        "scoring_seconds": 2.0 * sketch.parameters * tokens / rate,
+        "merges": merges,
+        "bytes_per_second": traffic,
+        "merging_seconds": merges * (len(sketch.sizes) + 1) * sketch.live / traffic,
+    }
