@@ -141,7 +141,7 @@ def plan_machine(
     memory, work = find_memory(config, rehearsal, benchmarks)
     evaluations = sum(phase.evaluations for phase in phases.values())
     try:
-        note, too_little = check_memory(memory, sketch, config.merge3.eval.batch_size), None
+        note, too_little = check_memory(memory, sketch, work.values(), config.merge3.eval.batch_size), None
     except RunError as error:
         note, too_little = None, str(error)
     asked = [(task.anchors or task.items, work[name]) for name, task in tasks.items()]

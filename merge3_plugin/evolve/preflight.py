@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -89,30 +89,36 @@ def memory_needed(
         sum(size.mapped for size in sizes),
         sum(size.copied for size in sizes),
         sketch.live + more_layers * sketch.layer,
-        max((_activations(sketch, each, batch_size) for each in work), default=0),
+        _activations(sketch, work, batch_size, sketch.live // sketch.parameters),
         memory_available(),
         device_memory_available(device),
     )
 
 
-def _activations(sketch: Sketch, work: Workload, batch_size: int) -> int:
-    """Bytes of one batch: a layer's intermediate results, logits where they are read, and the cache of what is written.
+def _activations(sketch: Sketch, work: Iterable[Workload], batch_size: int, itemsize: int) -> int:
+    """Bytes of one pass: a layer's intermediate results, the logits that are read, and the cache of a generation.
 
-    A lower bound, since it may stop a run: scoring that runs out of memory halves its batch.
+    Rather too little than too much, since it may stop a run: scoring that runs out of memory halves its batch.
     """
+    from merge3_plugin.harness.live_model import TOKENS_A_PROMPT
+    from merge3_plugin.harness.packed_lm import LOGITS
+
     config = sketch.config.get_text_config()
     width, heads = config.hidden_size, config.num_attention_heads
     inner = getattr(config, "intermediate_size", None) or 4 * width
     keys = (getattr(config, "num_key_value_heads", None) or heads) * (
         getattr(config, "head_dim", None) or width // heads
     )
-    itemsize = sketch.live // sketch.parameters
-    tokens = batch_size * work.longest
-    cache = 2 * tokens * keys * config.num_hidden_layers * (work.generated > 0)
-    return itemsize * (tokens * (4 * width + 2 * inner) + cache) + 4 * batch_size * config.vocab_size
+    found = [0]
+    for each in work:
+        tokens = batch_size * each.most if each.generated else max(TOKENS_A_PROMPT * batch_size, each.most)
+        cache = 2 * tokens * keys * config.num_hidden_layers * bool(each.generated)
+        logits = min(LOGITS, 8 * tokens * config.vocab_size)
+        found.append(itemsize * (tokens * (4 * width + 2 * inner) + cache) + logits)
+    return max(found)
 
 
-def check_memory(memory: Memory, sketch: Sketch, batch_size: int) -> str | None:
+def check_memory(memory: Memory, sketch: Sketch, work: Collection[Workload], batch_size: int) -> str | None:
     """A note where the parents do not fit into the page cache beside the rest. Raises RunError for too little memory.
 
     What the error says would help has been reckoned with.
@@ -121,13 +127,13 @@ def check_memory(memory: Memory, sketch: Sketch, batch_size: int) -> str | None:
     if memory.on_device > (memory.device_available or 0):
         raise RunError(
             f"memory of {memory.device}: expected {in_bytes(memory.on_device)} free ({parts}), got "
-            f"{in_bytes(memory.device_available or 0)}; {_remedy(memory, sketch, batch_size)}"
+            f"{in_bytes(memory.device_available or 0)}; {_remedy(memory, sketch, work, batch_size)}"
         )
     if memory.on_host > memory.available:
         copies = f"{memory.models} parents in {memory.dtype} {in_bytes(memory.copied)}, " * bool(memory.copied)
         raise RunError(
             f"memory: expected {in_bytes(memory.on_host)} free ({copies}{parts}), got {in_bytes(memory.available)}; "
-            f"{_remedy(memory, sketch, batch_size)}"
+            f"{_remedy(memory, sketch, work, batch_size)}"
         )
     if memory.cached:
         return None
@@ -137,7 +143,7 @@ def check_memory(memory: Memory, sketch: Sketch, batch_size: int) -> str | None:
     )
 
 
-def _remedy(memory: Memory, sketch: Sketch, batch_size: int) -> str:
+def _remedy(memory: Memory, sketch: Sketch, work: Collection[Workload], batch_size: int) -> str:
     """What would fit, or that nothing does."""
     ways: list[tuple[str, Memory]] = []
     files = [size.files for size in sketch.sizes.values()]
@@ -145,14 +151,14 @@ def _remedy(memory: Memory, sketch: Sketch, batch_size: int) -> str:
     itemsize = sketch.live // sketch.parameters
     if batch_size > 1:
         smaller = max(1, batch_size // 8)
-        activations = memory.activations * smaller // batch_size
+        activations = _activations(sketch, work, smaller, itemsize)
         ways.append((f"eval.batch_size: {smaller}", replace(memory, activations=activations)))
     if memory.copied and not memory.mapped:
-        activations = memory.activations * max(files) // sketch.live
+        activations = _activations(sketch, work, batch_size, max(files) // sketch.parameters)
         own = replace(memory, mapped=sum(files), copied=0, live=max(files), activations=activations)
         ways.append(("dtype: auto", own))
     if itemsize > 2:
-        live, activations = memory.live * 2 // itemsize, memory.activations * 2 // itemsize
+        live, activations = memory.live * 2 // itemsize, _activations(sketch, work, batch_size, 2)
         half = replace(memory, mapped=0, copied=whole * 2 // itemsize, live=live, activations=activations)
         ways.append(("dtype: bfloat16", half))
     for models in range(memory.models - 1, 1, -1) if memory.copied else ():

@@ -164,8 +164,8 @@ def check_machine(
     from merge3_plugin.merging.disk import check_space
 
     sketch = rehearsal.outline.sketch
-    memory, _ = find_memory(config, rehearsal, benchmarks)
-    if note := check_memory(memory, sketch, config.merge3.eval.batch_size):
+    memory, work = find_memory(config, rehearsal, benchmarks)
+    if note := check_memory(memory, sketch, work.values(), config.merge3.eval.batch_size):
         log.warning(note)
     disk = disk_needed(sketch, 0, final_model=flags.save_final_model, more_layers=rehearsal.more_layers)
     check_space(folder, sum(disk.values()))

@@ -20,11 +20,14 @@ CHARACTERS_A_TOKEN, GENERATED = 4, 256
 
 @dataclass(frozen=True)
 class Workload:
-    """Tokens that forward passes read for an item, on average; of the longest request, and of those the generated."""
+    """``tokens`` that forward passes read for an item, on average, and for that with the ``most``; and ``generated``.
+
+    Of generation, both count what may be written: at most ``generated`` tokens an item, 0 where nothing is.
+    """
 
     tokens: float
-    longest: int
-    generated: int
+    most: int
+    generated: int = 0
 
 
 def workload(benchmark: Benchmark, tokenizer: Any, *, apply_chat_template: bool, multiturn: bool) -> Workload:
@@ -46,25 +49,26 @@ def workload(benchmark: Benchmark, tokenizer: Any, *, apply_chat_template: bool,
         fewshot_as_multiturn=multiturn,
         chat_template=templated,
     )
-    read, longest, generated = 0, 1, 0
-    for of_item in requests.values():
-        passes: dict[tuple[Any, ...], int] = {}
-        for request in of_item:
-            tokens, more = _tokens(request, tokenizer)
-            passes[tokens] = len(tokens) + more
-            longest, generated = max(longest, len(tokens) + more), max(generated, more)
-        read += sum(passes.values())
-    return Workload(read / max(1, len(requests)), longest, generated)
+    generated = max((_generated(request) for of_item in requests.values() for request in of_item), default=0)
+    read = [_read(of_item, tokenizer) + generated * len(of_item) for of_item in requests.values()]
+    return Workload(sum(read) / max(1, len(read)), max(read, default=0), generated)
 
 
-def _tokens(request: Instance, tokenizer: Any) -> tuple[tuple[Any, ...], int]:
-    """What the model reads for a request, and how many tokens it may add. As in lm-eval, a choice's last one is not."""
-    text, *more = request.args
-    if request.request_type == "loglikelihood":
-        return _encoded(f"{text}{more[0]}", tokenizer)[:-1], 0
-    if request.request_type == "generate_until":
-        return _encoded(text, tokenizer), int((more[0] or {}).get("max_gen_toks") or GENERATED)
-    return _encoded(text, tokenizer), 0
+def _read(requests: Sequence[Instance], tokenizer: Any) -> int:
+    """The tokens of an item's requests. Choices share what they begin with, and their last token is not read."""
+    from merge3_plugin.harness.token_tree import TokenTree
+
+    if requests[0].request_type != "loglikelihood":
+        return sum(len(_encoded(request.args[0], tokenizer)) for request in requests)
+    texts = {_encoded(f"{request.args[0]}{request.args[1]}", tokenizer)[:-1] for request in requests}
+    return len(TokenTree(sorted(tokens for tokens in texts if tokens)))
+
+
+def _generated(request: Instance) -> int:
+    """How many tokens the model may write."""
+    if request.request_type != "generate_until":
+        return 0
+    return int((request.args[1] or {}).get("max_gen_toks") or GENERATED)
 
 
 def _encoded(text: str, tokenizer: Any) -> tuple[Any, ...]:

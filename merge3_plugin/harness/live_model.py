@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # Tokens of a forward pass for each prompt of a generation's batch.
-_TOKENS_A_PROMPT = 64
+TOKENS_A_PROMPT = 64
 
 
 class LiveModel(PackedLM):
@@ -40,7 +40,7 @@ class LiveModel(PackedLM):
                 pretrained=model,
                 tokenizer=copy.deepcopy(tokenizer),
                 batch_size=batch_size,
-                pass_tokens=_TOKENS_A_PROMPT * batch_size,
+                pass_tokens=TOKENS_A_PROMPT * batch_size,
             )
         finally:
             hf_log.setLevel(level)

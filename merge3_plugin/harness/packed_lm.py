@@ -33,7 +33,7 @@ TokenRequest = tuple[tuple[str, str] | None, list[int], list[int]]
 Answer = tuple[float, bool]
 
 # Bytes that the logits of one pass may take.
-_LOGITS = 2**28
+LOGITS = 2**28
 # Before packs are trusted, so many readings are scored both ways. Logits may be apart by so much of their standard
 # deviation over the vocabulary: rounding moves them by less, and attention to the wrong tokens by more.
 _TRIED = 8
@@ -97,7 +97,7 @@ class PackedLM(HFLM):
 
     def _packs(self, readings: Sequence[Reading]) -> list[Pack]:
         vocabulary = self.model.config.get_text_config().vocab_size
-        limits = self.pass_tokens, max(1, _LOGITS // (8 * vocabulary))
+        limits = self.pass_tokens, max(1, LOGITS // (8 * vocabulary))
         return make_packs(readings, limits, self.model.dtype, self.device)
 
     def _packed(self, plan: Plan, progress: bool) -> list[Answer]:

@@ -21,6 +21,7 @@ from merge3_plugin.merging.sketch import Sketch
 from tests.evolve.world import evolve_here, make_world
 
 GB = 10**9
+WORK = [preflight.Workload(tokens=50.0, most=100), preflight.Workload(tokens=50.0, most=70, generated=40)]
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +36,7 @@ def of_models(models: list[Path], dtype: str) -> Sketch:
 def memory(monkeypatch: pytest.MonkeyPatch, sketch: Sketch, free: int, on_device: int | None = None) -> Memory:
     monkeypatch.setattr(preflight, "memory_available", lambda: free)
     monkeypatch.setattr(preflight, "device_memory_available", lambda device: on_device)
-    work = preflight.Workload(tokens=50.0, longest=100, generated=0)
-    return memory_needed(sketch, "cpu" if on_device is None else "cuda", [work], batch_size=32)
+    return memory_needed(sketch, "cpu" if on_device is None else "cuda", WORK, batch_size=32)
 
 
 def test_parents_in_their_own_dtype_stay_in_their_files(
@@ -60,17 +60,17 @@ def test_too_little_memory_says_the_sizes_and_what_would_fit(
     sketch = of_models(tiny_models, "float32")
     need = memory(monkeypatch, sketch, GB).on_host
     with pytest.raises(RunError) as error:
-        check_memory(memory(monkeypatch, sketch, need - 1), sketch, 32)
+        check_memory(memory(monkeypatch, sketch, need - 1), sketch, WORK, 32)
     assert str(error.value) == (
-        "memory: expected 3.5 MB free (the live model 0.1 MB, a batch 3.3 MB, and 10% more), got 3.5 MB; "
-        "what would fit: eval.batch_size: 4 (0.6 MB), or dtype: bfloat16 (1.9 MB)"
+        "memory: expected 5.2 MB free (the live model 0.1 MB, a batch 5.1 MB, and 10% more), got 5.2 MB; "
+        "what would fit: eval.batch_size: 4 (0.8 MB), or dtype: bfloat16 (3.9 MB)"
     )
     with pytest.raises(RunError, match="got 0.0 MB; take smaller models or free some memory"):
-        check_memory(memory(monkeypatch, sketch, 10), sketch, 32)
+        check_memory(memory(monkeypatch, sketch, 10), sketch, WORK, 32)
     with pytest.raises(RunError, match="memory of cuda: expected .* what would fit: .*device: cpu"):
-        check_memory(memory(monkeypatch, sketch, GB, on_device=need // 2), sketch, 32)
-    assert check_memory(memory(monkeypatch, sketch, GB), sketch, 32) is None
-    note = check_memory(memory(monkeypatch, sketch, need + sketch.live), sketch, 32)
+        check_memory(memory(monkeypatch, sketch, GB, on_device=need // 2), sketch, WORK, 32)
+    assert check_memory(memory(monkeypatch, sketch, GB), sketch, WORK, 32) is None
+    note = check_memory(memory(monkeypatch, sketch, need + sketch.live), sketch, WORK, 32)
     assert note is not None and "too little for 0.4 MB of parents in the page cache" in note
 
 
@@ -80,7 +80,7 @@ def test_what_is_said_to_fit_does(tiny_models: list[Path], monkeypatch: pytest.M
     need = memory(monkeypatch, sketch, GB).on_host
     for free in (need - 1, need * 3 // 4, need // 2):
         with pytest.raises(RunError) as error:
-            check_memory(memory(monkeypatch, sketch, free), sketch, 32)
+            check_memory(memory(monkeypatch, sketch, free), sketch, WORK, 32)
         said = str(error.value)
         if "dtype: auto" in said:
             assert memory(monkeypatch, of_models(tiny_models, "auto"), free).fits
@@ -127,7 +127,7 @@ def test_the_tokens_of_an_item_are_those_that_the_scorer_reads(
     scorer = Scorer(benchmarks, merger.model, merger.tokenizer, batch_size=8)
     first = benchmarks["tiny_sum"].item_ids[:32]
     assert work.tokens * len(first) == scorer.price({"tiny_sum": first}).tokens
-    assert work.longest >= work.tokens and work.generated == 0
+    assert work.most >= work.tokens and work.generated == 0
 
 
 def test_a_container_has_the_memory_of_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
