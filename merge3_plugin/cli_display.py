@@ -104,7 +104,8 @@ class Lines:
         log.info("%s: %d models", phase, total)
 
     def evaluated(self, figures: Figures, label: str, evaluation: Evaluation) -> None:
-        self._line(figures, f"{label}, {evaluation.n_items:,} items in {evaluation.seconds:.1f} s")
+        reused = f" ({evaluation.reused_items:,} known from an earlier run)" if evaluation.reused_items else ""
+        self._line(figures, f"{label}, {evaluation.n_items:,} items{reused} in {evaluation.seconds:.1f} s")
 
     def improved(self, improvement: Improvement) -> None:
         self._news = _against(improvement) or " "

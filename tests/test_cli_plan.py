@@ -210,3 +210,43 @@ def test_the_checkpoints_of_a_run_are_planned_as_parents(plan: Plan, world: Path
     found = json.loads(plan("--json", genome=genome, merge3={"space": "weights"})[1])
     assert list(found["parents"]) == ["checkpoint-50", "checkpoint-900", "checkpoint-1000", "base"]
     assert [v["name"] for v in found["space"]["variables"]] == [f"checkpoint-{step}.logit" for step in (50, 900, 1000)]
+
+
+def test_a_plan_says_what_was_checked_and_what_the_machine_needs(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("merge3_plugin.evolve.preflight.flops_per_second", lambda device, dtype: 1e6)
+    monkeypatch.setattr("merge3_plugin.evolve.preflight.bytes_per_second", lambda device: 1e6)
+    found = json.loads(plan("--json")[1])
+    weights, models = 26464, len(found["parents"])
+    needs = found["machine"]
+    assert needs["memory"]["live"] == 4 * weights and needs["memory"]["mapped"] == 4 * weights * models
+    assert needs["time"]["flops"] == 2 * weights * needs["time"]["tokens"]
+    assert needs["time"]["scoring_seconds"] == needs["time"]["flops"] / 1e6
+    merges = sum(phase["models"] for phase in found["phases"].values())
+    assert needs["time"]["merging_seconds"] == pytest.approx(merges * (models + 1) * 4 * weights / 1e6)
+    assert needs["too_little"] is None and needs["disk"]["final_model"] > 4 * weights
+    _, text, _ = plan()
+    lines = text.splitlines()
+    assert lines[1:5] == [
+        "  4 parents: one architecture, depth and shape of every weight",
+        "  vocabulary: the same 123 tokens under the same ids",
+        f"  chat template: off, since {found['parents']['base']} has none (apply_chat_template: true overrides)",
+        "  output layer: of its own in every parent",
+    ]
+    assert [line.split(":")[0] for line in lines if line.startswith(("Memory", "Disk", "Time"))] == [
+        "Memory",
+        "Disk",
+        "Time",
+    ]
+    assert "  0.4 MB of parents stay in their files, read through the page cache" in lines
+
+
+def test_too_little_memory_shows_the_plan_and_fails_as_the_run_would(
+    plan: Plan, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("merge3_plugin.evolve.preflight.memory_available", lambda: 200_000)
+    status, text, error = plan()
+    assert status == 2 and text.startswith("Parents: ") and "of 0.2 MB that are free" in text
+    assert error.startswith("merge3: error: memory: expected ") and error.count("\n") == 1
+    tasks = ["--task-search-path", str(world.parent / "tasks")]
+    status = run(evolve, "evolve", [str(tmp_path / "config.yml"), "--storage-path", str(tmp_path / "out"), *tasks])
+    assert (status, capsys.readouterr().err) == (2, error)

@@ -134,6 +134,10 @@ class Merge3Config(Strict):
         default_factory=list,
         description="tasks that nothing of the search reads, scored at the end: what it may have cost there",
     )
+    reuse: bool = Field(
+        True,
+        description="take parents' answers from earlier runs that asked the very same, and keep them for later",
+    )
     eval: EvalConfig = Field(default_factory=EvalConfig)
 
     @model_validator(mode="after")

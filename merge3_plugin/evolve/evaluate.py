@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 from merge3_plugin.evolve.objectives import Assessment
+from merge3_plugin.evolve.reuse import Known
 from merge3_plugin.evolve.store import COMPLETE, FAILED, Evaluation, RunStore
 from merge3_plugin.harness.scoring import NOTHING, Price, Scores
 
@@ -43,12 +44,23 @@ class ItemScorer(Protocol):
     def price(self, items: Mapping[str, Sequence[str]], whole: Iterable[str]) -> Price: ...
 
 
+class EarlierAnswers(Protocol):
+    """What earlier runs know of a parent (`reuse.Reuse`)."""
+
+    def find(self, parent: str, items: Mapping[str, Sequence[str]], whole: Sequence[str]) -> Known: ...
+
+    def keep(self, parent: str, items: Mapping[str, Sequence[str]], whole: Sequence[str], known: Known) -> None: ...
+
+
 # Answers by task, and whole-benchmark values by task, to what they say of the candidate.
 Assess = Callable[[Mapping[str, Scores], Mapping[str, float]], Assessment]
 
 
 class Evaluator:
-    """Evaluates candidates through the record; ``finished`` hears of every new evaluation once it is on disk."""
+    """Evaluates candidates through the record; ``finished`` hears of every new evaluation once it is on disk.
+
+    What ``earlier`` runs know of a parent goes into the record as if it were scored now, and is not paid for.
+    """
 
     def __init__(
         self,
@@ -56,8 +68,10 @@ class Evaluator:
         live: LiveModel,
         scorer: ItemScorer,
         finished: Callable[[Evaluation], None],
+        earlier: EarlierAnswers | None = None,
     ) -> None:
         self._store, self._live, self._scorer, self._finished = store, live, scorer, finished
+        self._earlier = earlier
 
     def evaluate(
         self,
@@ -80,12 +94,18 @@ class Evaluator:
         recorded = self._store.find(candidate.id, purpose, batch, rung)
         if recorded is not None:
             return recorded
-        started, left, paid = time.monotonic(), self._left(candidate, items, whole), NOTHING
+        started, left = time.monotonic(), self._left(candidate, items, whole)
+        price = reused = NOTHING
         try:
-            if left.items or left.whole:
+            earlier, asked = self._known_earlier(candidate, left)
+            if asked.items or asked.whole:
                 self._put_on(candidate)
-                paid = self._scorer.price(left.items, left.whole)
-            evaluation = self._evaluation(candidate, purpose, items, left, assess)
+            price = self._scorer.price(asked.items, asked.whole)
+            new = self._ask(candidate, asked)
+            reused = self._scorer.price(left.items, left.whole).less(price)
+            price = price.plus(reused)
+            found = Known({**earlier.answers, **new.answers}, {**earlier.whole, **new.whole})
+            evaluation = self._evaluation(candidate, purpose, items, left, found, assess)
         except Exception:  # noqa: BLE001 - the candidate boundary: what fails in here is no failure of the run
             evaluation = Evaluation(candidate.id, purpose, FAILED, error=traceback.format_exc())
         evaluation = replace(
@@ -94,8 +114,10 @@ class Evaluator:
             seconds=time.monotonic() - started,
             batch=batch,
             rung=rung,
-            tokens=paid.tokens,
-            beside=paid.items - evaluation.n_items,
+            tokens=price.tokens,
+            beside=price.items - evaluation.n_items,
+            reused_items=reused.items,
+            reused_tokens=reused.tokens,
         )
         self._store.add(evaluation)
         self._finished(evaluation)
@@ -122,6 +144,20 @@ class Evaluator:
             {task: values[task] for task in asked if task in values},
         )
 
+    def _known_earlier(self, candidate: Candidate, left: _Left) -> tuple[Known, _Left]:
+        """What earlier runs know of what is left to ask, and what then is still to be asked."""
+        if self._earlier is None or candidate.parent is None:
+            return Known(), left
+        known = self._earlier.find(candidate.parent, left.items, left.whole)
+        items = {task: ids for task, ids in left.items.items() if task not in known.answers}
+        return known, left._replace(items=items, whole=[task for task in left.whole if task not in known.whole])
+
+    def _ask(self, candidate: Candidate, asked: _Left) -> Known:
+        scored = Known(*self._scorer.evaluate(asked.items, asked.whole))
+        if self._earlier is not None and candidate.parent is not None:
+            self._earlier.keep(candidate.parent, asked.items, asked.whole, scored)
+        return scored
+
     def _put_on(self, candidate: Candidate) -> None:
         if candidate.parent is not None:
             self._live.load_parent(candidate.parent)
@@ -134,10 +170,10 @@ class Evaluator:
         purpose: str,
         items: Mapping[str, Sequence[str]],
         left: _Left,
+        new: Known,
         assess: Assess | None,
     ) -> Evaluation:
-        scored, new = self._scorer.evaluate(left.items, left.whole)
-        values = {**left.values, **new}
+        scored, values = new.answers, {**left.values, **new.whole}
         found = None
         if assess is not None:
             everything = {task: _joined(left.known[task], scored.get(task)) for task in items}

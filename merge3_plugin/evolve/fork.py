@@ -23,7 +23,7 @@ CONFIG = "config.yml"
 def fork(folder: Path, new: Path, budgets: Mapping[str, int | float]) -> str:
     """Make the folder ``new`` of the record in ``folder`` as it is now; returns the command that goes on there.
 
-    ``budgets`` are new values of `setup.BUDGET_KEYS`; those not named are none, and of candidates as many as the search
+    ``budgets`` are new values of `claim.BUDGET_KEYS`; those not named are none, and of candidates as many as the search
     began with. Raises ConfigError for budgets that are spent already, RunError where there is no record, or where
     ``new`` is not free.
     """

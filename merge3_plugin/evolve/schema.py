@@ -39,8 +39,14 @@ DROP TABLE evaluations;
 ALTER TABLE wider RENAME TO evaluations
 """
 
+# Parents' answers may come from an earlier run.
+_REUSED = """
+ALTER TABLE evaluations ADD COLUMN reused_items INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE evaluations ADD COLUMN reused_tokens INTEGER NOT NULL DEFAULT 0
+"""
+
 # What makes schema n + 1 of schema n; a new file goes through all of them.
-_STEPS = (_TABLES, "ALTER TABLE answers ADD COLUMN soft REAL", _RUNGS)
+_STEPS = (_TABLES, "ALTER TABLE answers ADD COLUMN soft REAL", _RUNGS, _REUSED)
 SCHEMA_VERSION = len(_STEPS)
 
 

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from merge3_plugin import __version__
-from merge3_plugin.config import RunConfig, parse_config
+from merge3_plugin.config import RunConfig
 from merge3_plugin.errors import ConfigError, RunError
 from merge3_plugin.estimate.auto import AUTO
 from merge3_plugin.estimate.base import find_estimator
+from merge3_plugin.evolve.claim import claim, pin_inputs
 from merge3_plugin.evolve.constraints import check_constraints
 from merge3_plugin.evolve.evaluate import Evaluator
 from merge3_plugin.evolve.guard import (
@@ -29,30 +26,31 @@ from merge3_plugin.evolve.guard import (
     check_scales,
     check_test_sets,
     depth_note,
-    fingerprint,
     locked,
 )
 from merge3_plugin.evolve.labels import labels
 from merge3_plugin.evolve.objectives import check_objectives
 from merge3_plugin.evolve.preflight import Memory, check_memory, disk_needed, memory_needed, workloads
+from merge3_plugin.evolve.reuse import Reuse
 from merge3_plugin.evolve.setting import Setting
 from merge3_plugin.evolve.spaces import Space, make_space
 from merge3_plugin.evolve.spaces.dis import DisSpace
 from merge3_plugin.evolve.store import Evaluation, RunStore
 from merge3_plugin.evolve.strategy import make_strategy
+from merge3_plugin.evolve.user_cache import UserCache
 from merge3_plugin.evolve.warm_start import warm_start
 from merge3_plugin.evolve.workload import Workload
 from merge3_plugin.harness.benchmark import Benchmark, load_benchmarks
+from merge3_plugin.harness.calibrations import user_folder
 from merge3_plugin.plugins import plugin_host
 
 if TYPE_CHECKING:
+    from merge3_plugin.harness.scoring import Scorer
     from merge3_plugin.merging.merger import Merger
     from merge3_plugin.merging.outline import Outline
 
 log = logging.getLogger(__name__)
 
-# Settings that only say when to stop: a run may go on under others.
-BUDGET_KEYS = ("max_fevals", "max_items", "max_tokens", "timeout", "patience", "stop_at_noise", "max_failures")
 FLAGS = "local.flags"
 # Memory ran out once: what is scored from then on is read in smaller parts, after a resume too.
 HALVED = "local.halved"
@@ -183,7 +181,7 @@ def opened(config: RunConfig, folder: Path, flags: Flags) -> Iterator[Setting]:
     with locked(folder):
         store = RunStore(folder)
         try:
-            _claim(store, config, folder)
+            claim(store, config, folder)
             store.pin(FLAGS, asdict(flags))
             rehearsal = rehearse(config, flags)
             warm = warm_start(store, config, rehearsal.space)
@@ -194,7 +192,7 @@ def opened(config: RunConfig, folder: Path, flags: Flags) -> Iterator[Setting]:
             space = make_space(config, merger.n_layers, dtype=merger.dtype_name)
             merger.check_space(folder, space.depth - merger.n_layers if isinstance(space, DisSpace) else 0)
             parents = {label: name for name, label in labels(config.genome.parents()).items()}
-            _pin_inputs(store, benchmarks, [merger.folders(name) for name in parents.values()])
+            pin_inputs(store, benchmarks, [merger.folders(name) for name in parents.values()])
             template, reason = chat_template(config, merger.chat_templates)
             if reason:
                 log.info(reason)
@@ -217,7 +215,7 @@ def opened(config: RunConfig, folder: Path, flags: Flags) -> Iterator[Setting]:
                     store.pin(HALVED, True)
                 plugin_host().evaluation_finished(evaluation=evaluation)
 
-            evaluator = Evaluator(store, merger, scorer, finished)
+            evaluator = Evaluator(store, merger, scorer, finished, _earlier(config, merger, scorer, benchmarks))
             searched = {name: benchmarks[name] for name in config.objectives()}
             unseen = {name: benchmarks[name] for name in config.unseen()}
             yield Setting(config, folder, store, merger, scorer, evaluator, space, searched, parents, unseen, warm)
@@ -229,51 +227,13 @@ def opened(config: RunConfig, folder: Path, flags: Flags) -> Iterator[Setting]:
             store.close()
 
 
-def _claim(store: RunStore, config: RunConfig, folder: Path) -> None:
-    """Make the folder this config's, or see that it is. Raises RunError that names the first key that differs."""
-    # A folder in which nothing was scored is free: a config that failed its checks may come back mended.
-    store.forget_unless_scored()
-    own = _lasting(config)
-    kept = store.pin("config", own)
-    if kept != own:
-        # A key that is newer than the record had its default then.
-        kept = _lasting(parse_config(kept, str(store.path)))
-    if kept != own:
-        key, was, now = next(_differences(kept, own))
-        raise RunError(
-            f"{folder}: expected the config that this folder was begun with, got another: {key} was {was!r}, "
-            f"is {now!r}; go back to it, or name a new --storage-path"
-        )
-
-
-def _lasting(config: RunConfig) -> dict[str, Any]:
-    """What of a config makes a run what it is."""
-    own = config.model_dump(mode="json")
-    for key in BUDGET_KEYS:
-        own["merge3"]["search"].pop(key)
-    own["merge3"].pop("baselines")  # they come after all else, so a finished run may still be asked for them
-    return own
-
-
-def _differences(kept: Any, own: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(kept, dict) and isinstance(own, dict):
-        for key in sorted(kept.keys() | own.keys()):
-            yield from _differences(kept.get(key), own.get(key), f"{path}.{key}" if path else key)
-    elif kept != own:
-        yield path, kept, own
-
-
-def _pin_inputs(store: RunStore, benchmarks: Mapping[str, Benchmark], folders: Sequence[Sequence[Path]]) -> None:
-    """Keep what identifies items and parents; RunError if they have changed under a run that goes on."""
-    inputs: dict[str, Any] = {f"model {i}": [fingerprint(part) for part in of] for i, of in enumerate(folders)}
-    for name, benchmark in benchmarks.items():
-        identity = json.dumps([benchmark.item_ids, benchmark.item_hashes])
-        inputs[f"items {name}"] = hashlib.sha256(identity.encode()).hexdigest()
-    for key, now in inputs.items():
-        if store.pin(key, now) != now:
-            raise RunError(f"{store.path}: expected {key} as the run began, it has changed; use a new --storage-path")
-    packages = ("lm_eval", "mergekit", "torch", "transformers", "cma", "numpy")
-    store.pin("versions", {"merge3-plugin": __version__} | {name: metadata.version(name) for name in packages})
+def _earlier(config: RunConfig, merger: Merger, scorer: Scorer, benchmarks: Mapping[str, Benchmark]) -> Reuse | None:
+    """What earlier runs know of the parents, where the config lets it be used."""
+    if not config.merge3.reuse:
+        return None
+    source, batch_size = config.genome.tokenizer_source, config.merge3.eval.batch_size
+    folder = UserCache(user_folder())
+    return Reuse(folder, merger, scorer, benchmarks, batch_size=batch_size, tokenizer_source=source)
 
 
 def _benchmarks(config: RunConfig, flags: Flags) -> dict[str, Benchmark]:

@@ -23,7 +23,10 @@ from merge3_plugin.harness.scoring import Scores
 COMPLETE, FAILED = "COMPLETE", "FAILED"
 
 # Of an evaluation, as they are.
-_COLUMNS = ("candidate", "purpose", "batch", "rung", "state", "fitness", "n_items", "tokens", "error", "seconds")
+_COLUMNS = (
+    "candidate", "purpose", "batch", "rung", "state", "fitness", "n_items", "tokens", "reused_items", "reused_tokens",
+    "error", "seconds",
+)  # fmt: skip
 # Of an evaluation, what is the same for equal runs; its error and its answers are too, in their way.
 _CANONICAL = ("candidate", "purpose", "batch", "rung", "state", "fitness", "estimates", "whole", "tokens")
 
@@ -38,8 +41,8 @@ class Evaluation:
     sum, belong to the search; ``error`` is set when ``state`` is FAILED.
 
     One candidate may be scored for one purpose on several sets of items, told apart by ``batch`` and ``rung`` (see
-    `evolve.fidelity.ladder`). ``tokens`` were read for it; ``beside`` items were asked that left no answers: those of
-    whole-benchmark metrics, and of a failure.
+    `evolve.fidelity.ladder`). ``tokens`` are read for it; ``beside`` items are asked that leave no answers: those of
+    whole-benchmark metrics, and of a failure. Of the items and tokens, an earlier run has paid the ``reused`` ones.
     """
 
     candidate: str
@@ -57,6 +60,8 @@ class Evaluation:
     rung: int = 0
     tokens: int = 0
     beside: int = 0
+    reused_items: int = 0
+    reused_tokens: int = 0
 
     @property
     def n_items(self) -> int:
@@ -145,13 +150,13 @@ class RunStore:
     def find(self, candidate: str, purpose: str, batch: int = 0, rung: int = 0) -> Evaluation | None:
         """The recorded evaluation of this candidate for this purpose, on this set of items, or None."""
         row = self._db.execute(
-            "SELECT number, state, fitness, estimates, whole, n_items, tokens, error, seconds FROM evaluations"
-            " WHERE candidate = ? AND purpose = ? AND batch = ? AND rung = ?",
+            "SELECT number, state, fitness, estimates, whole, n_items, tokens, reused_items, reused_tokens, error,"
+            " seconds FROM evaluations WHERE candidate = ? AND purpose = ? AND batch = ? AND rung = ?",
             (candidate, purpose, batch, rung),
         ).fetchone()
         if row is None:
             return None
-        number, state, fitness, estimates, whole, n_items, tokens, error, seconds = row
+        number, state, fitness, estimates, whole, n_items, tokens, *reused, error, seconds = row
         answers: dict[str, dict[str, float]] = {}
         graded: dict[str, dict[str, float]] = {}
         rows = self._answers(number)
@@ -175,6 +180,7 @@ class RunStore:
             rung,
             tokens,
             n_items - len(rows),
+            *reused,
         )
 
     def _answers(self, evaluation: int) -> list[tuple[str, str, float, float | None]]:
@@ -231,11 +237,14 @@ class RunStore:
         ).fetchall()
 
     def spent(self) -> dict[str, dict[str, float]]:
-        """For each purpose: evaluations, failures, items scored, tokens read and seconds."""
-        keys = ("evaluations", "failed", "items", "tokens", "seconds")
+        """For each purpose: evaluations, failures, items scored, tokens read and seconds; and items that were reused.
+
+        What was reused is not among the items and the tokens.
+        """
+        keys = ("evaluations", "failed", "items", "tokens", "seconds", "reused")
         rows = self._db.execute(
-            "SELECT purpose, COUNT(*), SUM(state = 'FAILED'), SUM(n_items), SUM(tokens), SUM(seconds) FROM evaluations"
-            " GROUP BY purpose ORDER BY MIN(number)"
+            "SELECT purpose, COUNT(*), SUM(state = 'FAILED'), SUM(n_items - reused_items), SUM(tokens - reused_tokens),"
+            " SUM(seconds), SUM(reused_items) FROM evaluations GROUP BY purpose ORDER BY MIN(number)"
         )
         return {purpose: dict(zip(keys, row, strict=True)) for purpose, *row in rows}
 

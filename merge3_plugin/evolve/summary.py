@@ -181,7 +181,7 @@ def _cost(setting: Setting, outcome: Outcome) -> dict[str, Any]:
     """Item evaluations: of the search alone, of the whole run that it needs, and of what it is compared with.
 
     ``full_search_items`` are what the same candidates would have cost on every search item. Tokens are those that
-    forward passes read.
+    forward passes read. ``reused_items``, of the parents, were scored by an earlier run and are counted nowhere else.
     """
     spent = setting.store.spent()
     items = {purpose: int(row["items"]) for purpose, row in spent.items()}
@@ -194,6 +194,7 @@ def _cost(setting: Setting, outcome: Outcome) -> dict[str, Any]:
             purpose: {key: value for key, value in row.items() if key != "seconds"} for purpose, row in spent.items()
         },
         "items": sum(items.values()),
+        "reused_items": sum(int(row["reused"]) for row in spent.values()),
         "candidates": candidates,
         "tokens": sum(int(row["tokens"]) for row in spent.values()),
         "search_tokens": sum(int(spent[purpose]["tokens"]) for purpose in (SEARCH, RECALIBRATION) if purpose in spent),

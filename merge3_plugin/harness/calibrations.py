@@ -14,15 +14,19 @@ from merge3_plugin.errors import DataError
 from merge3_plugin.harness.task_items import TaskItems
 
 
+def user_folder() -> Path:
+    """The user's merge3 folder: ``$MERGE3_HOME``, else ``~/.cache/merge3``."""
+    return Path(os.environ.get("MERGE3_HOME") or Path.home() / ".cache" / "merge3")
+
+
 def calibration_path(task: str, chosen: str | Path | None) -> Path | None:
     """The calibration file to use: ``chosen``, else the task's in the user's merge3 folder, else None.
 
-    That folder is ``$MERGE3_HOME``, else ``~/.cache/merge3``; files lie in ``calibrations/<task>.safetensors``.
+    Files lie in ``calibrations/<task>.safetensors``.
     """
     if chosen is not None:
         return Path(chosen)
-    home = os.environ.get("MERGE3_HOME") or Path.home() / ".cache" / "merge3"
-    path = Path(home) / "calibrations" / f"{task}.safetensors"
+    path = user_folder() / "calibrations" / f"{task}.safetensors"
     return path if path.is_file() else None
 
 

@@ -104,6 +104,10 @@ class Scorer:
             "system_instruction": self._prompting["system_instruction"],
         }
 
+    def requests(self, task: str) -> Mapping[str, Sequence[Instance]]:
+        """What the model is asked, by item; built at first use, and not to be changed."""
+        return self._built(task)
+
     def live(self, task: str) -> tuple[TaskItems, LiveModel]:
         """The items of a task, and the model that is asked them."""
         return self._benchmark(task).items, self._model

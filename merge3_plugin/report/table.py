@@ -240,6 +240,8 @@ def _cost(cost: Mapping[str, Any]) -> list[str]:
     lines += [f"  {text:<{width}} {cost[key]:>{len(f'{full:,}')},}: {_share(cost[key], full)}" for text, key in counted]
     if beside := cost.get("comparison_items"):
         lines.append(f"Beside that, {beside:,} went to baselines and held-out tasks.")
+    if reused := cost.get("reused_items"):
+        lines.append(f"Parents' answers to {reused:,} items were known from an earlier run and cost nothing.")
     if "tokens" in cost:
         lines.append(f"Forward passes read {cost['tokens']:,} tokens, {cost['search_tokens']:,} of them in the search.")
     return lines

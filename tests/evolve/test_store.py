@@ -27,7 +27,14 @@ def test_an_evaluation_comes_back_exactly_also_from_another_process(store, tmp_p
     assert store.known_answers("c", "t") == (ANSWERS["t"], SOFT["t"])
     store.add(Evaluation("c", "confirmation", COMPLETE, {"t": {"z": 0.0}}, soft={"t": {"z": 0.25}}))
     assert store.known_answers("c", "t") == ({**ANSWERS["t"], "z": 0.0}, {**SOFT["t"], "z": 0.25})
-    assert store.spent()["search"] == {"evaluations": 1, "failed": 0, "items": 3, "tokens": 0, "seconds": 2.0}
+    assert store.spent()["search"] == {
+        "evaluations": 1,
+        "failed": 0,
+        "items": 3,
+        "tokens": 0,
+        "seconds": 2.0,
+        "reused": 0,
+    }
 
 
 def test_a_candidate_is_scored_on_several_sets_of_items_for_one_purpose(store, tmp_path):

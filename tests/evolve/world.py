@@ -82,6 +82,7 @@ def make_world(folder: Path, models: list[Path], **merge3) -> Path:
             "confirm": 2,
             "dtype": "float32",
             "device": "cpu",
+            "reuse": False,  # two runs of one world cost the same
             "search": {"max_fevals": 14, "popsize": 4},
             **merge3,
         },
