@@ -19,11 +19,12 @@ from merge3_plugin.domain import Calibration, Estimate
 from merge3_plugin.errors import ConfigError, DataError, nearest
 from merge3_plugin.harness.anchors import Anchors, Scored
 from merge3_plugin.harness.calibrations import check_settings
+from merge3_plugin.harness.documents import Document
 from merge3_plugin.harness.labels import check_labels
 from merge3_plugin.harness.loading import load_leaves
 from merge3_plugin.harness.registration import known_tasks, print_errors_in_one_line
 from merge3_plugin.harness.settings import SETTINGS, check_task_names, read_settings, tasks_of_run
-from merge3_plugin.harness.task_items import Document, TaskItems, template_hash
+from merge3_plugin.harness.task_items import TaskItems, template_hash
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance

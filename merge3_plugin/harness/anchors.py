@@ -14,8 +14,9 @@ from merge3_plugin.estimate.auto import run
 from merge3_plugin.estimate.base import gather
 from merge3_plugin.estimate.design import sample_mean
 from merge3_plugin.harness.calibrations import calibration_path, check_items
+from merge3_plugin.harness.documents import Document
 from merge3_plugin.harness.settings import AnchorSettings, random_sample
-from merge3_plugin.harness.task_items import Document, TaskItems
+from merge3_plugin.harness.task_items import TaskItems
 
 
 class Scored(NamedTuple):

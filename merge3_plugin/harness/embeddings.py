@@ -9,7 +9,8 @@ import numpy as np
 
 from merge3_plugin.domain import FloatArray
 from merge3_plugin.errors import DataError
-from merge3_plugin.harness.task_items import Document, TaskItems
+from merge3_plugin.harness.documents import Document
+from merge3_plugin.harness.task_items import TaskItems
 
 if TYPE_CHECKING:
     from merge3_plugin.harness.live_model import LiveModel

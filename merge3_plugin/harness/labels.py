@@ -11,7 +11,8 @@ from merge3_plugin.extract.soft import right_options
 if TYPE_CHECKING:
     from lm_eval.api.task import Task
 
-    from merge3_plugin.harness.task_items import Document, TaskItems
+    from merge3_plugin.harness.documents import Document
+    from merge3_plugin.harness.task_items import TaskItems
 
 
 def check_labels(items: TaskItems, documents: Iterable[Document]) -> None:

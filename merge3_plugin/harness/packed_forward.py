@@ -29,7 +29,7 @@ _HARMLESS = {
     "layer_idx",
 }
 # Rows of logits that are made float32 at a time, so that they stay in the processor's cache.
-_ROWS = 64
+_ROWS = 16
 
 
 class Unpackable(Exception):
@@ -108,11 +108,10 @@ def logits(model: Any, pack: Pack) -> torch.Tensor:
 
 def predictions(found: torch.Tensor, pack: Pack) -> Predictions:
     """What ``found``, the logits at the scored places, say of the targets; in float32."""
-    # Less memory than a softmax over everything takes, and nothing is rounded twice.
+    # Neither a softmax nor the place of the greatest is needed, which would take several times as long.
     totals = torch.cat([torch.logsumexp(part.float(), dim=-1) for part in found.split(_ROWS)])
-    chosen = torch.cat([part.argmax(dim=-1) for part in found.split(_ROWS)])
-    targets = found[pack.rows, pack.targets].float()
-    return Predictions(targets - totals[pack.rows], chosen[pack.rows] == pack.targets)
+    targets = found[pack.rows, pack.targets]
+    return Predictions(targets.float() - totals[pack.rows], targets == found.amax(dim=-1)[pack.rows])
 
 
 def _attend(

@@ -15,6 +15,7 @@ from merge3_plugin.errors import ConfigError, DataError
 from merge3_plugin.extract.items import content_hash, item_ids
 from merge3_plugin.extract.language import check_language, foreign
 from merge3_plugin.extract.soft import soft_score
+from merge3_plugin.harness.documents import Document, derive_once
 from merge3_plugin.harness.labels import options
 from merge3_plugin.harness.metrics import higher_is_better, is_mean, leaf_shares, metric_and_filter, unit_score
 
@@ -26,12 +27,6 @@ if TYPE_CHECKING:
 
 # What stands in lm-eval's log for a generated answer in another language than the asked one: it scores nothing.
 OTHER_LANGUAGE = "[other language]"
-
-
-class Document(dict[str, Any]):
-    """A document of a task that knows its item; equal to the plain document, and logged as it."""
-
-    item_id: str
 
 
 class TaskItems:
@@ -78,6 +73,7 @@ class TaskItems:
         self._leaf_of: dict[str, str] = {}
         self._options: dict[str, tuple[list[str], frozenset[int]] | None] = {}
         for leaf_name, leaf in leaves.items():
+            derive_once(leaf)
             documents = [Document(document) for document in leaf.eval_docs]
             prefix = f"{leaf_name}/" if self.grouped else ""
             for own_id, document in zip(item_ids(documents, id_field), documents, strict=True):

@@ -161,7 +161,7 @@ def test_the_passes_hold_no_more_tokens_and_logits_than_they_may(tokenizer, monk
     model = make(tokenizer, "llama")
     live, asked = LiveModel(model, tokenizer, 1), requests(tokenizer)
     live.plan(asked)  # the trial
-    monkeypatch.setattr(packed_lm, "_LOGITS", 8 * len(tokenizer) * 9)
+    monkeypatch.setattr(packed_lm, "LOGITS", 8 * len(tokenizer) * 9)
     read: list[tuple[int, int]] = []
     model.register_forward_hook(lambda _, args, found: read.append((found.logits.shape[1], 0)))
     plan = live.plan(asked)
