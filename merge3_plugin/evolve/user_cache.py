@@ -32,7 +32,7 @@ class UserCache:
     """JSON values by kind and key in ``folder``, made at need."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._folder, self._complained = folder, False
 
     def find(self, kind: str, key: str) -> Any:
         """What was kept; None where nothing was, or it cannot be read, which is logged."""
@@ -41,7 +41,7 @@ class UserCache:
             kept = json.loads(path.read_text(encoding="utf-8"))
             if hash_of(kept["value"]) == kept["sha256"]:
                 return kept["value"]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, KeyError, TypeError):
             pass
@@ -49,7 +49,7 @@ class UserCache:
         return None
 
     def keep(self, kind: str, key: str, value: Any) -> None:
-        """Keep a value for later runs; where that cannot be, the log says so."""
+        """Keep a value for later runs; where that cannot be, the log says so once."""
         path = self._path(kind, key)
         partial: Path | None = None
         try:
@@ -61,7 +61,9 @@ class UserCache:
                 os.fsync(stream.fileno())
             partial.replace(path)
         except OSError as error:
-            log.warning("%s: expected to keep something there for later runs, got: %s", path, error.strerror)
+            if not self._complained:
+                log.warning("%s: expected to keep something there for later runs, got: %s", path, error.strerror)
+            self._complained = True
             if partial is not None:
                 partial.unlink(missing_ok=True)
 
