@@ -121,7 +121,7 @@ def _machine(machine: Mapping[str, Any]) -> list[str]:
         f"Time: at the least {in_time(least)}, for arithmetic and memory traffic alone; expect several times that",
         f"  scoring: {time['tokens']:,.0f} tokens, two operations for each weight, at {rate:,.0f} Gflop/s as just "
         f"measured on {memory['device']}: {in_time(time['scoring_seconds'])}",
-        f"  merging: {time['merges']:,} models, every parent read and one model written, at {traffic:,.0f} GB/s: "
+        f"  merging: {time['merges']:,} models, every parent read and one model written, at {traffic:,.1f} GB/s: "
         f"{in_time(time['merging_seconds'])}",
     ]
 
