@@ -134,17 +134,18 @@ def _attend(
         raise Unpackable(f"its attention takes {strange[0]}")
     packed.layers += 1
     queries, keys, values = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    # Not by enable_gqa, which keeps torch from its fast kernels where there is a mask.
+    groups = queries.shape[1] // keys.shape[1]
     found = []
     for bucket in packed.attention.buckets:
         n_rows, n_queries, n_keys = bucket.shape
         output = torch.nn.functional.scaled_dot_product_attention(
             _rows(queries, bucket.queries, n_rows, n_queries),
-            _rows(keys, bucket.keys, n_rows, n_keys),
-            _rows(values, bucket.keys, n_rows, n_keys),
+            _rows(keys, bucket.keys, n_rows, n_keys).repeat_interleave(groups, dim=1),
+            _rows(values, bucket.keys, n_rows, n_keys).repeat_interleave(groups, dim=1),
             attn_mask=bucket.mask,
             is_causal=bucket.mask is None,
             scale=scaling,
-            enable_gqa=keys.shape[1] != queries.shape[1],
         )
         found.append(output.transpose(1, 2).flatten(0, 1))
     return torch.cat(found).index_select(0, packed.attention.order)[None], None

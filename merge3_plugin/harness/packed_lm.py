@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from accelerate.utils.memory import should_reduce_batch_size
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from lm_eval.models.huggingface import HFLM
 from tqdm import tqdm
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
@@ -109,7 +109,7 @@ class PackedLM(HFLM):
         with self._forward():
             found = [(pack.readers, *predictions(logits(self.model, pack), pack)) for pack in bar]
         for readers, values, right in found:  # here, after all passes, a GPU is first waited for
-            totals.index_add_(0, readers.cpu(), values.double().cpu())
+            totals.index_add_(0, readers.cpu(), values.cpu().double())
             greedy[readers[~right].cpu()] = False
         return _finite(list(zip(totals.tolist(), greedy.tolist(), strict=True)))
 
@@ -165,7 +165,7 @@ class PackedLM(HFLM):
         log.warning(
             "model: out of memory; from now on %d tokens, or %d prompts, at a time", self.pass_tokens, self.batch_size
         )
-        torch.cuda.empty_cache()
+        clear_device_cache()
         return work()
 
     # What lm-eval asks of its models.
