@@ -5,8 +5,9 @@
 
 Each world is a quadratic over genes in [0, 1] with its optimum anywhere in the middle 80 %, turned at random against
 the genes, of condition number 30. It is scaled so that the start is 0.1 (10 points of accuracy) below the optimum;
-``noise`` is the standard deviation of a value, on the same scale, and each result says so. The figure is how far the
-centre of the final distribution is below the optimum, in points, median over the seeds (``--json`` has all of them).
+``noise`` is the standard deviation of a value, on the same scale, and so much do two halves of each result disagree.
+The figure is how far the centre of the final distribution is below the optimum, in points, median over the seeds
+(``--json`` has all of them).
 
     none       no handling of noise
     grow       the population grows while ranks are noise: what cma-es does
@@ -63,8 +64,9 @@ def distance(handling: str, genes: int, evaluations: int, noise: float, seed: in
             break
         (trial,) = optimizer.ask(1)
         deviation = noise / times**0.5
-        value = -below(trial.vector) + deviation * rng.standard_normal()
-        optimizer.tell([Result(trial.number, trial.vector, (value,), (deviation**2,))])
+        error, disagreement = deviation * rng.standard_normal(2)
+        value = -below(trial.vector) + float(error)
+        optimizer.tell([Result(trial.number, trial.vector, (value,), (deviation**2,), (float(disagreement),))])
     return POINTS * below(np.asarray(optimizer.mean()))
 
 

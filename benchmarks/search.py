@@ -1,6 +1,6 @@
 """What a search finds for what it spends: every figure of docs/search.md.
 
-    python benchmarks/search.py [FIGURE ...] [--seeds 5] [--jobs 2] [--json FILE]
+    python benchmarks/search.py [FIGURE ...] [--seeds 5] [--first-seed 0] [--jobs 2] [--json FILE]
 
 FIGURE is among
 
@@ -234,6 +234,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("figures", nargs="*", metavar="FIGURE", help=f"of {', '.join(FIGURES)}  [all but grid]")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first-seed", type=int, default=0, help="settings are chosen on other seeds than reported")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time  [2]")
     parser.add_argument("--json", type=Path, help="write every run with its curve")
     options = parser.parse_args()
@@ -244,7 +245,8 @@ def main() -> None:
     with ProcessPoolExecutor(options.jobs) as pool:
         for name in chosen:
             plans = FIGURES[name]()
-            futures = {plan.name: [pool.submit(measure, plan, seed) for seed in range(options.seeds)] for plan in plans}
+            seeds = range(options.first_seed, options.first_seed + options.seeds)
+            futures = {plan.name: [pool.submit(measure, plan, seed) for seed in seeds] for plan in plans}
             found[name] = {plan: [future.result() for future in of] for plan, of in futures.items()}
             report(name, found[name])
     if options.json:

@@ -91,6 +91,10 @@ class Assessor:
         again = self.objectives.assess_again
         return self.objectives.difference(again(first.assessment), again(second.assessment), confidence=confidence)
 
+    def disagreements(self, entry: Scored, *, apart: bool) -> tuple[float, ...]:
+        """As `Objectives.disagreements`; nothing of one that failed."""
+        return () if entry.assessment is None else self.objectives.disagreements(entry.assessment, apart=apart)
+
     def due(self, scored: Sequence[Scored]) -> Price | None:
         """What it takes to `refine` the calibrations by them now; None where it is not time for that."""
         if self._every is None or not self.objectives.items or len(scored) // self._every <= self._done:

@@ -20,7 +20,7 @@ from merge3_plugin.harness.scoring import Price
 
 ASK, TELL = "ask ", "tell "
 # Of a result, as the record keeps it.
-_TOLD = ("trial", "values", "variances", "violation", "tie_breaker", "items")
+_TOLD = ("trial", "values", "variances", "disagreements", "violation", "tie_breaker", "items")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +52,8 @@ class Scoring(Protocol):
     def price(self, candidate: Candidate, place: Place) -> Price: ...
 
     def score(self, candidate: Candidate, vector: FloatArray, place: Place) -> Scored: ...
+
+    def disagreements(self, entry: Scored, *, apart: bool) -> tuple[float, ...]: ...
 
     def due(self, scored: Sequence[Scored]) -> Price | None: ...
 
@@ -242,6 +244,7 @@ class Search:
             entry.vector,
             assessment.values if self._several else (assessment.fitness,),
             assessment.variances if self._several else (assessment.standard_error**2,),
+            self._scoring.disagreements(entry, apart=self._several),
             assessment.violation,
             assessment.tie_breaker,
             entry.n_items,

@@ -69,6 +69,19 @@ class Objective:
     def _estimated(self, evidence: Evidence) -> Estimated:
         return Estimated(evidence, run(self.estimator, evidence))
 
+    def disagreement(self, estimated: Estimated) -> float:
+        """Half of what the estimate from every other answer differs from that of the rest; 0.0 where nothing is left.
+
+        Among candidates that answered the same items it varies as their errors do beside each other: what errs alike
+        for all of them is left out. That is split-half reliability (Spearman and Brown 1910), here of a sample from a
+        finite population. Estimators that lean on a model where answers are few make it too small, by half at most.
+        """
+        evidence = estimated.evidence
+        if not 2 <= evidence.n_scored < evidence.n_items:
+            return 0.0
+        first, second = (self._estimated(_every_other(evidence, start)).estimate.accuracy for start in (0, 1))
+        return math.sqrt(1.0 - evidence.n_scored / evidence.n_items) * (first - second) / 2
+
     def tie_breaker(self, evidence: Evidence) -> float:
         """Mean soft score of the scored items by their weights, or 0 where soft scores do not break ties."""
         if not self.soft_breaks_ties or evidence.soft is None:
@@ -81,6 +94,11 @@ def _as_scored(evidence: Evidence, other: Evidence) -> Evidence:
     places = np.searchsorted(evidence.positions, other.positions)
     soft = None if evidence.soft is None else evidence.soft[places]
     return Evidence(other.calibration, other.positions, evidence.scores[places], evidence.parents, soft)
+
+
+def _every_other(evidence: Evidence, start: int) -> Evidence:
+    soft = None if evidence.soft is None else evidence.soft[start::2]
+    return replace(evidence, positions=evidence.positions[start::2], scores=evidence.scores[start::2], soft=soft)
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,6 +184,16 @@ class Objectives:
             tuple(errors.get(name, 0.0) ** 2 for name in self.signs),
             violation(self.floors, accuracies),
         )
+
+    def disagreements(self, assessment: Assessment, *, apart: bool) -> tuple[float, ...]:
+        """`Objective.disagreement` of each value if ``apart``, or of the fitness.
+
+        Whole-benchmark metrics have no halves, and count as exact.
+        """
+        found = {o.name: o.disagreement(assessment.estimated[o.name]) for o in self.items}
+        if apart:
+            return tuple(sign * found.get(name, 0.0) for name, sign in self.signs.items())
+        return (sum(o.weight * found[o.name] for o in self.items),)
 
     def _standard_error(self, of_tasks: Mapping[str, float]) -> float:
         """Of the fitness: errors of metrics of the same items add up, those of different items are independent."""

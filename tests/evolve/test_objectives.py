@@ -14,6 +14,7 @@ from merge3_plugin.evolve.constraints import Floor
 from merge3_plugin.evolve.objectives import Objective, Objectives, check_objectives, several_objectives
 from merge3_plugin.evolve.population import Population
 from merge3_plugin.evolve.setup import Flags, rehearse
+from merge3_plugin.extract.anchors import select_anchors
 from merge3_plugin.harness.scoring import Scores
 from merge3_plugin.testing import simulate_merges
 
@@ -50,6 +51,41 @@ def test_each_task_is_a_value_of_its_own_with_the_sign_of_its_weight(calibrated)
     assert found.variances == (error**2, error**2, 0.0)
     assert found.fitness == pytest.approx(1.5 * accuracy - 0.125)
     assert "beside" in found.estimates and found.violation == 0.0
+
+
+def test_halves_disagree_as_errors_do_among_candidates_of_the_same_items():
+    """Their variance is that of the errors beside each other, of which what errs alike for all is no part."""
+    world = simulate_merges(2, 24, 400, rng=np.random.default_rng(3))
+    parents, merges = world.models(["p0", "p1"]), [f"m{m}" for m in range(8, 24)]
+    calibration = build_calibration(world.models([f"m{m}" for m in range(8)]), 40, seed=0, parents=parents)
+    objective = Objective("t", 1.0, Population(calibration.item_ids, ()), calibration, parents, "mean")
+    values, errors, apart = world.models(merges).values, [], []
+    for draw in range(30):
+        rng = np.random.default_rng(draw)
+        chosen = select_anchors(calibration.responses, calibration.items, 40, method="random", rng=rng)
+        here = objective.on(chosen)
+        places = here.calibration.anchor_positions()
+        of = [here.estimated(Scores({calibration.item_ids[j]: float(v[j]) for j in places}, {})) for v in values]
+        errors.append(np.var([e.estimate.accuracy - v.mean() for e, v in zip(of, values, strict=True)], ddof=1))
+        apart.append(np.var([here.disagreement(e) for e in of], ddof=1))
+    assert np.mean(apart) == pytest.approx(np.mean(errors), rel=0.15)
+
+
+def test_what_is_known_of_all_items_is_no_noise(calibrated):
+    calibration, _, scores = calibrated
+    whole = np.random.default_rng(0).integers(2, size=calibration.n_items).astype(float).tolist()
+    (objective,) = objectives_of(calibrated, {"a": 1.0}).items
+    everything = objective.estimated(Scores(dict(zip(calibration.item_ids, whole, strict=True)), {}))
+    assert objective.disagreement(everything) == 0.0 != objective.disagreement(objective.estimated(scores))
+
+
+def test_disagreements_are_weighed_as_values_are(calibrated):
+    weights = {"up": 2.0, "down": -0.5, "beside": 0.0}
+    objectives = objectives_of(calibrated, weights, {"ppl": -0.01})
+    found = objectives.assess({name: calibrated[2] for name in weights}, {"ppl": 12.5})
+    one = objectives.items[0].disagreement(found.estimated["up"])
+    assert objectives.disagreements(found, apart=True) == (one, -one, 0.0)
+    assert objectives.disagreements(found, apart=False) == (pytest.approx(1.5 * one),)
 
 
 def test_broken_floors_add_up_and_rank_before_fitness(calibrated):

@@ -47,6 +47,8 @@ class Result:
     """What is known of a vector; ``trial`` is None for one that was not asked (a parent, another run's best).
 
     ``values`` are to be maximised, one an objective, with their ``variances``; None where the evaluation failed.
+    ``disagreements`` are by value half the difference between what two halves of the items say. Within a batch they
+    vary as the values' errors do beside each other, which may be much less than each by itself: items are shared.
     ``violation`` is 0 where every constraint holds, else how far they are broken: then values do not count.
     ``tie_breaker`` decides between equal values. The values rest on ``items`` item evaluations, of which ``cost``
     were paid for this result. A later result of the same trial, on more items, replaces the earlier one.
@@ -56,6 +58,7 @@ class Result:
     vector: FloatArray
     values: tuple[float, ...] | None
     variances: tuple[float, ...] = ()
+    disagreements: tuple[float, ...] = ()
     violation: float = 0.0
     tie_breaker: float = 0.0
     items: int = 0

@@ -23,11 +23,10 @@ def grows(noise: Literal["auto", "grow", "none"], settings: Settings) -> bool:
 class NoiseGauge:
     """Grows a population of ``popsize`` until it tells as much as one of that size would without noise.
 
-    The share of the spread that is no noise, r = 1 - mean variance of a value / variance of the values, is how much a
-    candidate's value says of it, so ``popsize / r`` candidates say what ``popsize`` would. Under recombination a larger
-    population is worth more than as many repeated evaluations of the same candidates (Arnold and Beyer, IEEE TEC 10,
-    2006; Hellwig and Beyer, PPSN 2016); ``benchmarks/noise.py`` compares them. Variances that are too high (candidates
-    share their items, which cancels in ranks) cost little.
+    The share of the spread that is no noise, r = 1 - variance of the disagreements / variance of the values, is how
+    much a candidate's value says of it, so ``popsize / r`` candidates say what ``popsize`` would. Under recombination a
+    larger population is worth more than as many repeated evaluations of the same candidates (Arnold and Beyer, IEEE TEC
+    10, 2006; Hellwig and Beyer, PPSN 2016); ``benchmarks/noise.py`` compares them.
     """
 
     def __init__(self, popsize: int, budget: int) -> None:
@@ -35,12 +34,16 @@ class NoiseGauge:
         self._noise = self._spread = 0.0
 
     def popsize(self, generation: Sequence[Result]) -> int:
-        """The size of the next generation, after the results of one. Those without a variance say nothing of noise."""
-        known = [(r.values[0], r.variances[0]) for r in generation if r.values and r.variances and r.violation <= 0]
+        """The size of the next generation, after the results of one; of those that say how noisy they are."""
+        known = [
+            (result.values[0], result.disagreements[0])
+            for result in generation
+            if result.values and result.disagreements and result.violation <= 0
+        ]
         if len(known) >= 2:
-            values, variances = np.array(known).T
-            self._noise += _NEWEST * (float(variances.mean()) - self._noise)
-            self._spread += _NEWEST * (float(values.var(ddof=1)) - self._spread)
+            spread, noise = np.array(known).var(axis=0, ddof=1).tolist()
+            self._noise += _NEWEST * (noise - self._noise)
+            self._spread += _NEWEST * (spread - self._spread)
         if self._noise <= 0:
             return self._popsize
         signal = max(self._spread - self._noise, 0.0)

@@ -75,7 +75,7 @@ class Scalarisation:
         self._slopes = self.weights / np.where(known, self._high - self._low, 1.0)
 
     def one(self, result: Result) -> Result:
-        """The result with one value; its variance is by the slopes there, objectives taken as independent."""
+        """The result with one value; its variance and disagreement are by the slopes there."""
         if result.values is None:
             return result
         regrets = self._slopes * (self._best - np.array(result.values))
@@ -85,7 +85,8 @@ class Scalarisation:
             value = RHO * value - float(regrets[worst])
             slopes = self._slopes * (RHO + (np.arange(len(regrets)) == worst))
         variances = (float(slopes**2 @ np.array(result.variances)),) if result.variances else ()
-        return replace(result, values=(value,), variances=variances)
+        apart = (float(slopes @ np.array(result.disagreements)),) if result.disagreements else ()
+        return replace(result, values=(value,), variances=variances, disagreements=apart)
 
 
 class Scalarised:

@@ -191,15 +191,18 @@ def test_late_results_of_an_earlier_run_are_left_out():
 # Noise
 
 
-def noisy_run(noise, tau, seed, evaluations=400, variance=None):
+def noisy_run(noise, tau, seed, evaluations=400, shared=0.0):
+    """Noise ``tau`` of each value beside the others, on top of that which all of a generation share."""
     rng = np.random.default_rng(seed)
     optimizer = made("cma-es", reals(10), seed=seed, budget=evaluations, options={"noise": noise})
     sizes, since = [], 0
     for _ in range(evaluations):
         (trial,) = optimizer.ask(1)
         since += 1
-        value = -sphere(0.2)(trial.vector) + tau * rng.standard_normal()
-        if optimizer.tell([told(trial, value, tau**2 if variance is None else variance)]):
+        error, apart = tau * rng.standard_normal(2)
+        in_common = shared * (-1) ** trial.batch
+        value = -sphere(0.2)(trial.vector) + error + in_common
+        if optimizer.tell([told(trial, value, tau**2 + shared**2, apart + in_common)]):
             sizes.append(since)
             since = 0
     return sphere(0.2)(optimizer.mean()), sizes
@@ -212,10 +215,10 @@ def test_the_population_grows_while_ranks_are_noise_and_the_mean_is_nearer_for_i
     assert np.median([error for error, _ in grown]) < 0.7 * np.median([error for error, _ in fixed])
 
 
-def test_without_noise_the_population_stays():
-    for variance in (0.0, 1e-12):
-        _, sizes = noisy_run("grow", 0.0, 0, variance=variance, evaluations=200)
-        assert len(set(sizes)) == 1
+@pytest.mark.parametrize("tau, shared", [(0.0, 0.0), (1e-6, 0.0), (0.0, 1.0)])
+def test_the_population_stays_where_ranks_are_no_noise_however_noisy_levels_are(tau, shared):
+    _, sizes = noisy_run("grow", tau, 0, evaluations=200, shared=shared)
+    assert len(set(sizes)) == 1
 
 
 def test_a_population_that_was_asked_for_is_kept():

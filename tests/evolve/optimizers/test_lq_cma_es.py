@@ -32,7 +32,8 @@ def test_under_noise_it_is_no_worse_than_the_plain_one():
         optimizer = made(name, reals(5), seed=seed, budget=150)
         for _ in range(150):
             (trial,) = optimizer.ask(1)
-            optimizer.tell([told(trial, -cost(trial.vector) + 0.3 * rng.standard_normal(), 0.09)])
+            error, apart = 0.3 * rng.standard_normal(2)
+            optimizer.tell([told(trial, -cost(trial.vector) + error, 0.09, apart)])
         return cost(optimizer.mean())
 
     surrogate, plain = (np.median([error(name, s) for s in range(7)]) for name in ("lq-cma-es", "cma-es"))

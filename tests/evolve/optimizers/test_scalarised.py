@@ -133,6 +133,8 @@ def test_the_variance_is_that_of_noisy_values(kind):
     # Far from the edge where another objective becomes the worst.
     noisy = [one.one(result(0.3 + a, 0.85 + b)).values[0] for a, b in noise]
     assert one.one(result(0.3, 0.85, variances=variances)).variances[0] == pytest.approx(np.var(noisy), rel=0.05)
+    apart = [one.one(result(0.3, 0.85, disagreements=tuple(pair))).disagreements[0] for pair in noise[:2000]]
+    assert apart == pytest.approx(np.array(noisy[:2000]) - one.one(result(0.3, 0.85)).values[0], abs=1e-9)
 
 
 def test_all_else_of_a_result_stays_and_failures_stay_failures():

@@ -39,9 +39,11 @@ def made(name: str, variables: Sequence[Variable], seed: int = 0, **settings: An
     return make_optimizer(name, variables, start(variables), Settings(**options), np.random.default_rng(seed))
 
 
-def told(trial: Trial, value: float | None, variance: float | None = None, **more: Any) -> Result:
-    variances = () if variance is None else (variance,)
-    return Result(trial.number, trial.vector, None if value is None else (value,), variances, **more)
+def told(
+    trial: Trial, value: float | None, variance: float | None = None, apart: float | None = None, **more: Any
+) -> Result:
+    variances, disagreements = (() if known is None else (known,) for known in (variance, apart))
+    return Result(trial.number, trial.vector, None if value is None else (value,), variances, disagreements, **more)
 
 
 def drive(optimizer: Optimizer, cost: Callable[[Any], float], evaluations: int) -> list[Trial]:
