@@ -9,7 +9,7 @@ FIGURE is among
     optimizers  every strategy, mergekit-evolve's settings and random search, at as many candidates
     grid        strategies x spaces x estimators
     soup        one weight for each of 16 checkpoints against soups that need no search
-    front       NSGA-II's front against searches for one weighting each, by hypervolume
+    front       NSGA-II's front and ParEGO's against searches for one weighting each, by hypervolume
 
 All are measured in response worlds (response_world.py): models and answers are simulated, and everything else of a run
 is real. Accuracies are of the merge that the run ends with, on 20,000 items a task that no run sees; a curve is that of
@@ -121,7 +121,8 @@ def _spending(store: RunStore) -> dict[str, int]:
 # Of one task of 1,000 search items, asked by a base and three specialists in four layers: 12 genes.
 TASK_ARITHMETIC = {"base_model": "base", "merge_method": "task_arithmetic", "layer_granularity": 1}
 # Less than a fiftieth of 1,000 items, for the best so far is scored on every generation's anchors too.
-FEW = {"anchors": 18, "auto_merges": 1}
+FEW = {"anchors": 17, "auto_merges": 1}
+FEW_NAME = f"{FEW['anchors']} anchors"
 WEIGHTINGS = ((1.0, 0.0), (0.5, 0.5), (0.0, 1.0))
 
 
@@ -148,7 +149,7 @@ def same() -> list[Plan]:
     return [
         Plan(name + note, world, merge3, TASK_ARITHMETIC)
         for world, note in ((one_task, ""), (one_task_without_soft_scores, ", only right or wrong"))
-        for name, merge3 in (("all items", everything), ("18 anchors", block()))
+        for name, merge3 in (("all items", everything), (FEW_NAME, block()))
     ]
 
 
@@ -174,7 +175,7 @@ def optimizers() -> list[Plan]:
     return [
         *(
             Plan(name, one_task, block(optimizer=name), TASK_ARITHMETIC)
-            for name in ("cma-es", "ga", "de", "tpe", "random")
+            for name in ("cma-es", "lq-cma-es", "ga", "de", "tpe", "random")
         ),
         Plan("as mergekit-evolve", one_task, block(upstream, fidelity={"fresh": False}), TASK_ARITHMETIC),
     ]
@@ -208,11 +209,12 @@ def soup() -> list[Plan]:
 
 
 def pareto() -> list[Plan]:
-    """NSGA-II, and as many candidates shared among searches for one weighting each."""
+    """NSGA-II, ParEGO over CMA-ES, and as many candidates shared among searches for one weighting each."""
     base = {"anchors": 30, "auto_merges": 2}
     share = CANDIDATES // len(WEIGHTINGS)
     return [
         Plan("nsga2", two_tasks, block(base, optimizer="nsga2"), TASK_ARITHMETIC),
+        Plan("parego", two_tasks, block(base, scalarisation="parego"), TASK_ARITHMETIC),
         *(
             Plan(
                 f"{optimizer}, {a:g} : {b:g}",
@@ -249,21 +251,23 @@ def main() -> None:
             futures = {plan.name: [pool.submit(measure, plan, seed) for seed in seeds] for plan in plans}
             found[name] = {plan: [future.result() for future in of] for plan, of in futures.items()}
             report(name, found[name])
-    if options.json:
-        rows = {
-            figure: {plan: [asdict(run) for run in runs] for plan, runs in plans.items()}
-            for figure, plans in found.items()
-        }
-        options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+            if options.json:
+                write(options.json, found)
+
+
+def write(path: Path, found: Mapping[str, Mapping[str, Sequence[Measured]]]) -> None:
+    """Every run so far with its curve, by figure and kind of run."""
+    rows = {figure: {plan: [asdict(run) for run in runs] for plan, runs in of.items()} for figure, of in found.items()}
+    path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 def report(figure: str, plans: Mapping[str, Sequence[Measured]]) -> None:
     """The table of a figure: each kind of run, and its paired differences from the first one."""
-    print(f"\n{figure}: {FIGURE_NOTES[figure]}")
+    print(f"\n{figure}: {FIGURE_NOTES[figure]}", flush=True)
     print(f"{'':34}{'accuracy (range)':>22}{'search`s own best':>19}{'search':>10}{'all':>10}  less the first")
     first = next(iter(plans.values()))
     for name, runs in plans.items():
-        reference = plans.get(name.replace("18 anchors", "all items"), first)
+        reference = plans.get(name.replace(FEW_NAME, "all items"), first)
         print(_line(name, runs, reference if reference is not runs else None))
     if figure == "soup":
         _soups(plans)
@@ -272,10 +276,10 @@ def report(figure: str, plans: Mapping[str, Sequence[Measured]]) -> None:
 
 
 FIGURE_NOTES = {
-    "same": "300 candidates on 1,000 items or on 18 anchors; difference from the search on all items",
+    "same": f"300 candidates on 1,000 items or on {FEW_NAME}; difference from the search on all items",
     "fidelity": "6,000 item evaluations each",
-    "optimizers": "300 candidates on 18 anchors each",
-    "grid": "300 candidates on 18 anchors each",
+    "optimizers": f"300 candidates on {FEW_NAME} each",
+    "grid": f"300 candidates on {FEW_NAME} each",
     "soup": "300 candidates on 60 anchors of each of three tasks",
     "front": "300 candidates on 30 anchors of each of two tasks, together",
 }
