@@ -35,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from response_world import ResponseWorld, checkpoints, specialists, world_setting
 
+from merge3_plugin.evolve.evaluate import Candidate
 from merge3_plugin.evolve.front import front, hypervolume
 from merge3_plugin.evolve.run import Run
 from merge3_plugin.evolve.setting import Watcher
@@ -48,7 +49,7 @@ class Measured:
     """One run: ``accuracy`` is its winner's mean over the tasks; ``curve`` pairs items spent with the best's accuracy.
 
     ``best`` is the accuracy of what the search itself thought best, before any confirmation; ``rivals`` those of the
-    baselines, ``points`` those of the front's members by task.
+    baselines and of the parent that is truly the best, ``points`` those of the front's members by task.
     """
 
     seed: int
@@ -104,7 +105,10 @@ def measure(plan: Plan, seed: int) -> Measured:
         int(sum(row["items"] for row in spent.values())),
         len({entry.candidate.id for entry in found.result.scored}),
         [(curve[i.best.candidate.id], accuracy(i.best.candidate)) for i in found.improvements],
-        {each.baseline.name: accuracy(each.candidate) for each in found.baselines if each.candidate is not None},
+        {
+            "best parent, truly": max(accuracy(Candidate(name, parent=name)) for name in world.models),
+            **{each.baseline.name: accuracy(each.candidate) for each in found.baselines if each.candidate is not None},
+        },
         [world.fresh(entry.candidate).tolist() for entry in several],
     )
 
@@ -267,7 +271,7 @@ def report(figure: str, plans: Mapping[str, Sequence[Measured]]) -> None:
     print(f"{'':34}{'accuracy (range)':>22}{'search`s own best':>19}{'search':>10}{'all':>10}  less the first")
     first = next(iter(plans.values()))
     for name, runs in plans.items():
-        reference = plans.get(name.replace(FEW_NAME, "all items"), first)
+        reference = plans[name.replace(FEW_NAME, "all items")] if figure == "same" else first
         print(_line(name, runs, reference if reference is not runs else None))
     if figure == "soup":
         _soups(plans)
