@@ -152,8 +152,12 @@ def same() -> list[Plan]:
     everything = block({"anchors": 1000, "auto_merges": 0})
     return [
         Plan(name + note, world, merge3, TASK_ARITHMETIC)
-        for world, note in ((one_task, ""), (one_task_without_soft_scores, ", only right or wrong"))
-        for name, merge3 in (("all items", everything), (FEW_NAME, block()))
+        for world, note, more in ((one_task, "", 30), (one_task_without_soft_scores, ", only right or wrong", 100))
+        for name, merge3 in (
+            ("all items", everything),
+            (FEW_NAME, block()),
+            (f"{more} anchors", block({**FEW, "anchors": more})),
+        )
     ]
 
 
@@ -271,7 +275,7 @@ def report(figure: str, plans: Mapping[str, Sequence[Measured]]) -> None:
     print(f"{'':34}{'accuracy (range)':>22}{'search`s own best':>19}{'search':>10}{'all':>10}  less the first")
     first = next(iter(plans.values()))
     for name, runs in plans.items():
-        reference = plans[name.replace(FEW_NAME, "all items")] if figure == "same" else first
+        reference = plans["all items" + "".join(name.partition(",")[1:])] if figure == "same" else first
         print(_line(name, runs, reference if reference is not runs else None))
     if figure == "soup":
         _soups(plans)
@@ -280,7 +284,7 @@ def report(figure: str, plans: Mapping[str, Sequence[Measured]]) -> None:
 
 
 FIGURE_NOTES = {
-    "same": f"300 candidates on 1,000 items or on {FEW_NAME}; difference from the search on all items",
+    "same": "300 candidates on 1,000 items or on few anchors; difference from the search on all items",
     "fidelity": "6,000 item evaluations each",
     "optimizers": f"300 candidates on {FEW_NAME} each",
     "grid": f"300 candidates on {FEW_NAME} each",
