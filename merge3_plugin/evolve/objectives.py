@@ -74,7 +74,7 @@ class Objective:
 
         Among candidates that answered the same items it varies as their errors do beside each other: what errs alike
         for all of them is left out. That is split-half reliability (Spearman and Brown 1910), here of a sample from a
-        finite population. Estimators that lean on a model where answers are few make it too small, by half at most.
+        finite population. Estimators that lean on a model where answers are few make it too small: by half, or more.
         """
         evidence = estimated.evidence
         if not 2 <= evidence.n_scored < evidence.n_items:

@@ -87,11 +87,11 @@ def finished(config, tmp_path_factory):
     from merge3_plugin.harness.live_model import LiveModel
 
     given = {"choices": 0, "texts": 0}
-    score_tokens, rolling = LiveModel.score_tokens, LiveModel.loglikelihood_rolling
+    score, rolling = LiveModel.score, LiveModel.loglikelihood_rolling
 
-    def count_choices(self, requests):
-        given["choices"] += len(requests)
-        return score_tokens(self, requests)
+    def count_choices(self, plan, **more):
+        given["choices"] += sum(texts is not None for texts, _, _ in plan.requests)  # None: part of a rolling text
+        return score(self, plan, **more)
 
     def count_texts(self, requests, **more):
         given["texts"] += len(requests)
@@ -99,7 +99,7 @@ def finished(config, tmp_path_factory):
 
     out = tmp_path_factory.mktemp("run") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LiveModel, "score_tokens", count_choices)
+        patch.setattr(LiveModel, "score", count_choices)
         patch.setattr(LiveModel, "loglikelihood_rolling", count_texts)
         summary = evolve_here(config, out)
     store = RunStore.open(out)

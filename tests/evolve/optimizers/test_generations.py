@@ -11,7 +11,7 @@ from merge3_plugin.evolve.optimizers.generations import Generations, costs
 
 def result(trial, value, violation=0.0, tie_breaker=0.0):
     values = None if value is None else (value,)
-    return Result(trial, np.zeros(1), values, (), violation, tie_breaker)
+    return Result(trial, np.zeros(1), values, violation=violation, tie_breaker=tie_breaker)
 
 
 # Few values, so that ties are many; two of them are neighbours, and two differ by next to nothing.
