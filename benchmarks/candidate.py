@@ -19,9 +19,9 @@ of the process after its imports, against the bytes of parents and live model.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
-import os
 import resource
 import shutil
 import subprocess
@@ -29,7 +29,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -174,7 +174,7 @@ class Peer:
         from lm_eval.models.huggingface import HFLM
 
         clock = Clock(self._device)
-        with clock.of("total"):
+        with clock.of("total"), redirect_stderr(io.StringIO()):  # its progress bars
             with clock.of("merge"):
                 merge_to(recipe, self._folder, self._device)
             model = HFLM(str(self._folder), dtype="bfloat16", batch_size=batch_size, device=self._device)
@@ -412,7 +412,6 @@ def _options() -> argparse.Namespace:
 
 
 def _hush() -> None:
-    os.environ["TQDM_DISABLE"] = "1"  # before it is imported: the peers' bars
     from datasets.utils.logging import disable_progress_bar as hush_datasets
     from transformers.utils.logging import disable_progress_bar as hush_transformers
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -43,28 +43,22 @@ class Execution:
         """
         # A sum tells at little cost whether all its terms are finite; one look at the sums of all tensors synchronises
         # a GPU once.
-        begun: list[Callable[[], torch.Tensor]] = []
-        try:
-            for job in jobs:
-                begun.append(self.begin(job, live[job.output.name]))
-        finally:  # nothing of a merge that failed may be written into the next
-            sums = [wait() for wait in begun]
+        sums = [self.write(job, live[job.output.name]) for job in jobs]
         for number in torch.isfinite(torch.stack(sums)).logical_not().nonzero().flatten().tolist():
             job = jobs[number]
             if not torch.isfinite(live[job.output.name]).all():  # a sum may overflow, too
                 method, name = job.settings.config.merge_method, job.output.name
                 raise MergeFailed(f"{method}: expected finite weights, got NaN or infinity in {name}")
 
-    def begin(self, job: Job, out: torch.Tensor) -> Callable[[], torch.Tensor]:
-        """Begin to write the tensor of one job into ``out``; what comes back waits for it and gives its sum."""
+    def write(self, job: Job, out: torch.Tensor) -> torch.Tensor:
+        """Write the tensor of one job into ``out``; its sum, in fp32, is not finite where one of its weights is not."""
         try:
             tensors = self._sources(job)
             inputs = self._inputs(job, tensors, out)
             step = None if inputs is None else self._step(job, inputs)
             if inputs is None or step is None:
                 out.copy_(self._by_mergekit(job, tensors))
-                total = out.sum(dtype=torch.float32)
-                return lambda: total
+                return out.sum(dtype=torch.float32)
         except (ValueError, ArithmeticError) as error:
             method, name = job.settings.config.merge_method, job.output.name
             raise MergeFailed(f"{method}: {name}: {one_line(error)}") from error
@@ -74,8 +68,7 @@ class Execution:
             step(sources, block, start)
             return block.sum()
 
-        wait = self._blocks.begin(merged, *inputs.tensors, out.view(-1))
-        return lambda: torch.stack(wait()).sum(dtype=torch.float32)
+        return torch.stack(self._blocks.map(merged, *inputs.tensors, out.view(-1))).sum(dtype=torch.float32)
 
     def tensor(self, weight: WeightInfo, name: str, together: Sequence[str], base: str | None) -> torch.Tensor:
         """``weight`` of the parent ``name``, in the run's vocabulary, when the parents ``together`` are merged."""

@@ -121,13 +121,13 @@ def test_each_tensor_is_merged_once_by_the_document_that_is_selected(
 ) -> None:
     merger = Merger([str(path) for path in tiny_models[1:]], str(tiny_models[0]))
     merged: list[tuple[str, str]] = []
-    inner = Execution.begin
+    inner = Execution.write
 
     def counting(self: Execution, job: Any, out: torch.Tensor) -> Any:
         merged.append((job.output.name, job.settings.config.merge_method))
         return inner(self, job, out)
 
-    monkeypatch.setattr(Execution, "begin", counting)
+    monkeypatch.setattr(Execution, "write", counting)
     merger.merge(four_methods(tiny_models, chosen="is"))
     assert Counter(name for name, _ in merged) == Counter(merger.model.state_dict().keys())
     for name, method in merged:

@@ -44,7 +44,6 @@ CASES: list[tuple[str, int, dict[str, Any]]] = [
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks_module, "_ELEMENTS", BLOCK)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
 
 
 def tensors(shape: tuple[int, ...], dtype: torch.dtype, n: int, seed: int = 1) -> list[torch.Tensor]:
