@@ -65,12 +65,13 @@ class PackedLM(HFLM):
         self._max_length = self.max_length  # lm-eval would read it from the config again for every request
         self.halved = self._trusted = False
         self._why_not = why_not_packed(self.model)
+        self._told: set[str] = set()
 
     def plan(self, requests: Sequence[TokenRequest]) -> Plan:
         """How these are read. Raises DataError for an answer without tokens, or longer than the model's context."""
         readings = [self._reading(request) for request in requests]
-        packs = self._packs(readings) if readings and self._takes_packs(readings) else None
-        return Plan(requests, readings, packs, self.pass_tokens)
+        packed = bool(readings) and self._halving(lambda: self._takes_packs(readings))
+        return Plan(requests, readings, self._packs(readings) if packed else None, self.pass_tokens)
 
     def score(self, plan: Plan, progress: bool = False) -> list[Answer]:
         """(log-likelihood, is greedy) of each request of the plan.
@@ -84,7 +85,9 @@ class PackedLM(HFLM):
     def halve(self) -> None:
         """Read half as much at a time from now on."""
         self.halved = True
-        self.pass_tokens, self.batch_size_per_gpu = max(1, self.pass_tokens // 2), max(1, int(self.batch_size) // 2)
+        self.pass_tokens = max(1, self.pass_tokens // 2)
+        if isinstance(self.batch_size, int):  # else lm-eval finds out what fits
+            self.batch_size_per_gpu = max(1, self.batch_size // 2)
 
     def _reading(self, request: TokenRequest) -> Reading:
         """What is read for a request, cut from the left where it is too long, as lm-eval does."""
@@ -131,7 +134,8 @@ class PackedLM(HFLM):
         longest = max(len(reading.tokens) for reading in readings)
         window = longest_packed(self.model)
         why_not = self._why_not or (f"its attention sees {window:g} tokens back" if longest > window else None)
-        if why_not:
+        if why_not and why_not not in self._told:
+            self._told.add(why_not)
             log.info("model: questions are read in padded batches, which takes longer: %s", why_not)
         return why_not is None
 
@@ -163,7 +167,7 @@ class PackedLM(HFLM):
                 raise
         self.halve()
         log.warning(
-            "model: out of memory; from now on %d tokens, or %d prompts, at a time", self.pass_tokens, self.batch_size
+            "model: out of memory; from now on %d tokens, or %s prompts, at a time", self.pass_tokens, self.batch_size
         )
         clear_device_cache()
         return work()

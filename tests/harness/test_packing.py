@@ -115,6 +115,7 @@ def test_models_that_read_no_packs_say_why_and_are_read_in_padded_batches(tokeni
     with caplog.at_level(logging.INFO, "merge3_plugin"):
         live, asked = LiveModel(model, tokenizer, 4), requests(tokenizer)
         plan = live.plan(asked)
+        live.plan(asked[:3])  # it is said once
     assert plan.packs is None
     assert [reason in record.message for record in caplog.records if "padded batches" in record.message] == [True]
     same(live.score(plan), padded(model, tokenizer, asked))
