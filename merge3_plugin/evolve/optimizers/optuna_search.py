@@ -248,8 +248,9 @@ def _suggested(trial: OptunaTrial, name: str, distribution: BaseDistribution) ->
         return trial.suggest_categorical(name, distribution.choices)
     if isinstance(distribution, IntDistribution):
         return trial.suggest_int(name, distribution.low, distribution.high)
-    assert isinstance(distribution, FloatDistribution)
-    return trial.suggest_float(name, distribution.low, distribution.high)
+    if isinstance(distribution, FloatDistribution):
+        return trial.suggest_float(name, distribution.low, distribution.high)
+    raise TypeError(f"{name}: expected a categorical, integer or float distribution, got {distribution!r}")
 
 
 def _storage() -> InMemoryStorage:
