@@ -28,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +39,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from random_models import SIZES, TASK, Size, write_models, write_task
+
+from merge3_plugin.evolve.machine import bytes_per_second, flops_per_second
 
 BYTES = 2  # of a bfloat16
 # Methods that need no base model.
@@ -209,28 +211,13 @@ class Machine:
 
     @classmethod
     def measured(cls, device: str) -> Machine:
-        import torch
-
-        source = torch.ones(2**26, dtype=torch.bfloat16, device=device)
-        target = torch.empty_like(source)
-        copied = _best(lambda: target.copy_(source), device)
-        a, b = (torch.randn(2048, 2048, device=device).to(torch.bfloat16) for _ in range(2))
-        return cls(2 * BYTES * source.numel() / copied, 2 * 2048**3 / _best(lambda: a @ b, device))
+        return cls(bytes_per_second(device, size=2**27), flops_per_second(device, "bfloat16", size=2048))
 
     def merge(self, size: Size, n_inputs: int) -> float:
         return BYTES * size.parameters * (n_inputs + 1) / self.bandwidth
 
     def forward(self, size: Size, tokens: int, scored: int) -> float:
         return 2 * (size.body * tokens + size.head * scored) / self.flops
-
-
-def _best(work: Callable[[], Any], device: str) -> float:
-    clock, found = Clock(device), []
-    for _ in range(6):
-        begun = clock.now()
-        work()
-        found.append(clock.now() - begun)
-    return min(found)
 
 
 def measure(
