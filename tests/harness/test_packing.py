@@ -140,6 +140,20 @@ def test_attention_that_does_not_do_as_it_is_told_is_found_out(tokenizer, monkey
     same(live.score(live.plan(asked)), padded(model, tokenizer, asked))
 
 
+def test_weights_that_overflow_are_no_trial(tokenizer, monkeypatch):
+    """The same attention, met first under weights under which all logits are NaN."""
+    model = make(tokenizer, "llama")
+    forward = model.model.forward
+    monkeypatch.setattr(model.model, "forward", lambda *a, position_ids=None, **k: forward(*a, **k))
+    live, asked = LiveModel(model, tokenizer, 4), requests(tokenizer)
+    kept = model.lm_head.weight.data.clone()
+    model.lm_head.weight.data.fill_(float("nan"))
+    with pytest.raises(DataError, match="expected finite log-likelihoods, got nan"):
+        live.plan(asked)
+    model.lm_head.weight.data.copy_(kept)
+    assert live.plan(asked).packs is None
+
+
 def test_bfloat16_takes_packs_and_the_same_options(tokenizer):
     model = make(tokenizer, "llama").to(torch.bfloat16)
     live, asked = LiveModel(model, tokenizer, 4), requests(tokenizer)
