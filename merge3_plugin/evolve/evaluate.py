@@ -102,8 +102,9 @@ class Evaluator:
                 self._put_on(candidate)
             price = self._scorer.price(asked.items, asked.whole)
             new = self._ask(candidate, asked)
-            reused = self._scorer.price(left.items, left.whole).less(price)
-            price = price.plus(reused)
+            if asked is not left:
+                reused = self._scorer.price(left.items, left.whole).less(price)
+                price = price.plus(reused)
             found = Known({**earlier.answers, **new.answers}, {**earlier.whole, **new.whole})
             evaluation = self._evaluation(candidate, purpose, items, left, found, assess)
         except Exception:  # noqa: BLE001 - the candidate boundary: what fails in here is no failure of the run
