@@ -112,5 +112,5 @@ def _added(tensors: Sequence[torch.Tensor], blocks: Blocks) -> torch.Tensor:
     """Their sum in fp32."""
     result = blocks.buffer("sum", tensors[0], torch.float32).copy_(tensors[0])
     for tensor in tensors[1:]:
-        result.add_(blocks.widened("term", tensor))
+        result.add_(blocks.term("term", tensor))
     return result

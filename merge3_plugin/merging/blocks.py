@@ -26,7 +26,10 @@ class Blocks:
 
     def of(self, *tensors: torch.Tensor) -> Iterator[Any]:
         """The blocks of flat tensors of one length, side by side, after the place where they start."""
-        starts = range(0, tensors[0].numel(), self.size)
+        length = tensors[0].numel()
+        if length <= self.size:  # as most are, on a GPU
+            return iter([(0, *tensors)])
+        starts = range(0, length, self.size)
         return zip(starts, *(tensor.split(self.size) for tensor in tensors), strict=True)
 
     def map(self, function: Callable[..., T], *tensors: torch.Tensor) -> list[T]:
@@ -49,6 +52,13 @@ class Blocks:
         if block.dtype == torch.float32:
             return block
         return self.buffer(name, block, torch.float32).copy_(block)
+
+    def term(self, name: Hashable, block: torch.Tensor) -> torch.Tensor:
+        """The block, to be added to or multiplied with fp32: itself on a GPU, which widens as it reads, else `widened`.
+
+        Not to be written to.
+        """
+        return block if self.device.type == "cuda" else self.widened(name, block)
 
     def scalar(self, value: float, dtype: torch.dtype) -> torch.Tensor:
         """A number of this dtype on the device, where arithmetic on it needs no synchronisation."""

@@ -40,12 +40,16 @@ def cosine_of_arc(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.stack(products).sum().clamp(-1, 1)
 
 
-def cosine_of_units(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """The cosine of the angle between two flat tensors, as mergekit's nuslerp computes it: all in their dtype."""
+def cosine_of_units(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, bool]:
+    """The cosine of the angle between two flat tensors, all in their dtype; and whether they are collinear.
+
+    As mergekit's nuslerp computes both.
+    """
     units = [tensor / torch.norm(tensor, dim=-1, keepdim=True).clamp(min=1e-7) for tensor in (a, b)]
-    return torch.sum(units[0].mul_(units[1]), dim=-1).clamp(-1, 1)
+    cosine = torch.sum(units[0].mul_(units[1]), dim=-1).clamp(-1, 1)
+    return cosine, bool((1 - cosine.square()) <= 1e-8**2)
 
 
-def cosine_of_deltas(a: torch.Tensor, b: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
+def cosine_of_deltas(a: torch.Tensor, b: torch.Tensor, base: torch.Tensor) -> tuple[torch.Tensor, bool]:
     """`cosine_of_units` of what two flat tensors differ by from a third."""
     return cosine_of_units(a - base, b - base)

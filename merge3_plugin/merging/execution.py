@@ -22,6 +22,7 @@ from merge3_plugin.merging.kernels import Inputs, Step, linear, nuslerp, slerp
 from merge3_plugin.merging.parents import Family
 from merge3_plugin.merging.plan import Job
 from merge3_plugin.merging.references import one_line
+from merge3_plugin.merging.residence import Residence
 from merge3_plugin.merging.vocabulary import Vocabulary
 
 _KERNELS = {"linear": linear, "slerp": slerp, "nuslerp": nuslerp}
@@ -32,33 +33,36 @@ class Execution:
     """Merges of this family's tensors on ``device``, in the ``vocabulary`` of the run (None: the parents' own)."""
 
     def __init__(self, family: Family, vocabulary: Vocabulary | None, device: torch.device) -> None:
-        self._family, self._vocabulary, self._device = family, vocabulary, device
-        self._blocks, self._constants = Blocks(device), Constants()
-        self._on_device: dict[int, torch.Tensor] = {}
+        self._family, self._vocabulary = family, vocabulary
+        self._blocks, self._constants, self._residence = Blocks(device), Constants(), Residence(device)
 
     def run(self, jobs: Sequence[Job], live: Mapping[str, torch.Tensor]) -> None:
         """Write the tensors of all jobs, in their order, into those of the same name.
 
         Raises MergeFailed for NaN or infinite weights, or when a method gives up.
         """
-        # A sum tells at little cost whether all its terms are finite; one look at the sums of all tensors synchronises
-        # a GPU once.
-        sums = [self.write(job, live[job.output.name]) for job in jobs]
-        for number in torch.isfinite(torch.stack(sums)).logical_not().nonzero().flatten().tolist():
-            job = jobs[number]
-            if not torch.isfinite(live[job.output.name]).all():  # a sum may overflow, too
+        sums: dict[torch.dtype, list[torch.Tensor]] = {}
+        for job in jobs:
+            out = live[job.output.name]
+            sums.setdefault(out.dtype, []).extend(self.write(job, out))
+        # A sum tells at little cost whether all its terms are finite; it may overflow, too. One look at the sums of all
+        # tensors synchronises a GPU once.
+        if all(torch.isfinite(torch.stack(of)).all() for of in sums.values()):
+            return
+        for job in jobs:
+            if not torch.isfinite(live[job.output.name]).all():
                 method, name = job.settings.config.merge_method, job.output.name
                 raise MergeFailed(f"{method}: expected finite weights, got NaN or infinity in {name}")
 
-    def write(self, job: Job, out: torch.Tensor) -> torch.Tensor:
-        """Write the tensor of one job into ``out``; its sum, in fp32, is not finite where one of its weights is not."""
+    def write(self, job: Job, out: torch.Tensor) -> list[torch.Tensor]:
+        """Write the tensor of one job into ``out``; sums of its parts, not all finite where a weight of it is not."""
         try:
             tensors = self._sources(job)
             inputs = self._inputs(job, tensors, out)
             step = None if inputs is None else self._step(job, inputs)
             if inputs is None or step is None:
                 out.copy_(self._by_mergekit(job, tensors))
-                return out.sum(dtype=torch.float32)
+                return [out.sum(dtype=out.dtype)]
         except (ValueError, ArithmeticError) as error:
             method, name = job.settings.config.merge_method, job.output.name
             raise MergeFailed(f"{method}: {name}: {one_line(error)}") from error
@@ -68,7 +72,7 @@ class Execution:
             step(sources, block, start)
             return block.sum()
 
-        return torch.stack(self._blocks.map(merged, *inputs.tensors, out.view(-1))).sum(dtype=torch.float32)
+        return self._blocks.map(merged, *inputs.tensors, out.view(-1))
 
     def tensor(self, weight: WeightInfo, name: str, together: Sequence[str], base: str | None) -> torch.Tensor:
         """``weight`` of the parent ``name``, in the run's vocabulary, when the parents ``together`` are merged."""
@@ -91,7 +95,7 @@ class Execution:
         if not first.numel() or not all(tensor.is_contiguous() for tensor in (*tensors, out)):
             return None
         addresses = [tensor.data_ptr() for tensor in tensors]
-        flat = [self._resident(tensor).view(-1) for tensor in tensors]
+        flat = [self._residence.on_device(tensor).view(-1) for tensor in tensors]
         for one, address in zip(flat, addresses, strict=True):
             if not self._constants.of(self._is_finite, (one,), (address,)):
                 return None
@@ -105,19 +109,6 @@ class Execution:
         kernel = _KERNELS.get(method.spec.name)
         return None if kernel is None else kernel(inputs, self._blocks)
 
-    def _resident(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The tensor on the device, where it stays for the next merge if a tenth of a GPU's memory is left free."""
-        if tensor.device == self._device:
-            return tensor
-        address = tensor.data_ptr()
-        if address in self._on_device:
-            return self._on_device[address]
-        moved = tensor.to(self._device)
-        free, whole = torch.cuda.mem_get_info(self._device) if self._device.type == "cuda" else (1, 1)
-        if free > 0.1 * whole:
-            self._on_device[address] = moved
-        return moved
-
     def _is_finite(self, tensor: torch.Tensor) -> bool:
         sums = torch.stack(self._blocks.map(lambda _, block: block.sum(), tensor))
         return bool(torch.isfinite(sums).all()) or bool(torch.isfinite(tensor).all())
@@ -127,9 +118,10 @@ class Execution:
         dtype = dtype_from_name(settings.config.dtype)
         converted = []
         for tensor, weight in zip(tensors, job.inputs, strict=True):
+            tensor = self._residence.on_device(tensor)
             if dtype and tensor.is_floating_point() and not weight.force_dtype:
                 tensor = tensor.to(dtype)
-            converted.append(tensor.to(self._device))
+            converted.append(tensor)
         buffer = copy_non_floating_buffer(converted, job.output.name)
         if buffer is not None:
             return buffer

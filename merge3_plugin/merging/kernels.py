@@ -56,12 +56,14 @@ def linear(inputs: Inputs, blocks: Blocks) -> Step:
     total = weights.sum(dim=1).item() if inputs.shared["normalize"] else 1.0
     divisor = blocks.scalar(total, torch.float32)
     first, *others = weights[0].tolist()
+    # Not without dimensions: a product with such a number has the dtype of the other factor.
+    factor = blocks.scalar(first, torch.float32).view(1)
 
     def step(sources: Sequence[torch.Tensor], out: torch.Tensor, start: int) -> None:
         result = blocks.buffer("sum", out, torch.float32)
-        torch.mul(blocks.widened("term", sources[0]), first, out=result)
+        torch.mul(blocks.term("term", sources[0]), factor, out=result)
         for source, weight in zip(sources[1:], others, strict=True):
-            result.add_(blocks.widened("term", source), alpha=weight)
+            result.add_(blocks.term("term", source), alpha=weight)
         if total != 1:
             result.div_(divisor)
         out.copy_(result)
@@ -86,7 +88,7 @@ def slerp(inputs: Inputs, blocks: Blocks) -> Step:
     def step(sources: Sequence[torch.Tensor], out: torch.Tensor, start: int) -> None:
         a, b = (blocks.buffer(("term", place), out, torch.float32) for place in (0, 1))
         for term, place, weight in zip((a, b), pair, weights, strict=True):
-            torch.mul(blocks.widened("source", sources[place]), weight, out=term)
+            torch.mul(blocks.term("source", sources[place]), weight.view(1), out=term)
         torch.add(a, b, out=a)
         out.copy_(a)
 
@@ -104,10 +106,9 @@ def nuslerp(inputs: Inputs, blocks: Blocks) -> Step | None:
     weights = [inputs.own[place]["weight"] for place in (one, two)]
     t = 0.5 if abs(sum(weights)) < 1e-6 else weights[1] / sum(weights)
     if inputs.base is None:
-        cosine = inputs.constant(cosine_of_units, one, two)
+        cosine, chord = inputs.constant(cosine_of_units, one, two)
     else:
-        cosine = inputs.constant(cosine_of_deltas, one, two, inputs.base)
-    chord = bool((1 - cosine.square()) <= 1e-8**2)
+        cosine, chord = inputs.constant(cosine_of_deltas, one, two, inputs.base)
     angle = torch.acos(cosine)
     coefficients = (1 - t, t) if chord else (torch.sin((1 - t) * angle), torch.sin(t * angle))
     sine = torch.sin(angle)
