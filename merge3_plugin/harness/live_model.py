@@ -12,7 +12,10 @@ from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
+from merge3_plugin.harness.graphs import Graphs
+from merge3_plugin.harness.packed_forward import Predictions
 from merge3_plugin.harness.packed_lm import PackedLM, TokenRequest
+from merge3_plugin.harness.packing import Pack
 from merge3_plugin.harness.token_tree import TokenTree
 
 if TYPE_CHECKING:
@@ -44,6 +47,7 @@ class LiveModel(PackedLM):
             )
         finally:
             hf_log.setLevel(level)
+        self._graphs = Graphs(model, super()._read) if self.device.type == "cuda" else None
         self._encoded: dict[tuple[Any, ...], list[int]] = {}
         self._encoded_batches: dict[tuple[Any, ...], tuple[torch.Tensor, torch.Tensor]] = {}
 
@@ -77,6 +81,9 @@ class LiveModel(PackedLM):
         if key not in self._encoded_batches:
             self._encoded_batches[key] = super().tok_batch_encode(strings, *args, **kwargs)
         return self._encoded_batches[key]
+
+    def _read(self, pack: Pack) -> Predictions:
+        return self._graphs.read(pack) if self._graphs else super()._read(pack)
 
     def _loglikelihood_tokens(self, requests: list[TokenRequest], *_: Any, **__: Any) -> Any:
         return super()._loglikelihood_tokens(requests, disable_tqdm=True)

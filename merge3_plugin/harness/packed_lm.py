@@ -16,6 +16,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria,
 
 from merge3_plugin.errors import DataError
 from merge3_plugin.harness.packed_forward import (
+    Predictions,
     Unpackable,
     logits,
     longest_packed,
@@ -114,7 +115,7 @@ class PackedLM(HFLM):
         greedy = torch.ones(len(plan.readings), dtype=torch.bool)
         bar = tqdm(plan.packs, desc="Running loglikelihood requests, packed", disable=not progress or self.rank != 0)
         with self._forward():
-            found = [(pack.readers, *predictions(logits(self.model, pack), pack)) for pack in bar]
+            found = [(pack.readers, *self._read(pack)) for pack in bar]
         for readers, values, right in found:  # here, after all passes, a GPU is first waited for
             totals.index_add_(0, readers.cpu(), values.cpu().double())
             greedy[readers[~right].cpu()] = False
@@ -122,6 +123,9 @@ class PackedLM(HFLM):
 
     def _padded(self, requests: Sequence[TokenRequest], progress: bool) -> list[Answer]:
         return _finite(super()._loglikelihood_tokens(list(requests), disable_tqdm=not progress))
+
+    def _read(self, pack: Pack) -> Predictions:
+        return predictions(logits(self.model, pack), pack)
 
     @contextmanager
     def _forward(self) -> Iterator[None]:
