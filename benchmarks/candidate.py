@@ -40,7 +40,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from random_models import SIZES, TASK, Size, write_models, write_task
 
-from merge3_plugin.evolve.machine import bytes_per_second, flops_per_second
+from merge3_plugin.machine import bytes_per_second, flops_per_second
 
 BYTES = 2  # of a bfloat16
 # Methods that need no base model.

@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 from merge3_plugin.cli_display import Display, Figures
 from merge3_plugin.config.search import SearchConfig
-from merge3_plugin.evolve.machine import memory_in_use
 from merge3_plugin.evolve.search import Improvement, Scored
 from merge3_plugin.evolve.setting import Watcher
 from merge3_plugin.evolve.store import FAILED, Evaluation, last_line
 from merge3_plugin.harness.scoring import NOTHING, Price
+from merge3_plugin.machine import memory_in_use
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from merge3_plugin.config import RunConfig
 from merge3_plugin.errors import RunError
 from merge3_plugin.evolve.guard import chat_template
-from merge3_plugin.evolve.machine import bytes_per_second, device_memory_available, flops_per_second, memory_available
 from merge3_plugin.evolve.workload import Workload, workload
 from merge3_plugin.harness.benchmark import Benchmark
+from merge3_plugin.machine import bytes_per_second, device_memory_available, flops_per_second, memory_available
 from merge3_plugin.units import in_bytes
 
 if TYPE_CHECKING:

@@ -1,8 +1,4 @@
-"""Random thinning of deltas, as DARE and DELLA do it, by the draws that mergekit makes: bit by bit the same masks.
-
-A draw of torch's on the CPU takes one number of the generator for each element, in their order, and compares it with
-the element's probability. `uniform_` takes the same numbers, several times faster than `bernoulli`.
-"""
+"""Random thinning of deltas, as DARE and DELLA do it, by the draws that mergekit makes: bit by bit the same masks."""
 
 from __future__ import annotations
 
@@ -23,10 +19,13 @@ def keep_random(inputs: Inputs, place: int, blocks: Blocks) -> Thinning | None:
     if density < 0 or not draws_here(tensor):
         return None
     probability = torch.tensor(density, dtype=tensor.dtype).item()
-    mask = torch.empty(tensor.shape, dtype=torch.int8)
-    for _, part in blocks.of(mask):
-        part.copy_(blocks.buffer("draws", part, torch.float32).uniform_().lt_(probability))
-    return _keeping(mask, blocks)
+    draws = inputs.uniform.next(tensor, blocks)
+
+    def thin(delta: torch.Tensor, start: int) -> None:
+        kept = blocks.buffer("kept", delta)
+        delta.mul_(torch.lt(draws[start : start + delta.numel()], probability, out=kept))
+
+    return thin
 
 
 def keep_by_rank(inputs: Inputs, place: int, blocks: Blocks) -> Thinning | None:
@@ -44,13 +43,17 @@ def keep_by_rank(inputs: Inputs, place: int, blocks: Blocks) -> Thinning | None:
     if base is None or not inside or len(inputs.shape) > 2 or inputs.shape[-1] < 2 or not draws_here(tensor):
         return None
     probabilities = _by_rank(inputs.shape[-1], density, epsilon, tensor.dtype)
-    mask = torch.empty(tensor.shape, dtype=torch.int8)
-    rows = [whole.view(-1, inputs.shape[-1]) for whole in (tensor, inputs.tensors[base], mask)]
-    for one, other, part in _rows(rows, blocks):
+    kept = torch.empty(tensor.shape, dtype=tensor.dtype)
+    draws = inputs.uniform.next(tensor, blocks)
+    rows = [whole.view(-1, inputs.shape[-1]) for whole in (tensor, inputs.tensors[base], draws, kept)]
+    for one, other, drawn, part in _rows(rows, blocks):
         order = torch.argsort((one - other).abs_(), dim=1, descending=False)
-        probability = torch.empty(order.shape).scatter_(1, order, probabilities.expand(order.shape))
-        part.copy_(blocks.buffer("draws", part, torch.float32).view(order.shape).uniform_().lt_(probability))
-    return _keeping(mask, blocks)
+        torch.lt(drawn, torch.empty_like(part).scatter_(1, order, probabilities.expand(order.shape)), out=part)
+
+    def thin(delta: torch.Tensor, start: int) -> None:
+        delta.mul_(kept.view(-1)[start : start + delta.numel()])
+
+    return thin
 
 
 def draws_here(tensor: torch.Tensor) -> bool:
@@ -59,20 +62,13 @@ def draws_here(tensor: torch.Tensor) -> bool:
 
 
 def _by_rank(n: int, density: float, epsilon: float, dtype: torch.dtype) -> torch.Tensor:
-    """The probabilities by rank, from the smallest; computed in ``dtype`` as mergekit does."""
+    """The probabilities by rank, from the smallest; in ``dtype``, as mergekit computes them."""
     ranks = torch.arange(n).to(dtype) + 1
     share = ((ranks - ranks.min()) / (ranks.max() - ranks.min())).clamp(0, 1)
-    return ((density - epsilon) + share * 2 * epsilon).float()
+    return (density - epsilon) + share * 2 * epsilon
 
 
 def _rows(matrices: list[torch.Tensor], blocks: Blocks) -> Iterator[tuple[torch.Tensor, ...]]:
     """Blocks of whole rows of matrices of one shape, side by side."""
     n = max(1, blocks.size // matrices[0].shape[1])
     return zip(*(matrix.split(n) for matrix in matrices), strict=True)
-
-
-def _keeping(mask: torch.Tensor, blocks: Blocks) -> Thinning:
-    def thin(delta: torch.Tensor, start: int) -> None:
-        delta.mul_(blocks.buffer("kept", delta).copy_(mask[start : start + delta.numel()]))
-
-    return thin

@@ -23,6 +23,7 @@ from merge3_plugin.merging.parents import Family
 from merge3_plugin.merging.plan import Job
 from merge3_plugin.merging.references import one_line
 from merge3_plugin.merging.residence import Residence
+from merge3_plugin.merging.uniform import Uniform
 from merge3_plugin.merging.vocabulary import Vocabulary
 
 _KERNELS = {"linear": linear, "slerp": slerp, "nuslerp": nuslerp}
@@ -34,7 +35,8 @@ class Execution:
 
     def __init__(self, family: Family, vocabulary: Vocabulary | None, device: torch.device) -> None:
         self._family, self._vocabulary = family, vocabulary
-        self._blocks, self._constants, self._residence = Blocks(device), Constants(), Residence(device)
+        self._blocks, self._constants, self._uniform = Blocks(device), Constants(), Uniform()
+        self._residence = Residence(device)
 
     def run(self, jobs: Sequence[Job], live: Mapping[str, torch.Tensor]) -> None:
         """Write the tensors of all jobs, in their order, into those of the same name.
@@ -99,7 +101,10 @@ class Execution:
         for one, address in zip(flat, addresses, strict=True):
             if not self._constants.of(self._is_finite, (one,), (address,)):
                 return None
-        return Inputs(flat, addresses, first.shape, job.settings.base, job.shared, job.own, self._constants)
+        settings = job.settings
+        return Inputs(
+            flat, addresses, first.shape, settings.base, job.shared, job.own, self._constants, self._uniform
+        )  # fmt: skip
 
     def _step(self, job: Job, inputs: Inputs) -> Step | None:
         """The kernel for a job; None where there is none for its method, or for these parameters of it."""

@@ -16,6 +16,7 @@ import torch
 
 from merge3_plugin.merging.blocks import Blocks
 from merge3_plugin.merging.constants import Constants, cosine_of_arc, cosine_of_deltas, cosine_of_units
+from merge3_plugin.merging.uniform import Uniform
 
 T = TypeVar("T")
 
@@ -38,6 +39,7 @@ class Inputs:
     shared: Mapping[str, Any]
     own: Sequence[Mapping[str, Any]]
     constants: Constants
+    uniform: Uniform
 
     @property
     def others(self) -> list[int]:

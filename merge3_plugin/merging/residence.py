@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import psutil
 import torch
 
-# Of the GPU's memory, and of the machine's: what is left to others.
+from merge3_plugin.machine import can_spare
+
+# Of a GPU's memory: what is left to the passes of the model.
 _LEFT_FREE = 0.1
 
 
@@ -42,8 +43,7 @@ class Residence:
         # While all go to the GPU, each is copied once, and locking would only take time.
         if self._device.type != "cuda" or _free_on(self._device) > _LEFT_FREE:
             return tensor
-        memory = psutil.virtual_memory()
-        if memory.available - tensor.numel() * tensor.element_size() < _LEFT_FREE * memory.total:
+        if not can_spare(tensor.numel() * tensor.element_size()):
             return tensor
         return self._locked.setdefault(address, tensor.pin_memory())
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from merge3_plugin import machine
 from merge3_plugin.config import load_config
 from merge3_plugin.errors import RunError
-from merge3_plugin.evolve import machine, preflight
+from merge3_plugin.evolve import preflight
 from merge3_plugin.evolve.preflight import Memory, check_memory, disk_needed, memory_needed, workloads
 from merge3_plugin.evolve.setup import Flags, load_tasks, rehearse
 from merge3_plugin.harness.scoring import Scorer
@@ -137,6 +138,7 @@ def test_a_container_has_the_memory_of_its_limit(tmp_path: Path, monkeypatch: py
     (tmp_path / "memory.stat").write_text("anon 1000\ninactive_file 500000\n")
     (tmp_path / "memory.max").write_text("4000000\n")
     assert machine.memory_available() == 1_500_000
+    assert machine.can_spare(1_000_000) and not machine.can_spare(1_200_000)
     (tmp_path / "memory.max").write_text("max\n")
     assert machine.memory_available() == pytest.approx(whole, rel=0.5)
 

@@ -16,6 +16,7 @@ from merge3_plugin.merging.blocks import Blocks
 from merge3_plugin.merging.constants import Constants
 from merge3_plugin.merging.kernels import Inputs, linear, nuslerp, slerp
 from merge3_plugin.merging.magnitudes import Magnitudes
+from merge3_plugin.merging.uniform import Uniform
 
 BLOCK = 512
 SHAPES = [(1,), (7,), (BLOCK,), (2000,), (37, 53), (3, 701)]
@@ -63,12 +64,14 @@ def spread(method: str, n: int, given: Mapping[str, Any]) -> tuple[dict[str, Any
     return shared, own + [{k: given[k][i] for k in own_names & set(given)} for i in range(n_own)]
 
 
-def by_kernel(method: str, sources: list[torch.Tensor], base: int | None, given: Mapping[str, Any]) -> Any:
+def by_kernel(
+    method: str, sources: list[torch.Tensor], base: int | None, given: Mapping[str, Any], uniform: Uniform | None = None
+) -> Any:
     """What the kernel gives; None where the method, with these parameters, is left to mergekit."""
     shared, own = spread(method, len(sources), given)
     addresses = [source.data_ptr() for source in sources]
     flat = [source.view(-1) for source in sources]
-    inputs = Inputs(flat, addresses, sources[0].shape, base, shared, own, Constants())
+    inputs = Inputs(flat, addresses, sources[0].shape, base, shared, own, Constants(), uniform or Uniform())
     blocks = Blocks(torch.device("cpu"))
     kernels = {"linear": linear, "slerp": slerp, "nuslerp": nuslerp}
     step = kernels[method](inputs, blocks) if method in kernels else arithmetic(general(method), inputs, blocks)
@@ -118,6 +121,34 @@ def test_every_bit_is_mergekits(case: tuple[str, int, dict[str, Any]], dtype: to
         else:
             assert torch.equal(got, expected), shape
     assert fast or (dtype == torch.float16 and method.startswith(("dare", "della")))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("method", ["dare_ties", "della"])
+def test_draws_are_kept_and_the_same_for_other_densities(
+    method: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sources draw one after another: where one needs no draw, the next takes the numbers that it had before."""
+    sources, uniform = tensors((37, 53), dtype, 4), Uniform()
+    drawn: list[int] = []
+    draw = torch.Tensor.uniform_
+    monkeypatch.setattr(torch.Tensor, "uniform_", lambda self: drawn.append(self.numel()) or draw(self))
+    for n_drawn, densities in (
+        (3, (0.6, 0.4, 0.3)),
+        (0, (0.5, 0.004, 0.97)),
+        (0, (1.0, 0.4, 0.2)),
+        (0, (0.3, 0.3, 0.3)),
+    ):
+        given = {"weight": (0.5, -0.3, 0.7), "density": densities, "rescale": False}
+        given |= {"epsilon": (0.002, 0.002, 0.002)} if method == "della" else {}
+        drawn.clear()
+        torch.manual_seed(5)
+        got = by_kernel(method, sources, 0, given, uniform)
+        assert sum(drawn) == n_drawn * sources[0].numel()
+        after = torch.rand(1)
+        torch.manual_seed(5)
+        assert torch.equal(got, by_mergekit(method, sources, 0, given))
+        assert torch.equal(after, torch.rand(1))
 
 
 def test_cuts_part_the_elements_as_a_stable_sort_does() -> None:

@@ -26,16 +26,30 @@ def memory_available() -> int:
 
     Of a container with a limit of its own, what is left of that.
     """
+    return _memory()[0]
+
+
+def can_spare(n_bytes: int) -> bool:
+    """Whether so many bytes of host memory can be had with a tenth of all of it left free."""
+    available, total = _memory()
+    return available - n_bytes > total // 10
+
+
+def _memory() -> tuple[int, int]:
+    """What is available of the host's memory, or of this container's, and all of it."""
     import psutil
 
-    free = int(psutil.virtual_memory().available)
+    memory = psutil.virtual_memory()
     try:
         limit = (_CGROUP / "memory.max").read_text().strip()
         used = int((_CGROUP / "memory.current").read_text())
         figures = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
     except (OSError, ValueError):
-        return free
-    return free if limit == "max" else max(0, min(free, int(limit) - used + int(figures.get("inactive_file", 0))))
+        limit = "max"
+    if limit == "max":
+        return int(memory.available), int(memory.total)
+    left = max(0, min(memory.available, int(limit) - used + int(figures.get("inactive_file", 0))))
+    return int(left), min(int(memory.total), int(limit))
 
 
 def device_memory_available(device: str) -> int | None:
