@@ -14,6 +14,8 @@ T = TypeVar("T")
 _ELEMENTS = 2**18
 # A GPU has no use for blocks but to bound what buffers take of its memory.
 _ELEMENTS_OF_A_GPU = 2**24
+# How many numbers are kept on the device.
+_SCALARS = 1000
 
 
 class Blocks:
@@ -23,6 +25,7 @@ class Blocks:
         self.device = device
         self.size = _ELEMENTS if device.type == "cpu" else _ELEMENTS_OF_A_GPU
         self._buffers: dict[tuple[Hashable, torch.dtype], torch.Tensor] = {}
+        self._scalars: dict[tuple[float, torch.dtype], torch.Tensor] = {}
 
     def of(self, *tensors: torch.Tensor) -> Iterator[Any]:
         """The blocks of flat tensors of one length, side by side, after the place where they start."""
@@ -61,5 +64,14 @@ class Blocks:
         return block if self.device.type == "cuda" else self.widened(name, block)
 
     def scalar(self, value: float, dtype: torch.dtype) -> torch.Tensor:
-        """A number of this dtype on the device, where arithmetic on it needs no synchronisation."""
-        return torch.full((), value, dtype=dtype, device=self.device)
+        """A number on the device, where arithmetic on it needs no synchronisation; not to be written to."""
+        if len(self._scalars) > _SCALARS:
+            self._scalars.clear()
+        if (value, dtype) not in self._scalars:  # as it mostly is, for a recipe has few numbers for all its tensors
+            self._scalars[value, dtype] = torch.full((), value, dtype=dtype, device=self.device)
+        return self._scalars[value, dtype]
+
+    def factor(self, value: float) -> torch.Tensor:
+        """A number in fp32 by which a `term` is multiplied in fp32."""
+        # A product with a number without dimensions would have the dtype of the other factor.
+        return self.scalar(value, torch.float32).view(1)

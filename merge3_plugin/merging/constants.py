@@ -26,7 +26,7 @@ class Constants:
 
 
 def cosine_of_arc(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """The cosine of the angle between two flat tensors, as mergekit's slerp computes it; on their device, in fp32.
+    """The cosine of the angle between two flat tensors, as mergekit's slerp computes it; on the CPU, in fp32.
 
     Sums go by parts of the length that mergekit takes, so that they are its own to the last bit.
     """
@@ -37,16 +37,16 @@ def cosine_of_arc(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         norm = torch.linalg.vector_norm(of_parts)
         norms.append(torch.where(norm > 1e-8, norm, 1))
     products = [((x.float() / norms[0]) * (y.float() / norms[1])).sum() for x, y in zip(*parts, strict=True)]
-    return torch.stack(products).sum().clamp(-1, 1)
+    return torch.stack(products).sum().clamp(-1, 1).cpu()
 
 
 def cosine_of_units(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, bool]:
-    """The cosine of the angle between two flat tensors, all in their dtype; and whether they are collinear.
+    """The cosine of the angle between two flat tensors, on the CPU, in their dtype; and whether they are collinear.
 
     As mergekit's nuslerp computes both.
     """
     units = [tensor / torch.norm(tensor, dim=-1, keepdim=True).clamp(min=1e-7) for tensor in (a, b)]
-    cosine = torch.sum(units[0].mul_(units[1]), dim=-1).clamp(-1, 1)
+    cosine = torch.sum(units[0].mul_(units[1]), dim=-1).clamp(-1, 1).cpu()
     return cosine, bool((1 - cosine.square()) <= 1e-8**2)
 
 

@@ -58,8 +58,7 @@ def linear(inputs: Inputs, blocks: Blocks) -> Step:
     total = weights.sum(dim=1).item() if inputs.shared["normalize"] else 1.0
     divisor = blocks.scalar(total, torch.float32)
     first, *others = weights[0].tolist()
-    # Not without dimensions: a product with such a number has the dtype of the other factor.
-    factor = blocks.scalar(first, torch.float32).view(1)
+    factor = blocks.factor(first)
 
     def step(sources: Sequence[torch.Tensor], out: torch.Tensor, start: int) -> None:
         result = blocks.buffer("sum", out, torch.float32)
@@ -77,20 +76,17 @@ def slerp(inputs: Inputs, blocks: Blocks) -> Step:
     """A point of the arc from the base to the other source, or of the chord where they are nearly collinear."""
     (other,) = inputs.others
     pair = (other if inputs.base is None else inputs.base, other)
-    t = blocks.scalar(inputs.shared["t"], torch.float32)
+    t = torch.tensor(inputs.shared["t"], dtype=torch.float32)
     cosine = inputs.constant(cosine_of_arc, *pair)
     chord = cosine.abs() > 0.9995
     angle = torch.acos(torch.where(chord, 0, cosine))
     sine = torch.sin(angle)
-    weights = (
-        torch.where(chord, 1 - t, torch.sin((1 - t) * angle) / sine),
-        torch.where(chord, t, torch.sin(t * angle) / sine),
-    )
+    weights = [blocks.factor(torch.where(chord, share, torch.sin(share * angle) / sine).item()) for share in (1 - t, t)]
 
     def step(sources: Sequence[torch.Tensor], out: torch.Tensor, start: int) -> None:
         a, b = (blocks.buffer(("term", place), out, torch.float32) for place in (0, 1))
         for term, place, weight in zip((a, b), pair, weights, strict=True):
-            torch.mul(blocks.term("source", sources[place]), weight.view(1), out=term)
+            torch.mul(blocks.term("source", sources[place]), weight, out=term)
         torch.add(a, b, out=a)
         out.copy_(a)
 
