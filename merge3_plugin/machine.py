@@ -69,13 +69,17 @@ def flops_per_second(device: str, dtype_name: str, *, size: int = 1024, seconds:
     return 2.0 * size**3 / _fastest(lambda: torch.mm(a, b), device, seconds)
 
 
-def bytes_per_second(device: str, *, size: int = 2**26, seconds: float = 0.2) -> float:
-    """Bytes a second that a copy in memory reads and writes, the best of those that fit in the time."""
+def bytes_per_second(device: str, source: str | None = None, *, size: int = 2**26, seconds: float = 0.2) -> float:
+    """Bytes a second that a copy in memory reads and writes, the best of those that fit in the time.
+
+    From ``source``, page-locked memory of the host, to a GPU: the bytes a second that come there.
+    """
     import torch
 
-    source = torch.zeros(size, dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
-    return 2.0 * size / _fastest(lambda: target.copy_(source), device, seconds)
+    read = torch.zeros(size, dtype=torch.uint8, device=source or device, pin_memory=source is not None)
+    target = torch.empty(size, dtype=torch.uint8, device=device)
+    moved = size if source else 2 * size
+    return moved / _fastest(lambda: target.copy_(read, non_blocking=True), device, seconds)
 
 
 def _fastest(work: Callable[[], object], device: str, seconds: float) -> float:

@@ -147,10 +147,11 @@ def plan_machine(
     asked = [(task.anchors or task.items, work[name]) for name, task in tasks.items()]
     merges = sum(phase.models for phase in phases.values() if phase.evaluations)
     return {
-        "memory": asdict(memory) | {"on_host": memory.on_host, "on_device": memory.on_device, "note": note},
+        "memory": asdict(memory)
+        | {"on_host": memory.on_host, "on_device": memory.on_device, "streamed": memory.streamed, "note": note},
         "too_little": too_little,
         "disk": disk_needed(sketch, evaluations, final_model=True, more_layers=rehearsal.more_layers),
-        "time": time_needed(sketch, memory.device, asked, evaluations=evaluations, merges=merges),
+        "time": time_needed(sketch, memory, asked, evaluations=evaluations, merges=merges),
     }
 
 

@@ -58,6 +58,13 @@ class Memory:
         return 0 if self.device_available is None else int((1 + SPARE) * self.live) + self.activations
 
     @property
+    def streamed(self) -> int:
+        """What of the parents does not fit on a GPU beside the rest, and is copied there for every merge."""
+        if self.device_available is None:
+            return 0
+        return max(0, self.mapped + self.copied - int((1 - SPARE) * (self.device_available - self.on_device)))
+
+    @property
     def fits(self) -> bool:
         return self.on_host <= self.available and self.on_device <= (self.device_available or 0)
 
@@ -178,16 +185,20 @@ def disk_needed(sketch: Sketch, evaluations: int, *, final_model: bool, more_lay
 
 
 def time_needed(
-    sketch: Sketch, device: str, work: Sequence[tuple[int, Workload]], *, evaluations: int, merges: int
-) -> dict[str, float]:
+    sketch: Sketch, memory: Memory, work: Sequence[tuple[int, Workload]], *, evaluations: int, merges: int
+) -> dict[str, float | None]:
     """The least time in seconds that arithmetic and memory traffic of a run take on this machine, measured just now.
 
-    Arithmetic is two operations for each weight and token; a merge reads every parent and writes the live model once.
-    ``work`` are the tasks, each by how many items a model is asked of it. A run takes several times as long.
+    Arithmetic is two operations for each weight and token; a merge reads every parent and writes the live model once,
+    and copies to a GPU what does not stay there. ``work`` are the tasks, each by how many items a model is asked of it.
+    A run takes several times as long.
     """
     share = sum(items for items, _ in work)
     tokens = evaluations * sum(items * each.tokens for items, each in work) / max(1, share)
+    device, streamed = memory.device, memory.streamed
     rate, traffic = flops_per_second(device, sketch.dtype_name), bytes_per_second(device)
+    upload = bytes_per_second(device, source="cpu") if streamed else None
+    merging = (len(sketch.sizes) + 1) * sketch.live / traffic + (streamed / upload if upload else 0.0)
     return {
         "tokens": tokens,
         "flops": 2.0 * sketch.parameters * tokens,
@@ -195,5 +206,6 @@ def time_needed(
         "scoring_seconds": 2.0 * sketch.parameters * tokens / rate,
         "merges": merges,
         "bytes_per_second": traffic,
-        "merging_seconds": merges * (len(sketch.sizes) + 1) * sketch.live / traffic,
+        "upload_bytes_per_second": upload,
+        "merging_seconds": merges * merging,
     }

@@ -111,6 +111,9 @@ def _machine(machine: Mapping[str, Any]) -> list[str]:
         of_device = f"{in_bytes(memory['on_device'])} of {in_bytes(memory['device_available'])} that are free"
         lines = [f"Memory of {memory['device']}: {of_device}", f"Memory of the host: {host}"]
     lines.append(f"  {what}")
+    if memory["streamed"]:
+        upload = f"{time['upload_bytes_per_second'] / 1e9:,.1f} GB/s"
+        lines.append(f"  {in_bytes(memory['streamed'])} of parents are copied there for every merge, at {upload}")
     if memory["mapped"]:
         lines.append(f"  {in_bytes(memory['mapped'])} of parents stay in their files, read through the page cache")
     least = time["scoring_seconds"] + time["merging_seconds"]

@@ -13,7 +13,7 @@ from merge3_plugin import machine
 from merge3_plugin.config import load_config
 from merge3_plugin.errors import RunError
 from merge3_plugin.evolve import preflight
-from merge3_plugin.evolve.preflight import Memory, check_memory, disk_needed, memory_needed, workloads
+from merge3_plugin.evolve.preflight import Memory, check_memory, disk_needed, memory_needed, time_needed, workloads
 from merge3_plugin.evolve.setup import Flags, load_tasks, rehearse
 from merge3_plugin.harness.scoring import Scorer
 from merge3_plugin.merging.merger import Merger
@@ -129,6 +129,29 @@ def test_the_tokens_of_an_item_are_those_that_the_scorer_reads(
     first = benchmarks["tiny_sum"].item_ids[:32]
     assert work.tokens * len(first) == scorer.price({"tiny_sum": first}).tokens
     assert work.most >= work.tokens and work.generated == 0
+
+
+def test_parents_that_do_not_stay_on_a_gpu_are_copied_for_every_merge(
+    tiny_models: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Figures of a machine with a GPU, which are made up here."""
+    rates = {"cpu": 1e6, None: 1e9}
+    monkeypatch.setattr(preflight, "bytes_per_second", lambda device, source=None: rates[source])
+    monkeypatch.setattr(preflight, "flops_per_second", lambda device, dtype: 1e9)
+    sketch = of_models(tiny_models, "float32")
+    n = len(tiny_models)
+
+    def needed(free: int) -> tuple[int, float | None]:
+        needs = memory(monkeypatch, sketch, GB, on_device=free)
+        time = time_needed(sketch, needs, [(20, WORK[0])], evaluations=100, merges=3)
+        return needs.streamed, time["merging_seconds"]
+
+    plenty, seconds = needed(GB)
+    assert plenty == 0 and seconds == pytest.approx(3 * (n + 1) * sketch.live / 1e9)
+    on_device = memory(monkeypatch, sketch, GB, on_device=0).on_device
+    few, seconds = needed(on_device + sketch.live)
+    assert few == n * sketch.live - int(0.9 * sketch.live)
+    assert seconds == pytest.approx(3 * ((n + 1) * sketch.live / 1e9 + few / 1e6))
 
 
 def test_a_container_has_the_memory_of_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
