@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,13 +69,12 @@ class Magnitudes:
 
     def _place_of_equal(self, value: float, n_before: int) -> int:
         """The place of the element of this magnitude that has so many equal ones before it."""
-        buffers = Blocks(self._tensor.device)
+        bits = _bits(torch.tensor(value, dtype=self._tensor.dtype)).item()
         for start, block in self._blocks():
-            equal = buffers.widened("equal", block).eq_(value)
-            n_here = int(equal.sum().item())
-            if n_here > n_before:
-                return start + int(torch.searchsorted(equal.cumsum(0), n_before + 1).item())
-            n_before -= n_here
+            equal = _places_of(bits, _bits(block))
+            if len(equal) > n_before:
+                return start + int(equal[n_before])
+            n_before -= len(equal)
         raise IndexError(f"expected more elements of magnitude {value}")
 
     def _blocks(self) -> Iterator[tuple[int, torch.Tensor]]:
@@ -84,7 +84,17 @@ class Magnitudes:
             yield start, torch.sub(tensor, base, out=blocks.buffer("delta", tensor)).abs_()
 
 
+def _bits(numbers: torch.Tensor) -> torch.Tensor:
+    return numbers.view(torch.int32 if numbers.dtype == torch.float32 else torch.int16)
+
+
 def _leading_bits(magnitudes: torch.Tensor) -> torch.Tensor:
-    if magnitudes.dtype == torch.float32:
-        return magnitudes.view(torch.int32) >> 16
-    return magnitudes.view(torch.int16).to(torch.int32)
+    bits = _bits(magnitudes)
+    return bits >> 16 if bits.dtype == torch.int32 else bits.to(torch.int32)
+
+
+def _places_of(value: int | float, numbers: torch.Tensor) -> Any:
+    """Where these integers have this value, in order."""
+    if numbers.device.type == "cpu":  # where torch takes ten times as long for it
+        return np.flatnonzero(numbers.numpy() == value)
+    return (numbers == value).nonzero().flatten()
