@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from merge3_plugin.domain import Estimate
+from merge3_plugin.domain import Estimate, FloatArray
 from merge3_plugin.estimate.design import sample_mean
 from merge3_plugin.estimate.paired import PairedDifference, paired_difference
+from merge3_plugin.evolve.surrogate import Posterior
 from merge3_plugin.harness.benchmark import Benchmark
 
 # Task -> item id -> how much the item counts in its task; tasks whose items all count alike are absent.
@@ -118,15 +119,18 @@ def judge(
     uniform: Confirmed | None,
     scale: Scale,
     keeps: Callable[[Confirmed], bool] = lambda model: True,
+    prior: Posterior | None = None,
 ) -> Verdict:
-    """The finalist that does best on the held-out items, and whether it beats the best parent.
+    """The finalist that is likely the best, and whether it beats the best parent on the held-out items.
 
-    Those that ``keeps`` says keep to the constraints go before those that do not.
+    That is the one that does best on these, or, where there is a ``prior`` of the finalists' fitness, the best by both
+    (`pooled`). Those that ``keeps`` says keep to the constraints go before those that do not.
 
     The winner is chosen on the very items that judge it, so its intervals are widened (Bonferroni) by the number of
     finalists. The best parent is likewise the best on these items, which makes the test the harder one.
     """
-    winner = max(finalists, key=lambda c: (keeps(c), c.overall))
+    likely = [c.overall for c in finalists] if prior is None else pooled(finalists, prior, scale)
+    winner, _ = max(zip(finalists, likely, strict=True), key=lambda pair: (keeps(pair[0]), pair[1]))
     best = max(parents, key=lambda c: c.overall)
     confidence = 1 - 0.05 / len(finalists)
     difference = scale.difference(winner, best, confidence=confidence)
@@ -134,3 +138,25 @@ def judge(
     text = BETTER if low > 0 else WORSE if high < 0 else NOT_SHOWN
     against_uniform = None if uniform is None else scale.difference(winner, uniform, confidence=confidence)
     return Verdict(winner, best, difference, against_uniform, text)
+
+
+def pooled(finalists: Sequence[Confirmed], prior: Posterior, scale: Scale) -> FloatArray:
+    """The accuracies that finalists probably have, shape (k,), but for what is the same for all.
+
+    The posterior mean of a normal ``prior`` of their fitness and of what they have on the held-out items. Only how
+    they differ there counts: these items may be easier for all than those of the prior. So few hundred items, on which
+    two good merges differ by chance by more than in truth, choose less than the search's own results do, and thousands
+    more.
+    """
+    found = np.array([c.overall for c in finalists])
+    total = sum(abs(scale.weights[task]) for task in finalists[0].answers)
+    apart = np.array([[_variance(a, b, scale) for b in finalists] for a in finalists])
+    # The covariance, but for a shift of all, of which these are the variances of differences (Torgerson 1952).
+    centred = apart - apart.mean(axis=0) - apart.mean(axis=1)[:, None] + apart.mean()
+    mean, covariance = prior.mean / total, prior.covariance / total**2
+    surprise = np.linalg.solve(covariance - 0.5 * centred + 1.0, found - mean)
+    return np.asarray(mean + covariance @ surprise)
+
+
+def _variance(first: Confirmed, second: Confirmed, scale: Scale) -> float:
+    return 0.0 if first is second else scale.difference(first, second).standard_error ** 2

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from merge3_plugin.domain import FloatArray
 from merge3_plugin.errors import ModelError
 from merge3_plugin.estimate.design import effective_size
 from merge3_plugin.evolve.assessor import Assessor
@@ -13,14 +16,15 @@ from merge3_plugin.evolve.confirm import Confirmed, Scale, Verdict, balance_of, 
 from merge3_plugin.evolve.constraints import Kept, feasible, kept
 from merge3_plugin.evolve.evaluate import Candidate
 from merge3_plugin.evolve.finalists import contenders
-from merge3_plugin.evolve.objectives import Objectives
+from merge3_plugin.evolve.objectives import Objectives, several_objectives
 from merge3_plugin.evolve.optimism import Optimism, optimism
 from merge3_plugin.evolve.search import Scored, SearchResult
 from merge3_plugin.evolve.setting import Interrupted
 from merge3_plugin.evolve.stage import Stage
 from merge3_plugin.evolve.store import FAILED
+from merge3_plugin.evolve.surrogate import Surrogate, surrogate
 
-MEAN, CONFIRMATION = "mean", "confirmation"
+MEAN, SURROGATE, CONFIRMATION = "mean", "surrogate", "confirmation"
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,15 +77,18 @@ def confirm(
     best: Sequence[Scored],
     compromises: Sequence[Scored] = (),
 ) -> Confirmation:
-    """Score the finalists, ``best`` and the search's mean, beside parents and uniform merge, on the held-out items.
+    """Score the finalists beside parents and uniform merge on the held-out items.
 
-    ``compromises``, a front's members, are scored too. Raises ModelError where no finalist can be scored, Interrupted
-    where a person stops it.
+    They are ``best``, the search's mean, and the peak of the model of all its results, where it has these. A front's
+    members, ``compromises``, are scored too. Raises ModelError where no finalist can be scored, Interrupted where a
+    person stops it.
     """
     finalists = {f"best {rank}": entry for rank, entry in enumerate(best, 1)}
-    mean = _mean(stage, assessor, result, best)
-    if mean is not None:
-        finalists[MEAN] = mean
+    model = _model(stage, result)
+    for label, vector in ((MEAN, result.mean), (SURROGATE, model.peak() if model else None)):
+        entry = None if vector is None else _beside(stage, assessor, label, vector, list(finalists.values()))
+        if entry is not None:
+            finalists[label] = entry
     front = {f"front {place}": entry for place, entry in enumerate(compromises, 1)}
     parents, uniform = stage.candidates.parents, stage.candidates.uniform
     searched = {**finalists, **front}
@@ -91,12 +98,20 @@ def confirm(
         **{label: entry.candidate for label, entry in searched.items()},
     }
     seen = held_out.score(field, CONFIRMATION)
-    judged = [seen[label] for label in finalists if label in seen]
+    judged = {label: seen[label] for label in finalists if label in seen}
     if not judged:
         last = stage.setting.store.last_error(CONFIRMATION)
         raise ModelError(f"confirmation: expected a finalist that can be scored, got failures only, the last: {last}")
     of_parents, floors, scale = [seen[label] for label in parents], assessor.objectives.floors, held_out.scale
-    verdict = judge(judged, of_parents, seen.get(UNIFORM), scale, lambda model: feasible(floors, model, of_parents))
+    prior = model.elsewhere(np.array([finalists[label].vector for label in judged])) if model else None
+    verdict = judge(
+        list(judged.values()),
+        of_parents,
+        seen.get(UNIFORM),
+        scale,
+        lambda entry: feasible(floors, entry, of_parents),
+        prior,
+    )
     sizes = {o.name: effective_size(o.parents.item_weights) for o in assessor.objectives.items}
     curse = {
         label: optimism(entry.assessment.estimates, seen[label], sizes, scale)
@@ -109,15 +124,22 @@ def confirm(
     return Confirmation(winner, finalists, front, seen, field, verdict, curse, constraints)
 
 
-def _mean(stage: Stage, assessor: Assessor, result: SearchResult, best: Sequence[Scored]) -> Scored | None:
-    """The search's mean with its estimate, unless it is known anyway or is worse than the best of the merges."""
-    if result.mean is None:
+def _model(stage: Stage, result: SearchResult) -> Surrogate | None:
+    """The model of the fitness, where that is made of nothing but estimated accuracies, and is what is searched for."""
+    if stage.whole or several_objectives(stage.config):
         return None
-    candidate = stage.candidates.at(result.mean)
-    if candidate.id in stage.candidates.known_ids | {s.candidate.id for s in best}:
+    return surrogate(result.scored, stage.setting.space.variables)
+
+
+def _beside(
+    stage: Stage, assessor: Assessor, label: str, vector: FloatArray, finalists: Sequence[Scored]
+) -> Scored | None:
+    """What the vector stands for, with its estimate, unless it is known anyway or is worse than the best finalist."""
+    candidate, best = stage.candidates.at(vector), finalists[0]
+    if candidate.id in stage.candidates.known_ids | {s.candidate.id for s in finalists}:
         return None
     if stage.watcher.interrupted():
         raise Interrupted
     # On the items of the best: so they can be told apart.
-    mean = assessor.assess(candidate, result.mean, MEAN, best[0].place)
-    return mean if mean in contenders([best[0], mean], assessor.objectives) else None
+    entry = assessor.assess(candidate, vector, label, best.place)
+    return entry if entry in contenders([best, entry], assessor.objectives) else None

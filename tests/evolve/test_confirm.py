@@ -1,14 +1,17 @@
 import numpy as np
 import pytest
 
-from merge3_plugin.evolve.confirm import BETTER, NOT_SHOWN, WORSE, Scale, judge
+from merge3_plugin.evolve.confirm import BETTER, NOT_SHOWN, WORSE, Scale, judge, pooled
+from merge3_plugin.evolve.surrogate import Posterior
 
 SCALE = Scale({"a": 2.0, "b": 1.0})
 
 
-def model(label, accuracy_a, accuracy_b, n=400):
+def model(label, accuracy_a, accuracy_b, n=400, backwards=False):
+    """Right on the first items, or on the last: two such models differ on few items, or on most."""
+
     def answers(accuracy):
-        return {f"i{k}": float(k < accuracy * n) for k in range(n)}
+        return {f"i{k}": float((n - 1 - k if backwards else k) < accuracy * n) for k in range(n)}
 
     return SCALE.confirmed(label, label, {"a": answers(accuracy_a), "b": answers(accuracy_b)})
 
@@ -67,3 +70,37 @@ def test_a_winner_of_many_equals_is_seldom_called_better():
         called += verdict.text == BETTER
     # All are equal in truth. Each side of the joint interval may fail in 2.5 %; three standard errors above: 5.2 %.
     assert called / 300 < 0.052
+
+
+def prior(*means, deviation):
+    return Posterior(3.0 * np.array(means), 9.0 * deviation**2 * np.eye(len(means)))  # of the fitness: weights sum to 3
+
+
+def test_what_the_search_knows_and_the_held_out_items_are_pooled():
+    parents = [model("p", 0.4, 0.4)]
+    finalists = [model("best 1", 0.55, 0.55), model("surrogate", 0.54, 0.54, backwards=True)]
+
+    def winner(known, of=finalists):
+        return judge(of, parents, None, SCALE, prior=known).winner.label
+
+    assert judge(finalists, parents, None, SCALE).winner.label == "best 1"
+    assert winner(prior(0.5, 0.52, deviation=0.01)) == "surrogate"
+    assert winner(prior(0.5, 0.52, deviation=0.2)) == "best 1", "nothing is known"
+    apart = [model("best 1", 0.65, 0.65), model("surrogate", 0.54, 0.54)]
+    assert winner(prior(0.5, 0.52, deviation=0.01), apart) == "best 1", "shown to be better"
+
+
+def test_more_held_out_items_count_more_and_what_all_share_does_not():
+    def gain(n, shift=0.0):
+        finalists = [model("a", 0.55 + shift, 0.55 + shift, n), model("b", 0.5 + shift, 0.5 + shift, n)]
+        likely = pooled(finalists, prior(0.5, 0.52, deviation=0.02), SCALE)
+        return likely[0] - likely[1]
+
+    assert -0.02 < gain(100) < gain(1000) < gain(10000) < 0.05
+    assert gain(10000) == pytest.approx(0.05, abs=5e-3)
+    assert gain(1000, shift=0.2) == pytest.approx(gain(1000), abs=1e-3)
+
+
+def test_finalists_that_answer_alike_are_told_apart_by_the_prior():
+    twins = [model("a", 0.5, 0.5), model("b", 0.5, 0.5)]
+    assert np.argmax(pooled(twins, prior(0.5, 0.51, deviation=0.01), SCALE)) == 1

@@ -63,6 +63,19 @@ def test_a_run_killed_in_a_recalibration_goes_on_to_the_same_record(tiny_models,
     assert len({body["tasks"]["tiny_sum"]["items"] for body in found}) == len(found) > 1
 
 
+def test_a_run_killed_before_its_surrogate_is_confirmed_goes_on_to_the_same_record(tiny_models, tmp_path):
+    config = make_world(tmp_path, tiny_models, search={"max_fevals": 30, "popsize": 6})
+    done = run(config, tmp_path / "unbroken")
+    assert done.returncode == 0, done.stderr
+    out = tmp_path / "out"
+    kill(run_paused(config, out, "surrogate", 1, tmp_path / "pause"))
+    assert run(config, out).returncode == 0
+    assert canonical(out) == canonical(tmp_path / "unbroken")
+    ours, theirs = (json.loads((f / "summary.json").read_text()) for f in (out, tmp_path / "unbroken"))
+    assert ours == theirs
+    assert "surrogate" in {model["label"] for model in ours["models"]}
+
+
 def test_ctrl_c_ends_with_the_best_so_far_and_the_run_goes_on(unbroken, tmp_path):
     config, reference, _ = unbroken
     out = tmp_path / "out"
