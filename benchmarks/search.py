@@ -5,6 +5,7 @@
 FIGURE is among
 
     same        anchors against all items: as good a merge for a fiftieth of the search's item evaluations
+    binary      the same where answers are only right or wrong
     fidelity    racing, halving and Hyperband against all anchors for every candidate, at equal cost
     optimizers  every strategy, mergekit-evolve's settings and random search, at as many candidates
     grid        strategies x spaces x estimators
@@ -148,17 +149,21 @@ def block(base: Mapping[str, Any] = FEW, **search: Any) -> dict[str, Any]:
     return {**base, "search": {"max_fevals": CANDIDATES, **search}, "fidelity": fidelity}
 
 
-def same() -> list[Plan]:
+def same(world: Callable[[int], ResponseWorld] = one_task, more: int = 30) -> list[Plan]:
+    """All search items, a fiftieth of them, and ``more`` anchors."""
     everything = block({"anchors": 1000, "auto_merges": 0})
     return [
-        Plan(name + note, world, merge3, TASK_ARITHMETIC)
-        for world, note, more in ((one_task, "", 30), (one_task_without_soft_scores, ", only right or wrong", 100))
+        Plan(name, world, merge3, TASK_ARITHMETIC)
         for name, merge3 in (
             ("all items", everything),
             (FEW_NAME, block()),
             (f"{more} anchors", block({**FEW, "anchors": more})),
         )
     ]
+
+
+def binary() -> list[Plan]:
+    return same(one_task_without_soft_scores, 100)
 
 
 def fidelity() -> list[Plan]:
@@ -237,7 +242,15 @@ def pareto() -> list[Plan]:
     ]
 
 
-FIGURES = {"same": same, "fidelity": fidelity, "optimizers": optimizers, "grid": grid, "soup": soup, "front": pareto}
+FIGURES: dict[str, Callable[[], list[Plan]]] = {
+    "same": same,
+    "binary": binary,
+    "fidelity": fidelity,
+    "optimizers": optimizers,
+    "grid": grid,
+    "soup": soup,
+    "front": pareto,
+}
 
 
 def main() -> None:
@@ -275,8 +288,7 @@ def report(figure: str, plans: Mapping[str, Sequence[Measured]]) -> None:
     print(f"{'':34}{'accuracy (range)':>22}{'search`s own best':>19}{'search':>10}{'all':>10}  less the first")
     first = next(iter(plans.values()))
     for name, runs in plans.items():
-        reference = plans["all items" + "".join(name.partition(",")[1:])] if figure == "same" else first
-        print(_line(name, runs, reference if reference is not runs else None))
+        print(_line(name, runs, first if runs is not first else None))
     if figure == "soup":
         _soups(plans)
     if figure == "front":
@@ -284,7 +296,8 @@ def report(figure: str, plans: Mapping[str, Sequence[Measured]]) -> None:
 
 
 FIGURE_NOTES = {
-    "same": "300 candidates on 1,000 items or on few anchors; difference from the search on all items",
+    "same": "300 candidates on 1,000 items or on few anchors, whose answers have option probabilities",
+    "binary": "300 candidates on 1,000 items or on few anchors, whose answers are only right or wrong",
     "fidelity": "6,000 item evaluations each",
     "optimizers": f"300 candidates on {FEW_NAME} each",
     "grid": f"300 candidates on {FEW_NAME} each",

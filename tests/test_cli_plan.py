@@ -95,7 +95,7 @@ def test_a_plan_shows_the_space_and_counts_the_items(plan: Plan) -> None:
         "calibration": 3 * 100,
         "search": 14 * 20,
         "incumbents": 60,
-        "confirmation": (5 + 4) * 50,
+        "confirmation": (5 + 3) * 50,
     }
     assert (found["evaluations"], found["full_search_evaluations"]) == (sum(each.values()), 14 * 100)
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from merge3_plugin.domain import FloatArray
 from merge3_plugin.errors import ModelError
 from merge3_plugin.estimate.design import effective_size
 from merge3_plugin.evolve.assessor import Assessor
@@ -79,16 +78,15 @@ def confirm(
 ) -> Confirmation:
     """Score the finalists beside parents and uniform merge on the held-out items.
 
-    They are ``best``, the search's mean, and the peak of the model of all its results, where it has these. A front's
-    members, ``compromises``, are scored too. Raises ModelError where no finalist can be scored, Interrupted where a
-    person stops it.
+    They are ``best``, and the peak of the model of all results, or, where there is no model, the search's mean. A
+    front's members, ``compromises``, are scored too. Raises ModelError where no finalist can be scored, Interrupted
+    where a person stops it.
     """
     finalists = {f"best {rank}": entry for rank, entry in enumerate(best, 1)}
     model = _model(stage, result)
-    for label, vector in ((MEAN, result.mean), (SURROGATE, model.peak() if model else None)):
-        entry = None if vector is None else _beside(stage, assessor, label, vector, list(finalists.values()))
-        if entry is not None:
-            finalists[label] = entry
+    beside = _beside(stage, assessor, result, model, best)
+    if beside is not None:
+        finalists[SURROGATE if model else MEAN] = beside
     front = {f"front {place}": entry for place, entry in enumerate(compromises, 1)}
     parents, uniform = stage.candidates.parents, stage.candidates.uniform
     searched = {**finalists, **front}
@@ -132,14 +130,17 @@ def _model(stage: Stage, result: SearchResult) -> Surrogate | None:
 
 
 def _beside(
-    stage: Stage, assessor: Assessor, label: str, vector: FloatArray, finalists: Sequence[Scored]
+    stage: Stage, assessor: Assessor, result: SearchResult, model: Surrogate | None, best: Sequence[Scored]
 ) -> Scored | None:
-    """What the vector stands for, with its estimate, unless it is known anyway or is worse than the best finalist."""
-    candidate, best = stage.candidates.at(vector), finalists[0]
-    if candidate.id in stage.candidates.known_ids | {s.candidate.id for s in finalists}:
+    """The model's peak, or the search's mean, with its estimate, unless it is known or worse than the best merge."""
+    vector = model.peak() if model else result.mean
+    if vector is None:
+        return None
+    candidate = stage.candidates.at(vector)
+    if candidate.id in stage.candidates.known_ids | {s.candidate.id for s in best}:
         return None
     if stage.watcher.interrupted():
         raise Interrupted
     # On the items of the best: so they can be told apart.
-    entry = assessor.assess(candidate, vector, label, best.place)
-    return entry if entry in contenders([best, entry], assessor.objectives) else None
+    entry = assessor.assess(candidate, vector, SURROGATE if model else MEAN, best[0].place)
+    return entry if entry in contenders([best[0], entry], assessor.objectives) else None

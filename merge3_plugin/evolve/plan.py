@@ -187,7 +187,7 @@ def plan_phases(
     anchors = sum(task.items if task.in_full else task.anchors for task in tasks.values())
     in_full = sum(task.search for task in tasks.values())
     held_out = sum(task.held_out for task in tasks.values())
-    finalists = parents + uniform + settings.confirm + 2  # and the search's mean, and its surrogate's peak
+    finalists = parents + uniform + settings.confirm + 1  # and the peak of the surrogate, or the search's mean
     front = settings.front if several_objectives(config) else 0
     simple = (parents + len(SCALES) * bool(config.genome.base_model)) * settings.baselines
     fresh = search.optimizer == "cma-es" and settings.fidelity.fresh

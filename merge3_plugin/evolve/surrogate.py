@@ -62,22 +62,27 @@ class Surrogate:
         return Posterior(self._level + near @ self._weights, self._variance * covariance)
 
     def elsewhere(self, vectors: FloatArray) -> Posterior:
-        """What a set of anchors that no result rests on would say of the ``vectors`` (k, genes), but for its shift.
+        """The same, where all results have in common what is peculiar to them, as those of one set of anchors have.
 
-        That is how far the model may be trusted beyond its own items: all its values come of one calibration, and of
-        one sample of items, and what they share cannot be told from the fitness.
+        For they come of one calibration and one sample of items. What that adds cannot be told from the fitness; where
+        it varies as much as what is peculiar to a set of anchors, differences are smaller than they look, and less
+        sure. Nor is any vector thought better than the peak: one that looks better, away from the midst of the best
+        results, has been lucky as a rule.
         """
-        points = self._scaled(vectors)
+        points, own = self._scaled(vectors), 1.0 / (1.0 + self._peculiar)
         mean, covariance = self.posterior(vectors)
-        return Posterior(mean, covariance + self._variance * self._peculiar * self._kernel(points, points))
+        mean = np.minimum(mean, self.posterior(self.peak()[None]).mean)
+        common = self._variance * self._peculiar * self._kernel(points, points)
+        return Posterior(self._level + own * (mean - self._level), own**2 * (covariance + common))
 
     def peak(self) -> FloatArray:
         """Where the fitness is the highest of which one can be sure, in the midst of the best results; (genes,).
 
         Sure is the mean less one standard deviation. In the midst is between the quartiles, gene by gene, of the
-        quarter of the results that the model thinks best: where many are, errors that they share are small. In a
-        simulated world of 12 genes and 300 results the peak is better than the best of all, and than CMA-ES' mean by
-        0.7 points; without these limits by 0.2, for it goes too far.
+        quarter of the results that the model thinks best: where many are, errors that they share are small. In
+        simulated worlds of 12 genes and 300 results on 17 anchors each, the peak was 0.7 points better than CMA-ES'
+        mean, and about as good as the truly best of all candidates; without these limits it was 0.2 points better than
+        the mean, for it went too far at times.
         """
         from scipy.optimize import minimize
 
