@@ -1,4 +1,4 @@
-"""Confirmation: the search's best, its mean, the uniform merge and every parent, on items that no choice has seen."""
+"""Confirmation: finalists of the search, the uniform merge and every parent, on items that no choice has seen."""
 
 from __future__ import annotations
 
