@@ -10,11 +10,12 @@ Everything of a run but the models and the scorer is real: space, calibration, e
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from scipy.special import logit, ndtr
@@ -61,6 +62,8 @@ class ResponseWorld:
     soft: bool = True
     n_fresh: int = 20_000
     models: tuple[str, ...] = field(init=False)
+
+    merge3: ClassVar[Mapping[str, Any]] = {"held_out": 0.1}
 
     def __post_init__(self) -> None:
         self.models = tuple(f"m{k}" for k in range(len(self.deltas)))
@@ -127,7 +130,30 @@ class ResponseWorld:
     def of_recipe(self, recipe: Mapping[str, Any]) -> Answers:
         return self.answers(self.weights(recipe))
 
-    def fresh(self, candidate: Candidate) -> FloatArray:
+    @contextmanager
+    def opened(self, config: Mapping[str, Any], folder: Path) -> Iterator[Setting]:
+        run_config: RunConfig = parse_config(config)
+        store = RunStore(folder)
+        store.pin("config", run_config.model_dump(mode="json"))
+        store.pin("versions", {})
+        tasks = {name: _benchmark(self, name) for name in run_config.objectives()}
+        scorer: Any = WorldScorer(self, list(tasks))
+        try:
+            yield Setting(
+                config=run_config,
+                folder=folder,
+                store=store,
+                merger=scorer,
+                scorer=scorer,
+                evaluator=Evaluator(store, scorer, scorer, lambda evaluation: None),
+                space=make_space(run_config, self.n_layers, dtype="float32"),
+                benchmarks=tasks,
+                parents={label: name for name, label in labels(run_config.genome.parents()).items()},
+            )
+        finally:
+            store.close()
+
+    def accuracy(self, setting: Setting, candidate: Candidate) -> FloatArray:
         """The accuracy of a candidate by task, on the items that no run sees."""
         answers = self.of_parent(candidate.parent) if candidate.parent else self.of_recipe(candidate.recipe or {})
         return answers.right[:, self.n_items :].mean(axis=1)
@@ -195,28 +221,6 @@ class WorldScorer:
     def price(self, items: Mapping[str, Iterable[str]], whole: Iterable[str] = ()) -> Price:
         n_items = sum(len(list(ids)) for ids in items.values())
         return Price(n_items, TOKENS * n_items)
-
-
-def world_setting(world: ResponseWorld, config: Mapping[str, Any], folder: Path) -> Setting:
-    """The setting of a run in this world; the caller closes its store."""
-    run_config: RunConfig = parse_config(config)
-    folder.mkdir(parents=True, exist_ok=True)
-    store = RunStore(folder)
-    store.pin("config", run_config.model_dump(mode="json"))
-    store.pin("versions", {})
-    tasks = {name: _benchmark(world, name) for name in run_config.objectives()}
-    scorer: Any = WorldScorer(world, list(tasks))
-    return Setting(
-        config=run_config,
-        folder=folder,
-        store=store,
-        merger=scorer,
-        scorer=scorer,
-        evaluator=Evaluator(store, scorer, scorer, lambda evaluation: None),
-        space=make_space(run_config, world.n_layers, dtype="float32"),
-        benchmarks=tasks,
-        parents=labels(run_config.genome.parents()),
-    )
 
 
 def _benchmark(world: ResponseWorld, name: str) -> Any:
