@@ -58,16 +58,23 @@ def _curves(plans: Runs) -> None:
 
 
 def _factors(plans: Runs) -> None:
-    """What each strategy, space and estimator is worth beside the first one, in the mean over all others."""
-    print("  by factor, over all levels of the others:")
-    levels = [name.split(", ") for name in plans]
-    runs = dict(zip(map(tuple, levels), plans.values(), strict=True))
-    for place, of in enumerate(zip(*levels, strict=True)):
-        first, *others = dict.fromkeys(of)
-        for other in others:
-            pairs = [(cell, (*cell[:place], first, *cell[place + 1 :])) for cell in runs if cell[place] == other]
-            gains = [[a.accuracy - b.accuracy for a, b in zip(runs[x], runs[y], strict=True)] for x, y in pairs]
-            print(f"    {f'{other} less {first}':40}{points(np.mean(gains, axis=0))}")
+    """What each strategy and estimator is worth beside the first one, over all spaces and in each; and each space."""
+    runs = {tuple(name.split(", ")): of for name, of in plans.items()}
+    optimizers, spaces, estimators = (list(dict.fromkeys(levels)) for levels in zip(*runs, strict=True))
+    print(f"  less the first, in the mean over all else:\n{'':34}" + "".join(f"{of:>22}" for of in ("all", *spaces)))
+    for place, levels in enumerate((optimizers, spaces, estimators)):
+        for level in levels[1:]:
+            cells = [cell for cell in runs if cell[place] == level]
+            gains = {
+                cell: [
+                    a.accuracy - b.accuracy
+                    for a, b in zip(runs[cell], runs[*cell[:place], levels[0], *cell[place + 1 :]], strict=True)
+                ]
+                for cell in cells
+            }
+            within = [] if levels is spaces else [[gains[cell] for cell in cells if cell[1] == of] for of in spaces]
+            columns = [list(gains.values()), *within]
+            print(f"{level:34}" + "".join(f"{points(np.mean(of, axis=0)):>22}" for of in columns))
 
 
 def spread(accuracies: Sequence[float]) -> str:
