@@ -124,10 +124,10 @@ class Merge3Config(Strict):
     fidelity: FidelityConfig = Field(default_factory=FidelityConfig)
     constraints: list[ConstraintConfig] = Field(default_factory=list, description="floors under tasks")
     front: int = Field(8, ge=2, description="members of the front of several objectives that are confirmed and kept")
-    reference: dict[str, FiniteFloat] = Field(
+    reference: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
         default_factory=dict,
-        description="task -> accuracy from which on the front's hypervolume counts; unset: 0, or 1 where the weight is "
-        "negative",
+        description="task -> accuracy, a share, from which on the front's hypervolume counts; unset: 0, or 1 where the "
+        "weight is negative",
     )
     baselines: bool = Field(False, description="score and confirm the simple merges that a search has to beat, too")
     held_out_tasks: list[TaskConfig] = Field(

@@ -13,6 +13,7 @@ from merge3_plugin.config import RunConfig
 from merge3_plugin.domain import Calibration
 from merge3_plugin.errors import RunError
 from merge3_plugin.evolve.baselines import SCALES
+from merge3_plugin.evolve.budgets import check_budgets
 from merge3_plugin.evolve.calibration import AUTO, task_population
 from merge3_plugin.evolve.candidates import UNIFORM
 from merge3_plugin.evolve.guard import chat_template
@@ -139,6 +140,7 @@ def plan_machine(
     """Memory, disk and time of the run on this machine, as plain JSON; ``too_little`` says what it would stop with."""
     sketch = rehearsal.outline.sketch
     memory, work = find_memory(config, rehearsal, benchmarks)
+    check_budgets(config, rehearsal.space.variables, benchmarks, work)
     evaluations = sum(phase.evaluations for phase in phases.values())
     try:
         note, too_little = check_memory(memory, sketch, work.values(), config.merge3.eval.batch_size), None

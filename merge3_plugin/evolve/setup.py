@@ -16,6 +16,7 @@ from merge3_plugin.config import RunConfig
 from merge3_plugin.errors import ConfigError, RunError
 from merge3_plugin.estimate.auto import AUTO
 from merge3_plugin.estimate.base import find_estimator
+from merge3_plugin.evolve.budgets import check_budgets
 from merge3_plugin.evolve.claim import claim, pin_inputs
 from merge3_plugin.evolve.constraints import check_constraints
 from merge3_plugin.evolve.evaluate import Evaluator
@@ -158,11 +159,15 @@ def find_memory(
 def check_machine(
     config: RunConfig, rehearsal: Rehearsal, benchmarks: Mapping[str, Benchmark], folder: Path, flags: Flags
 ) -> None:
-    """Raise RunError where the machine has too little memory or disk for the run; log what will be slow."""
+    """Raise RunError where the machine has too little memory or disk for the run; log what will be slow.
+
+    Raises ConfigError where the search's own budgets are too small.
+    """
     from merge3_plugin.merging.disk import check_space
 
     sketch = rehearsal.outline.sketch
     memory, work = find_memory(config, rehearsal, benchmarks)
+    check_budgets(config, rehearsal.space.variables, benchmarks, work)
     if note := check_memory(memory, sketch, work.values(), config.merge3.eval.batch_size):
         log.warning(note)
     disk = disk_needed(sketch, 0, final_model=flags.save_final_model, more_layers=rehearsal.more_layers)

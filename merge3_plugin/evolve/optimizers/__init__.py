@@ -69,7 +69,8 @@ class Result:
 class Settings:
     """What a strategy is made with; ``options`` are its own, of which it refuses unknown ones with ConfigError.
 
-    ``budget`` is how many trials the search may ask, ``objectives`` how many values each result has.
+    ``budget`` is how many trials the search may ask, by the ``limit`` of the config that is named so; ``objectives``
+    how many values each result has.
     """
 
     budget: int
@@ -77,6 +78,7 @@ class Settings:
     sigma0: float = 1 / 6
     objectives: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
+    limit: str = "search.max_fevals"
 
     def read(self, options: type[T]) -> T:
         """``options`` as this model of them. Raises ConfigError that names what is unknown or wrong."""
@@ -89,7 +91,7 @@ class Settings:
         """Raise ConfigError where the budget ends before the first generation of ``popsize`` trials does."""
         if self.budget < popsize:
             raise ConfigError(
-                f"search.max_fevals: expected at least one generation of {popsize} candidates, got {self.budget}; "
+                f"{self.limit}: expected at least one generation of {popsize} candidates, got {self.budget}; "
                 "raise it, or lower search.popsize"
             )
 

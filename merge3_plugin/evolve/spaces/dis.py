@@ -71,6 +71,11 @@ class DisSpace:
                 f"merge3.space.max_layers: expected at least {n_layers}, since each of the parents' layers is a "
                 f"position that holds one layer or more, got {self._max_layers}; to have fewer take the space prune"
             )
+        if self._space.repeats > (room := self._max_layers - n_layers + 1):
+            raise ConfigError(
+                f"merge3.space.repeats: expected at most {room}, since a model of {self._max_layers} layers has no "
+                f"room for more at one position, got {self._space.repeats}; lower it, or raise max_layers"
+            )
         if self._models == [self._base] and self._space.repeats == 1:
             raise ConfigError("genome.models: expected a model beside the base, got none; name one, or allow repeats")
 

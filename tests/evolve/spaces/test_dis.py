@@ -59,10 +59,11 @@ def spaces(pick: st.DrawFn) -> DisSpace:
     n_layers = pick(st.integers(2, 7))
     frozen = pick(st.tuples(st.integers(0, 2), st.integers(0, 2)).filter(lambda f: sum(f) < n_layers))
     models = pick(st.sampled_from([["a"], ["a", "b"], ["a", "base", "b"]]))
+    repeats = pick(st.integers(1, 3))
     limits = {
-        "repeats": pick(st.integers(1, 3)),
+        "repeats": repeats,
         "scales": pick(st.sampled_from([None, (0.5, 1.5), (0.25, 0.4), (1.2, 2.0)])),
-        "max_layers": pick(st.none() | st.integers(n_layers, 3 * n_layers)),
+        "max_layers": pick(st.none() | st.integers(n_layers + repeats - 1, 3 * n_layers)),
     }
     return make(models, n_layers, frozen_first=frozen[0], frozen_last=frozen[1], **limits)
 
@@ -249,6 +250,7 @@ def test_a_run_refuses_scales_that_do_not_fold_when_it_is_rehearsed(
         (["a"], {"scales": (0.5, 2.5)}, "within 0.25 to 2, got"),
         (["a"], {"scales": (1.5, 0.5)}, "low < high"),
         (["a"], {"max_layers": 5}, "max_layers: expected at least 6"),
+        (["a"], {"max_layers": 8, "repeats": 4}, "repeats: expected at most 3"),
         (["a"], {"frozen_first": 3, "frozen_last": 3}, "3 first and 3 last of 6 that are frozen"),
         (["a", "a"], {}, "each model once"),
         (["base"], {}, "a model beside the base"),
