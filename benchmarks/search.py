@@ -9,7 +9,7 @@ FIGURE is among
     binary      the same where answers are only right or wrong
     fidelity    racing, halving and Hyperband against all anchors for every candidate, at equal cost
     optimizers  every strategy, mergekit-evolve's settings and random search, at as many candidates
-    grid        strategies x spaces x estimators
+    grid        strategies x spaces x estimators, or those that --optimizers and --estimators name
     quickstart  the same on the quickstart's models, which are trained for it
     soup        one weight for each of 16 checkpoints against soups that need no search
     front       NSGA-II's front and ParEGO's against searches for one weighting each, by hypervolume
@@ -137,17 +137,21 @@ def crossed(
     ]
 
 
-def grid() -> list[Plan]:
+def grid(
+    optimizers: Sequence[str] = ("cma-es", "ga", "random"), estimators: Sequence[str] = ("auto", "mean", "gmp-irt")
+) -> list[Plan]:
     spaces = {
         "12 genes": TASK_ARITHMETIC,
         "6 genes smooth": {**TASK_ARITHMETIC, "layer_granularity": 2, "smooth": True},
         "3 genes": {**TASK_ARITHMETIC, "layer_granularity": 0},
     }
     alone = {name: (genome, {}) for name, genome in spaces.items()}
-    return crossed(one_task, ("cma-es", "ga", "random"), alone, ("auto", "mean", "gmp-irt"), FEW)
+    return crossed(one_task, optimizers, alone, estimators, FEW)
 
 
-def quickstart(folder: Path) -> list[Plan]:
+def quickstart(
+    folder: Path, optimizers: Sequence[str] = ("cma-es", "tpe", "random"), estimators: Sequence[str] = ("auto", "mean")
+) -> list[Plan]:
     world, example = Quickstart(folder), CONFIG["genome"]
     base = example["base_model"]
     spaces = {
@@ -164,7 +168,7 @@ def quickstart(folder: Path) -> list[Plan]:
     }
     own = {**CONFIG["merge3"]["search"], "max_fevals": 100}
     few = {"anchors": 20, "auto_merges": 2}
-    return crossed(world.at, ("cma-es", "tpe", "random"), spaces, ("auto", "mean"), few, **own)
+    return crossed(world.at, optimizers, spaces, estimators, few, **own)
 
 
 def soup() -> list[Plan]:
@@ -202,7 +206,6 @@ FIGURES: dict[str, Callable[[], list[Plan]]] = {
     "binary": binary,
     "fidelity": fidelity,
     "optimizers": optimizers,
-    "grid": grid,
     "soup": soup,
     "front": pareto,
 }
@@ -226,6 +229,10 @@ def main() -> None:
     parser.add_argument("--first-seed", type=int, default=0, help="settings are chosen on other seeds than reported")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time  [2]")
     parser.add_argument("--out", type=Path, default=Path("demo-out"), help="the quickstart's models  [demo-out]")
+    parser.add_argument(
+        "--optimizers", nargs="+", metavar="NAME", help="of grid and quickstart, in place of three each"
+    )
+    parser.add_argument("--estimators", nargs="+", metavar="NAME", help="of grid and quickstart, in place of their own")
     parser.add_argument("--json", type=Path, help="write every run with its curve")
     parser.add_argument("--read", type=Path, metavar="FILE", help="print the tables of such a file, and run nothing")
     options = parser.parse_args()
@@ -233,7 +240,13 @@ def main() -> None:
         for name, plans in read(options.read).items():
             report(name, NOTES[name], plans)
         return
-    figures = {**FIGURES, "quickstart": partial(quickstart, options.out)}
+    named = {"optimizers": options.optimizers, "estimators": options.estimators}
+    crossed_by = {key: names for key, names in named.items() if names}
+    figures = {
+        **FIGURES,
+        "grid": partial(grid, **crossed_by),
+        "quickstart": partial(quickstart, options.out, **crossed_by),
+    }
     chosen = options.figures or [name for name in figures if name not in LONG]
     if unknown := set(chosen) - figures.keys():
         parser.error(f"expected figures among {', '.join(figures)}; got {', '.join(sorted(unknown))}")
