@@ -35,8 +35,8 @@ class Execution:
 
     def __init__(self, family: Family, vocabulary: Vocabulary | None, device: torch.device) -> None:
         self._family, self._vocabulary = family, vocabulary
-        self._blocks, self._constants, self._uniform = Blocks(device), Constants(), Uniform()
-        self._residence = Residence(device)
+        self._blocks, self._constants, self._residence = Blocks(device), Constants(), Residence(device)
+        self._uniform = Uniform(sum(tensor.nbytes for of in family.parents.values() for tensor in of.tensors.values()))
 
     def run(self, jobs: Sequence[Job], live: Mapping[str, torch.Tensor]) -> None:
         """Write the tensors of all jobs, in their order, into those of the same name.

@@ -16,10 +16,14 @@ class Uniform:
     """Numbers of torch's generator on the CPU, rounded down to the dtype of a merge.
 
     A number is below a probability of that dtype if and only if it is so before it is rounded down. Every merge of a
-    run starts from the same seed, so the same numbers come again; they are kept while a tenth of the memory is free.
+    run starts from the same seed, so the same numbers come again, unless a recipe draws for fewer tensors than others.
+
+    They are kept up to ``size`` bytes, that of all parents, and while as much again can be spared: parents that are
+    mapped from their files would be read from the disk otherwise, which takes longer than drawing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
+        self._size, self._left = size, size
         self._known: dict[tuple[bytes, int, torch.dtype], tuple[torch.Tensor, torch.Tensor]] = {}
 
     def next(self, like: torch.Tensor, blocks: Blocks) -> torch.Tensor:
@@ -38,6 +42,8 @@ class Uniform:
                 part.copy_(numbers)
             else:  # bfloat16 is the upper half of float32
                 part.view(torch.int16).copy_(numbers.view(torch.int32) >> 16)
-        if can_spare(0):
+        n_bytes = found.numel() * found.element_size()
+        if n_bytes <= self._left and can_spare(self._size):
             self._known[key] = found, generator.get_state()
+            self._left -= n_bytes
         return found

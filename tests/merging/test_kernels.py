@@ -11,6 +11,7 @@ from mergekit import merge_methods
 from mergekit.merge_methods.generalized_task_arithmetic import GeneralizedTaskArithmeticMerge
 
 from merge3_plugin.merging import blocks as blocks_module
+from merge3_plugin.merging import uniform as uniform_module
 from merge3_plugin.merging.arithmetic import arithmetic
 from merge3_plugin.merging.blocks import Blocks
 from merge3_plugin.merging.constants import Constants
@@ -71,7 +72,7 @@ def by_kernel(
     shared, own = spread(method, len(sources), given)
     addresses = [source.data_ptr() for source in sources]
     flat = [source.view(-1) for source in sources]
-    inputs = Inputs(flat, addresses, sources[0].shape, base, shared, own, Constants(), uniform or Uniform())
+    inputs = Inputs(flat, addresses, sources[0].shape, base, shared, own, Constants(), uniform or Uniform(2**20))
     blocks = Blocks(torch.device("cpu"))
     kernels = {"linear": linear, "slerp": slerp, "nuslerp": nuslerp}
     step = kernels[method](inputs, blocks) if method in kernels else arithmetic(general(method), inputs, blocks)
@@ -129,7 +130,7 @@ def test_draws_are_kept_and_the_same_for_other_densities(
     method: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sources draw one after another: where one needs no draw, the next takes the numbers that it had before."""
-    sources, uniform = tensors((37, 53), dtype, 4), Uniform()
+    sources, uniform = tensors((37, 53), dtype, 4), Uniform(2**20)
     drawn: list[int] = []
     draw = torch.Tensor.uniform_
     monkeypatch.setattr(torch.Tensor, "uniform_", lambda self: drawn.append(self.numel()) or draw(self))
@@ -149,6 +150,23 @@ def test_draws_are_kept_and_the_same_for_other_densities(
         torch.manual_seed(5)
         assert torch.equal(got, by_mergekit(method, sources, 0, given))
         assert torch.equal(after, torch.rand(1))
+
+
+def test_draws_are_kept_as_far_as_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    like, blocks = torch.empty(1000), Blocks(torch.device("cpu"))
+
+    def kept(size: int) -> int:
+        uniform = Uniform(size)
+        torch.manual_seed(5)
+        drawn = [uniform.next(like, blocks) for _ in range(3)]
+        torch.manual_seed(5)
+        again = [uniform.next(like, blocks) for _ in range(3)]
+        assert all(map(torch.equal, drawn, again))
+        return sum(one is other for one, other in zip(drawn, again, strict=True))
+
+    assert [kept(size) for size in (0, 4000, 11999, 12000)] == [0, 1, 2, 3]
+    monkeypatch.setattr(uniform_module, "can_spare", lambda n_bytes: n_bytes < 12000)
+    assert [kept(size) for size in (11999, 12000)] == [2, 0]
 
 
 def test_cuts_part_the_elements_as_a_stable_sort_does() -> None:
