@@ -24,14 +24,14 @@ def pick(
     """Write the merge of a run's front that fits you best; FOLDER is the --storage-path of the run.
 
     A run of several objectives ends with a front: merges of which none is better in everything. The one whose greatest
-    weighted shortfall from the best held-out accuracies on the front is least is merged again, as the run did, and
-    written with its recipe.
+    weighted shortfall from the best accuracies on the front is least is merged again, as the run did, and written with
+    its recipe. Accuracies are held-out ones, or estimates where the run did not confirm a merge.
 
     \b
     merge3 pick out --list
     merge3 pick out --prefer math=2,ja=1
     """
-    from merge3_plugin.evolve.pick import choose, read_front, read_preferences, regrets, tasks, write_model
+    from merge3_plugin.evolve.pick import choose, figures, read_front, read_preferences, regrets, tasks, write_model
     from merge3_plugin.evolve.setup import Flags
     from merge3_plugin.report.front_table import render_front
 
@@ -42,13 +42,15 @@ def pick(
             raise ConfigError(
                 f"--prefer: expected what counts how much, as in {known}, got none; --list shows the front"
             )
-        click.echo(render_front(front, tasks(front), {}), nl=False)
+        click.echo(render_front(front, figures(front), {}), nl=False)
         return
     preferences = read_preferences(prefer, front)
     chosen = choose(front, preferences)
     (member,) = [member for member in front["members"] if member["label"] == chosen]
-    click.echo(render_front(front, tasks(front), regrets(front, preferences), chosen), nl=False)
+    click.echo(render_front(front, figures(front), regrets(front, preferences), chosen), nl=False)
     click.echo(f"{chosen} has the least regret. It is chosen by these very figures: expect a little less of it.")
+    if not member["held_out"]:
+        click.echo("Its figures are estimates, which no held-out items have confirmed.")
     if not list_only:
         target = out or folder / "picked"
         write_model(

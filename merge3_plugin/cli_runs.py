@@ -47,7 +47,7 @@ def show(folder: Path) -> None:
 def _shown(store: RunStore, folder: Path) -> list[str]:
     from merge3_plugin.evolve.history import failures, progress, read_history
     from merge3_plugin.evolve.importance import importance
-    from merge3_plugin.evolve.pick import tasks
+    from merge3_plugin.evolve.pick import figures
     from merge3_plugin.report import history as report
     from merge3_plugin.report.front_table import render_front
     from merge3_plugin.report.table import render
@@ -59,7 +59,7 @@ def _shown(store: RunStore, folder: Path) -> list[str]:
             parts.append("That was an earlier end: the run has gone on since.")
     parts.append(report.render_progress(progress(history)))
     if front := _content(folder / "front.json"):
-        parts.append(render_front(front, tasks(front), {}).rstrip("\n"))
+        parts.append(render_front(front, figures(front), {}).rstrip("\n"))
     elif so_far := {member.candidate: member.figures for member in history.front()}:
         parts.append(report.render_front_so_far(so_far))
     parts.append(report.render_importance(asdict(importance(history))))

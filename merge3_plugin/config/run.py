@@ -123,7 +123,7 @@ class Merge3Config(Strict):
     search: SearchConfig = Field(default_factory=SearchConfig)
     fidelity: FidelityConfig = Field(default_factory=FidelityConfig)
     constraints: list[ConstraintConfig] = Field(default_factory=list, description="floors under tasks")
-    front: int = Field(8, ge=2, description="members of the front of several objectives that are confirmed and kept")
+    front: int = Field(8, ge=2, description="members of the front of several objectives that are confirmed")
     reference: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
         default_factory=dict,
         description="task -> accuracy, a share, from which on the front's hypervolume counts; unset: 0, or 1 where the "

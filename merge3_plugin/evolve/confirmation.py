@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -30,9 +31,9 @@ MEAN, SURROGATE, CONFIRMATION = "mean", "surrogate", "confirmation"
 class Confirmation:
     """What the held-out items say: the winner, and every model that was scored there, by label.
 
-    ``finalists`` are those that the winner was chosen from, ``front`` the members of the front where the search has
-    several objectives; ``optimism`` is what the search thought of each of both too much. ``constraints`` are the
-    winner's, with intervals that hold as its verdict's do.
+    ``finalists`` are those that the winner was chosen from, ``front`` all members of the front where the search has
+    several objectives, the first ``merge3.front`` of which were scored there; ``optimism`` is what the search thought
+    of each of both too much. ``constraints`` are the winner's, with intervals that hold as its verdict's do.
     """
 
     winner: Candidate
@@ -78,9 +79,9 @@ def confirm(
 ) -> Confirmation:
     """Score the finalists beside parents and uniform merge on the held-out items.
 
-    They are ``best``, and the peak of the model of all results, or, where there is no model, the search's mean. A
-    front's members, ``compromises``, are scored too. Raises ModelError where no finalist can be scored, Interrupted
-    where a person stops it.
+    They are ``best``, and the peak of the model of all results, or, where there is no model, the search's mean. The
+    first members of a front, the ``compromises``, are scored too. Raises ModelError where no finalist can be scored,
+    Interrupted where a person stops it.
     """
     finalists = {f"best {rank}": entry for rank, entry in enumerate(best, 1)}
     model = _model(stage, result)
@@ -89,7 +90,7 @@ def confirm(
         finalists[SURROGATE if model else MEAN] = beside
     front = {f"front {place}": entry for place, entry in enumerate(compromises, 1)}
     parents, uniform = stage.candidates.parents, stage.candidates.uniform
-    searched = {**finalists, **front}
+    searched = {**finalists, **dict(islice(front.items(), stage.config.merge3.front))}
     field = {
         **parents,
         **({UNIFORM: uniform} if uniform else {}),

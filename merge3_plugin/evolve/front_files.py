@@ -32,7 +32,7 @@ def write_front(setting: Setting, objectives: Objectives, found: Confirmation) -
         for member in content["members"]:
             file = Path(member["recipe"])
             text = to_yaml(
-                found.candidates[member["label"]].recipe or {},
+                found.front[member["label"]].candidate.recipe or {},
                 random_seed=setting.config.merge3.seed,
                 flags=setting.merger.flags,
                 recipe_file=file.name,
@@ -52,16 +52,21 @@ def described(setting: Setting, objectives: Objectives, found: Confirmation) -> 
     that keep to all constraints on the held-out items. ``non_dominated`` are those of them (of all, where none is) that
     no other dominates there; a metric of the whole set counts as measured. ``hypervolume`` is what the accuracies of
     the feasible members, and of the parents, dominate above the fixed ``reference``.
+
+    Members that were not confirmed have nothing ``held_out``; they are ``feasible`` by their estimates, and count for
+    nothing else.
     """
     parents = [found.models[label] for label in setting.parents]
     members = _members(setting, objectives, found, parents)
-    chosen = [member["feasible"] for member in members]
-    competing = np.flatnonzero(chosen if any(chosen) else np.ones(len(members)))
-    values = np.array([_values(objectives.signs, members[i]) for i in competing])
-    for i, alone in zip(competing, non_dominated(values), strict=True):
-        members[i]["non_dominated"] = bool(alone)
+    confirmed = [member for member in members if member["held_out"]]
+    feasible = [member for member in confirmed if member["feasible"]]
+    competing = feasible or confirmed
+    values = np.array([_values(objectives.signs, member) for member in competing])
+    for member, alone in zip(competing, non_dominated(values), strict=True):
+        member["non_dominated"] = bool(alone)
     reference = _reference(setting, objectives)
-    of_members = [found.models[member["label"]] for member in members if member["feasible"]]
+    by_candidate = _by_candidate(found)
+    of_members = [by_candidate[member["candidate"]] for member in feasible]
     return {
         "objectives": objectives.signs,
         "members": members,
@@ -78,12 +83,14 @@ def _members(
 ) -> list[dict[str, Any]]:
     held_out = {o.name: o.population.held_out for o in objectives.items}
     balance = balance_of(setting.benchmarks, held_out)
+    confirmed, asked = _by_candidate(found), {candidate.id for candidate in found.candidates.values()}
     members = []
     for label, entry in found.front.items():
-        if label not in found.models or entry.assessment is None:
+        model = confirmed.get(entry.candidate.id)
+        if (model is None and entry.candidate.id in asked) or entry.assessment is None:
             continue
-        model = found.models[label]
-        constraints = kept(objectives.floors, model, parents, balance=balance)
+        constraints = kept(objectives.floors, model, parents, balance=balance) if model else []
+        keeps = all(each.holds for each in constraints) if model else entry.assessment.violation <= 0
         members.append(
             {
                 "label": label,
@@ -91,13 +98,18 @@ def _members(
                 "recipe": f"{RECIPES}/{label.replace(' ', '-')}.yaml",
                 "estimated": {task: asdict(estimate) for task, estimate in entry.assessment.estimates.items()},
                 "whole": dict(entry.assessment.whole),
-                "held_out": {task: asdict(accuracy) for task, accuracy in model.accuracies.items()},
+                "held_out": {task: asdict(accuracy) for task, accuracy in model.accuracies.items()} if model else {},
                 "constraints": [asdict(each) for each in constraints],
-                "feasible": all(each.holds for each in constraints),
-                "non_dominated": False,
+                "feasible": keeps,
+                "non_dominated": False if model else None,
             }
         )
     return members
+
+
+def _by_candidate(found: Confirmation) -> dict[str, Confirmed]:
+    """What was confirmed: a member may have been so as a finalist, or as a parent."""
+    return {model.candidate: model for model in found.models.values()}
 
 
 def _values(signs: Mapping[str, float], member: Mapping[str, Any]) -> list[float]:

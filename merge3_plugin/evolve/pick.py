@@ -10,7 +10,6 @@ from typing import Any
 
 from merge3_plugin.config import parse_config
 from merge3_plugin.errors import ConfigError, RunError, nearest
-from merge3_plugin.evolve.confirmation import CONFIRMATION
 from merge3_plugin.evolve.files import replace_folder
 from merge3_plugin.evolve.front_files import FRONT
 from merge3_plugin.evolve.guard import fingerprint
@@ -65,39 +64,60 @@ def read_preferences(text: str, front: Mapping[str, Any]) -> dict[str, float]:
 
 
 def tasks(front: Mapping[str, Any]) -> list[str]:
-    """The objectives with held-out accuracies."""
-    scored = set().union(*(member["held_out"] for member in front["members"]))
+    """The objectives with scores by item."""
+    scored = set().union(*(member["estimated"] for member in front["members"]))
     return [task for task in front["objectives"] if task in scored]
+
+
+def figures(front: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """By label and task, the accuracies by which members are compared, with their intervals.
+
+    They are held-out ones, and of members that were not confirmed the estimates, less what the search thought too much
+    of the confirmed ones on average: what is the best of many flatters, and is of other items.
+    """
+    found: dict[str, dict[str, Any]] = {member["label"]: {} for member in front["members"]}
+    confirmed = [member for member in front["members"] if member["held_out"]]
+    for task in tasks(front):
+        excess = [m["estimated"][task]["accuracy"] - m["held_out"][task]["accuracy"] for m in confirmed]
+        shift = sum(excess) / len(excess) if excess else 0.0
+        for member in front["members"]:
+            found[member["label"]][task] = member["held_out"].get(task) or _less(member["estimated"][task], shift)
+    return found
+
+
+def _less(estimate: Mapping[str, Any], shift: float) -> dict[str, Any]:
+    accuracy, low, high = (min(max(x - shift, 0.0), 1.0) for x in (estimate["accuracy"], *estimate["interval"]))
+    return {"accuracy": accuracy, "interval": (low, high)}
 
 
 def regrets(front: Mapping[str, Any], preferences: Mapping[str, float]) -> dict[str, float]:
     """By label, how far each eligible member is from having the best of everything; the least fits best.
 
-    Eligible are the members that keep to the constraints, or all, where none does. A member's regret in a task is its
-    held-out accuracy's distance, in points of accuracy, to the best eligible one; what counts is the greatest of them
+    Eligible are the members that keep to the constraints, or all, where none does. A member's regret in a task is the
+    distance of its accuracy (`figures`), in points, to the best eligible one; what counts is the greatest of them
     times its weight, and RHO times their weighted sum (augmented Chebyshev: Steuer and Choo, Math. Programming 26,
     1983). Unlike a weighted mean, which on a front that bends inwards knows the extremes alone, this has weights for
     every compromise; and unlike shares of the front's range, points make no much of a task in which all are alike.
     """
     members = [m for m in front["members"] if m["feasible"]] or front["members"]
-    found = {}
-    for member in members:
+    of_all, found = figures(front), {}
+    of = {member["label"]: of_all[member["label"]] for member in members}
+    for label, own in of.items():
         missed = []
         for task, weight in preferences.items():
             sign = front["objectives"][task]
-            best = max(sign * other["held_out"][task]["accuracy"] for other in members)
-            missed.append(weight * (best - sign * member["held_out"][task]["accuracy"]))
-        found[member["label"]] = max(missed) + RHO * sum(missed)
+            best = max(sign * other[task]["accuracy"] for other in of.values())
+            missed.append(weight * (best - sign * own[task]["accuracy"]))
+        found[label] = max(missed) + RHO * sum(missed)
     return found
 
 
 def choose(front: Mapping[str, Any], preferences: Mapping[str, float]) -> str:
     """The label of the member of least regret; of equals, the one of the greatest mean accuracy, then the first."""
-    found = regrets(front, preferences)
-    members = {member["label"]: member for member in front["members"]}
+    found, of = regrets(front, preferences), figures(front)
 
     def mean(label: str) -> float:
-        return sum(front["objectives"][task] * members[label]["held_out"][task]["accuracy"] for task in preferences)
+        return sum(front["objectives"][task] * of[label][task]["accuracy"] for task in preferences)
 
     return min(found, key=lambda label: (found[label], -mean(label)))
 
@@ -114,19 +134,19 @@ def write_model(folder: Path, candidate: str, out: Path, flags: Flags) -> None:
         )
     store = RunStore.open(folder)
     try:
-        meta, found = store.meta(), store.find(candidate, CONFIRMATION)
+        meta, recipe = store.meta(), store.recipe(candidate)
     finally:
         store.close()
-    if found is None or found.recipe is None:
+    if recipe is None:
         raise RunError(f"{folder}: expected the recipe of {candidate} in the record, got none; run the search again")
     config = parse_config(meta["config"], str(folder))
     merger = make_merger(config, folder, flags)
     for place, name in enumerate(config.genome.parents()):
         if meta[f"model {place}"] != [fingerprint(part) for part in merger.folders(name)]:
             raise RunError(f"{name}: expected the model that the run merged, it has changed; search again")
-    merger.merge(found.recipe)
+    merger.merge(recipe)
     text = to_yaml(
-        found.recipe,
+        recipe,
         random_seed=config.merge3.seed,
         flags=merger.flags,
         recipe_file=RECIPE,

@@ -79,7 +79,7 @@ class Run:
     def _confirmed(self, so_far: Outcome, assessor: Assessor, held_out: HeldOut) -> Outcome:
         settings, result = self._stage.config.merge3, so_far.result
         best = so_far.contenders[: settings.confirm]
-        members = front(result.scored)[: settings.front] if several_objectives(self._stage.config) else ()
+        members = front(result.scored) if several_objectives(self._stage.config) else ()
         found = confirm(self._stage, assessor, held_out, result, best, members)
         self._chosen(found.winner)  # what is still to come may take long
         return replace(so_far, state=UNCOMPARED, winner=found.winner, confirmation=found)

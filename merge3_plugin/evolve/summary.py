@@ -75,7 +75,12 @@ def _optimism(found: Confirmation) -> dict[str, Any]:
 def _front(setting: Setting, outcome: Outcome, found: Confirmation) -> dict[str, Any]:
     """Of several objectives; ``front.json`` says more."""
     content = described(setting, outcome.objectives, found)
-    return {"members": [member["label"] for member in content["members"]], "hypervolume": content["hypervolume"]}
+    members = content["members"]
+    return {
+        "members": [member["label"] for member in members],
+        "confirmed": sum(bool(member["held_out"]) for member in members),
+        "hypervolume": content["hypervolume"],
+    }
 
 
 def _baseline(compared: Compared) -> dict[str, Any]:

@@ -135,7 +135,7 @@ COMPARED = {
             "shown": False,
         }
     ],
-    "front": {"members": [], "hypervolume": {"held_out": 0.61, "parents": 0.5, "reference": {}}},
+    "front": {"members": [], "confirmed": 0, "hypervolume": {"held_out": 0.61, "parents": 0.5, "reference": {}}},
     "cost": {
         **SUMMARY["cost"],
         "run_items": 12_000,
@@ -189,6 +189,8 @@ def test_held_out_tasks_constraints_and_front_have_their_lines():
         "(+5.0 points [-2.0, +12.0], on the held-out items)."
     ) in lines
     assert "of hypervolume 0.6100 on the held-out items, where the parents have 0.5000" in text
+    text = render({**COMPARED, "front": {**COMPARED["front"], "members": ["front 1", "front 2"], "confirmed": 1}})
+    assert "The front has 2 members, 1 of them confirmed, of hypervolume 0.6100" in text
 
 
 def test_both_counts_are_shares_of_the_full_data_search():
