@@ -18,7 +18,14 @@ from merge3_plugin.evolve.search import Scored, ranked
 from merge3_plugin.evolve.store import COMPLETE, FAILED, Evaluation, RunStore
 from merge3_plugin.harness.scoring import NOTHING, Price
 
-SEARCH, RECALIBRATION = "search", "recalibration"
+SEARCH, RECALIBRATION, SURROGATE, MEAN = "search", "recalibration", "surrogate", "mean"
+
+
+def spent_by_search(store: RunStore) -> Price:
+    """What the record holds of the search, for whatever it was scored: all that counts against its budgets."""
+    spent = store.spent()
+    rows = [spent[purpose] for purpose in (SEARCH, RECALIBRATION, SURROGATE, MEAN) if purpose in spent]
+    return Price(int(sum(row["items"] for row in rows)), int(sum(row["tokens"] for row in rows)))
 
 
 class Assessor:
@@ -51,14 +58,12 @@ class Assessor:
 
     @property
     def spent(self) -> Price:
-        """What the record holds of the search, for whatever it was scored: all that counts against its budgets."""
-        spent = self._store.spent()
-        rows = [spent[purpose] for purpose in (SEARCH, RECALIBRATION) if purpose in spent]
-        return Price(int(sum(row["items"] for row in rows)), int(sum(row["tokens"] for row in rows)))
+        """As `spent_by_search`."""
+        return spent_by_search(self._store)
 
-    def price(self, candidate: Candidate, place: Place) -> Price:
-        """What it takes to score the candidate at ``place``; nothing where the record holds that."""
-        if self._store.find(candidate.id, SEARCH, place.newest, place.rung) is not None:
+    def price(self, candidate: Candidate, place: Place, purpose: str = SEARCH) -> Price:
+        """What it takes to assess the candidate at ``place``; nothing where the record holds that."""
+        if self._store.find(candidate.id, purpose, place.newest, place.rung) is not None:
             return NOTHING
         return self._evaluator.price(candidate, self.ladder.items(place), list(self.objectives.whole))
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from merge3_plugin.domain import FloatArray
 from merge3_plugin.estimate.paired import PairedDifference
-from merge3_plugin.evolve.assessor import RECALIBRATION, SEARCH, Assessor
+from merge3_plugin.evolve.assessor import Assessor
 from merge3_plugin.evolve.confirm import Confirmed
 from merge3_plugin.evolve.confirmation import Confirmation, HeldOut
 from merge3_plugin.evolve.evaluate import Candidate
@@ -149,8 +149,7 @@ class Baselines:
         return self._stage.setting.scorer.price(objectives.anchors(), objectives.whole).items
 
     def _searched_items(self) -> int:
-        spent = self._stage.setting.store.spent()
-        return sum(int(spent.get(purpose, {}).get("items", 0)) for purpose in (SEARCH, RECALIBRATION))
+        return self._assessor.spent.items
 
     def _parent_values(self) -> dict[str, dict[str, float]]:
         """What each parent adds to the fitness, by task and label: its accuracy, or metric, times the weight."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from merge3_plugin.errors import ModelError
 from merge3_plugin.estimate.design import effective_size
-from merge3_plugin.evolve.assessor import Assessor
+from merge3_plugin.evolve.assessor import MEAN, SURROGATE, Assessor
 from merge3_plugin.evolve.candidates import UNIFORM
 from merge3_plugin.evolve.confirm import Confirmed, Scale, Verdict, balance_of, judge
 from merge3_plugin.evolve.constraints import Kept, feasible, kept
@@ -21,10 +21,11 @@ from merge3_plugin.evolve.optimism import Optimism, optimism
 from merge3_plugin.evolve.search import Scored, SearchResult
 from merge3_plugin.evolve.setting import Interrupted
 from merge3_plugin.evolve.stage import Stage
+from merge3_plugin.evolve.stopping import Limits
 from merge3_plugin.evolve.store import FAILED
 from merge3_plugin.evolve.surrogate import Surrogate, surrogate
 
-MEAN, SURROGATE, CONFIRMATION = "mean", "surrogate", "confirmation"
+CONFIRMATION = "confirmation"
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +134,11 @@ def _model(stage: Stage, result: SearchResult) -> Surrogate | None:
 def _beside(
     stage: Stage, assessor: Assessor, result: SearchResult, model: Surrogate | None, best: Sequence[Scored]
 ) -> Scored | None:
-    """The model's peak, or the search's mean, with its estimate, unless it is known or worse than the best merge."""
+    """The model's peak, or the search's mean, with its estimate, unless it is known or worse than the best merge.
+
+    Its answers count against the search's budgets. Where they do not fit, the peak goes without an estimate, on the
+    word of the model, and the mean, of which nothing is known then, is left out.
+    """
     vector = model.peak() if model else result.mean
     if vector is None:
         return None
@@ -143,5 +148,9 @@ def _beside(
     if stage.watcher.interrupted():
         raise Interrupted
     # On the items of the best: so they can be told apart.
-    entry = assessor.assess(candidate, vector, SURROGATE if model else MEAN, best[0].place)
+    place, purpose = best[0].place, SURROGATE if model else MEAN
+    limits = Limits(stage.config.merge3.search, assessor.difference)
+    if limits.refuses(assessor.price(candidate, place, purpose), assessor.spent):
+        return Scored(candidate, vector, None, place) if model else None
+    entry = assessor.assess(candidate, vector, purpose, place)
     return entry if entry in contenders([best[0], entry], assessor.objectives) else None

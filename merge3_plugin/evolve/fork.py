@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from merge3_plugin.errors import ConfigError, RunError
-from merge3_plugin.evolve.assessor import RECALIBRATION, SEARCH
+from merge3_plugin.evolve.assessor import spent_by_search
 from merge3_plugin.evolve.files import replace_folder
 from merge3_plugin.evolve.guard import EVIL_FLAG
 from merge3_plugin.evolve.history import History, read_history
@@ -49,13 +49,8 @@ def fork(folder: Path, new: Path, budgets: Mapping[str, int | float]) -> str:
 
 
 def _check_unspent(store: RunStore, history: History, search: Mapping[str, int | float]) -> None:
-    spent = store.spent()
-    of_search = [spent[purpose] for purpose in (SEARCH, RECALIBRATION) if purpose in spent]
-    known = {
-        "max_fevals": history.begun,
-        "max_items": sum(row["items"] for row in of_search),
-        "max_tokens": sum(row["tokens"] for row in of_search),
-    }
+    spent = spent_by_search(store)
+    known = {"max_fevals": history.begun, "max_items": spent.items, "max_tokens": spent.tokens}
     for key, used in known.items():
         if search.get(key) is not None and search[key] <= used:
             raise ConfigError(

@@ -42,8 +42,10 @@ class Limits:
             (self._config.max_tokens, price.tokens, spent.tokens, "tokens"),
         ):
             if limit is not None and cost and so_far + cost > limit:
-                left = f"{limit - so_far:,} are left and the next step takes {cost:,}"
-                return f"the budget of {limit:,} {unit} is spent" + (f": {left}" if so_far < limit else "")
+                # Not how much is left: what comes after the search may take that, and a resumed run is to say the same.
+                return (
+                    f"the budget of {limit:,} {unit} is spent, or too little is left for the {cost:,} of the next step"
+                )
         return None
 
     def gives_up(self) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 from merge3_plugin.domain import Estimate
 from merge3_plugin.estimate.design import sample_mean
 from merge3_plugin.estimate.paired import PairedDifference
-from merge3_plugin.evolve.assessor import RECALIBRATION, SEARCH
+from merge3_plugin.evolve.assessor import RECALIBRATION, spent_by_search
 from merge3_plugin.evolve.baselines import BASELINES, CONFIRMED, Compared
 from merge3_plugin.evolve.confirm import Confirmed
 from merge3_plugin.evolve.confirmation import Confirmation
@@ -188,7 +188,7 @@ def _cost(setting: Setting, outcome: Outcome) -> dict[str, Any]:
     ``full_search_items`` are what the same candidates would have cost on every search item. Tokens are those that
     forward passes read. ``reused_items``, of the parents, were scored by an earlier run and are counted nowhere else.
     """
-    spent = setting.store.spent()
+    spent, of_search = setting.store.spent(), spent_by_search(setting.store)
     items = {purpose: int(row["items"]) for purpose, row in spent.items()}
     in_full = {o.name: o.population.search for o in outcome.objectives.items}
     per_candidate = setting.scorer.price(in_full, outcome.objectives.whole).items
@@ -202,8 +202,8 @@ def _cost(setting: Setting, outcome: Outcome) -> dict[str, Any]:
         "reused_items": sum(int(row["reused"]) for row in spent.values()),
         "candidates": candidates,
         "tokens": sum(int(row["tokens"]) for row in spent.values()),
-        "search_tokens": sum(int(spent[purpose]["tokens"]) for purpose in (SEARCH, RECALIBRATION) if purpose in spent),
-        "search_items": items.get(SEARCH, 0) + items.get(RECALIBRATION, 0),
+        "search_tokens": of_search.tokens,
+        "search_items": of_search.items,
         "run_items": sum(items.values()) - beside,
         "comparison_items": beside,
         "full_search_items": candidates * per_candidate,

@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from merge3_plugin.artifact import load_calibration
 from merge3_plugin.errors import ConfigError, DataError, ModelError, RunError
-from merge3_plugin.evolve.assessor import SEARCH
+from merge3_plugin.evolve.assessor import MEAN, RECALIBRATION, SEARCH, SURROGATE
 from merge3_plugin.evolve.confirmation import CONFIRMATION
 from merge3_plugin.evolve.setting import Interrupted, Watcher
 from merge3_plugin.evolve.store import FAILED, RunStore
@@ -62,9 +62,10 @@ def test_candidates_never_see_a_held_out_item_before_the_confirmation(config, tm
     # In the search every candidate was asked the anchors of its batches and nothing else.
     store = RunStore.open(tmp_path / "out")
     told = [body for name, body in store.events() if name.startswith("tell")]
+    beside = [row["items"] for purpose, row in store.spent().items() if purpose in (MEAN, SURROGATE)]
     store.close()
     assert all(body["items"] <= len(anchors) * len(body["batches"]) for body in told)
-    assert summary["cost"]["search_items"] == sum(body["paid"] for body in told)
+    assert summary["cost"]["search_items"] == sum(body["paid"] for body in told) + sum(beside)
 
 
 def test_the_result_is_what_its_files_say(config, tmp_path, tiny_models):
@@ -166,12 +167,68 @@ def test_budgets_of_items_and_tokens_are_never_passed_and_can_be_raised(config, 
         summary = evolve_here(config, out, **{f"merge3__search__max_{unit}": limit}, **changes)
         assert f"budget of {limit:,}" in summary["search_ended"]
         store = RunStore.open(out)
-        spent = [store.spent()[purpose] for purpose in ("search", "recalibration") if purpose in store.spent()]
+        counted = (SEARCH, RECALIBRATION, MEAN, SURROGATE)
+        spent = [row for purpose, row in store.spent().items() if purpose in counted]
         found.append((sum(row[unit] for row in spent), summary["cost"]["candidates"]))
         store.close()
         assert found[-1][0] <= limit
     (before, few), (after, many) = found
     assert before > budget / 2 and after > before and many > few
+
+
+def peak_of(out, summary):
+    """Items that the surrogate's peak was scored on in the search, and its estimates."""
+    store = RunStore.open(out)
+    spent = store.spent()
+    store.close()
+    (peak,) = [model for model in summary["models"] if model["label"] == SURROGATE]
+    return int(spent.get(SURROGATE, {"items": 0})["items"]), peak["estimated"]
+
+
+@pytest.mark.parametrize("unit", ["items", "tokens"])
+def test_the_surrogates_peak_is_scored_within_the_searchs_budget_or_not_at_all(config, tmp_path, unit):
+    of_search = {"max_fevals": 30, "popsize": 6}
+    free = evolve_here(config, tmp_path / "free", merge3__search=of_search)
+    cost, of_peak = free["cost"][f"search_{unit}"], peak_of(tmp_path / "free", free)[0]
+    for limit, fits in ((cost, True), (cost - 1, False)):
+        out = tmp_path / str(limit)
+        changes = {"merge3__search": {**of_search, f"max_{unit}": limit}}
+        summary = evolve_here(config, out, **changes)
+        items, estimated = peak_of(out, summary)
+        assert (items > 0, bool(estimated)) == (fits, fits)
+        assert summary["search_ended"] == free["search_ended"] == "the budget of 30 candidates is spent"
+        assert summary["cost"]["search_items"] == free["cost"]["search_items"] - (0 if fits else of_peak)
+        assert summary["cost"][f"search_{unit}"] <= limit
+        before = canonical(out)
+        assert evolve_here(config, out, **changes) == summary and canonical(out) == before
+
+
+def test_what_the_surrogate_takes_of_the_budget_changes_nothing_of_the_search_that_is_resumed(config, tmp_path):
+    """A search that its budget ends at a recalibration leaves enough for the peak."""
+    changes = {"merge3__recalibrate": 24, "merge3__search": {"max_fevals": 60, "popsize": 6}}
+    evolve_here(config, tmp_path / "free", **changes)
+    store = RunStore.open(tmp_path / "free")
+    steps = [(name, body.get("paid", 0)) for name, body in store.events()]
+    in_full = next(items for _, items in store.scored(RECALIBRATION))
+    store.close()
+    before = sum(paid for _, paid in steps[: [name for name, _ in steps].index("recalibration 1")])
+    changes["merge3__search"] |= {"max_items": before + in_full - 1}
+    out = tmp_path / "out"
+    summary = evolve_here(config, out, **changes)
+    items, estimated = peak_of(out, summary)
+    assert items > 0 and estimated and f"too little is left for the {in_full}" in summary["search_ended"]
+    assert summary["cost"]["search_items"] == before + items
+    record = canonical(out)
+    assert evolve_here(config, out, **changes) == summary and canonical(out) == record
+
+
+def test_the_mean_of_a_search_without_a_model_is_left_out_where_it_does_not_fit_the_budget(config, tmp_path):
+    free = evolve_here(config, tmp_path / "free", merge3__search__max_fevals=10)
+    assert MEAN in {model["label"] for model in free["models"]}
+    cost = free["cost"]["search_items"]
+    tight = evolve_here(config, tmp_path / "tight", merge3__search__max_fevals=10, merge3__search__max_items=cost - 1)
+    assert MEAN not in {model["label"] for model in tight["models"]} | tight["cost"]["by_phase"].keys()
+    assert tight["cost"]["search_items"] < cost - 1
 
 
 @pytest.fixture(scope="module")
