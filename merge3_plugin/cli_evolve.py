@@ -45,7 +45,10 @@ REFUSED = {
 @click.option("--timeout", type=float, help="Seconds after which the search ends, is confirmed, and is written.")
 @click.option("--random-seed", type=click.IntRange(0), help="Seed of everything that is drawn.  [0]")
 @click.option("--batch-size", type=click.IntRange(1), help="Batch size of scoring, fixed for the run.  [32]")
-@click.option("--optimizer", help="cma-es, ga, de, nsga2, nsga3, tpe, gp, random, grid, or a plug-in's.  [cma-es]")
+@click.option(
+    "--optimizer",
+    help="cma-es, lq-cma-es, ga, de, nsga2, nsga3, tpe, gp, random, grid, or a plug-in's.  [cma-es]",
+)
 @click.option(
     "--fidelity",
     type=click.Choice(["fixed", "racing", "halving", "hyperband"]),
