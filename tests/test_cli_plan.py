@@ -13,6 +13,7 @@ import yaml
 
 from merge3_plugin.cli import merge3, run
 from merge3_plugin.cli_evolve import evolve
+from merge3_plugin.evolve.optimizers.overhead import overhead
 from tests.evolve.world import evolve_here, make_world
 
 Plan = Callable[..., tuple[int, str, str]]
@@ -164,6 +165,41 @@ def test_what_will_not_work_well_is_said(changes: dict[str, Any], words: str, pl
     (warning,) = [line for line in text.splitlines() if line.startswith("Warning: ") and words in line]
     assert status == 0 and warning
     assert "Warning" not in plan(search={"max_fevals": 60})[1]
+
+
+# A candidate of the world merges 26,464 weights of 4 bytes, and scores 20 items of some tokens each.
+@pytest.mark.parametrize(
+    ("optimizer", "rate", "warned"),
+    [
+        ("gp", 1e7, True),
+        ("tpe", 1e7, False),
+        ("tpe", 1e9, True),
+        ("lq-cma-es", 1e8, False),
+        ("cma-es", 1e12, False),
+    ],
+)
+def test_a_strategy_that_takes_more_than_a_tenth_of_its_candidates_is_said(
+    optimizer: str, rate: float, warned: bool, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That depends on the machine and the models, not on the genes alone: there are six."""
+    monkeypatch.setattr("merge3_plugin.evolve.preflight.flops_per_second", lambda device, dtype: rate)
+    monkeypatch.setattr("merge3_plugin.evolve.preflight.bytes_per_second", lambda device: rate)
+    found = json.loads(plan("--json", search={"optimizer": optimizer, "max_fevals": 60, "max_items": 90})[1])
+    said = [line for line in found["warnings"] if f"{optimizer} over 6 genes takes some " in line]
+    assert len(said) == warned == len(found["warnings"])
+    # The run's time is of models on many items each; a candidate has 20.
+    time = found["machine"]["time"]
+    a_candidate = 20 * time["scoring_seconds"] / found["evaluations"] + time["merging_seconds"] / time["merges"]
+    assert (overhead(optimizer, 6) > 0.1 * a_candidate) is warned
+    if warned:
+        assert f"more than 10% of the {1000 * a_candidate:,.1f} ms" in said[0]
+
+
+def test_models_of_many_genes_are_warned_of_on_any_machine(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("merge3_plugin.evolve.preflight.flops_per_second", lambda device, dtype: 1e3)
+    genome = {"merge_method": "della", "filters": ["q_proj", "k_proj", "v_proj", "o_proj", "mlp"]}
+    warned = json.loads(plan("--json", genome=genome, search={"optimizer": "tpe", "max_fevals": 1200})[1])["warnings"]
+    assert [line.split(":")[1] for line in warned] == [" tpe is for up to 50 genes, got 120"]
 
 
 BAD: list[tuple[dict[str, Any], str]] = [

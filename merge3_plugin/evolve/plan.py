@@ -19,6 +19,7 @@ from merge3_plugin.evolve.candidates import UNIFORM
 from merge3_plugin.evolve.guard import chat_template
 from merge3_plugin.evolve.labels import labels
 from merge3_plugin.evolve.objectives import several_objectives
+from merge3_plugin.evolve.optimizers.overhead import overhead
 from merge3_plugin.evolve.preflight import check_memory, disk_needed, time_needed
 from merge3_plugin.evolve.setup import Flags, Rehearsal, find_memory, load_tasks, rehearse
 from merge3_plugin.evolve.spaces import Space
@@ -30,7 +31,9 @@ from merge3_plugin.harness.calibrations import check_items
 if TYPE_CHECKING:
     from merge3_plugin.merging.sketch import Sketch
 
-# TPE's and a Gaussian process's time for a candidate grows with the genes, past that of scoring one.
+# What a strategy takes for itself goes unnoticed below this share of the time of its candidates.
+UNNOTICED = 0.1
+# TPE's and a Gaussian process's own time grows with the genes, and so does what they need to see of each.
 MODEL_BASED, FEW_GENES = ("tpe", "gp"), 50
 # A covariance matrix of so many genes has more entries than any search of models has candidates.
 FULL_COVARIANCE = 100
@@ -79,6 +82,7 @@ def make_plan(config: RunConfig, flags: Flags) -> dict[str, Any]:
     phases = plan_phases(config, tasks, len(space.variables), UNIFORM in known, int(unseen))
     recipe = space.decode(start(space.variables))
     total = sum(phase.evaluations for phase in phases.values())
+    machine = plan_machine(config, rehearsal, benchmarks, tasks, phases)
     return {
         "parents": {label: name for name, label in labels(config.genome.parents()).items()},
         "layers": rehearsal.outline.n_layers,
@@ -101,8 +105,8 @@ def make_plan(config: RunConfig, flags: Flags) -> dict[str, Any]:
         },
         "evaluations": total,
         "full_search_evaluations": settings.search.max_fevals * sum(task.search for task in tasks.values()),
-        "machine": plan_machine(config, rehearsal, benchmarks, tasks, phases),
-        "warnings": warnings(config, space),
+        "machine": machine,
+        "warnings": warnings(config, space, candidate_seconds(machine["time"], phases)),
         "recipe": recipe,
     }
 
@@ -207,14 +211,26 @@ def plan_phases(
     }
 
 
-def warnings(config: RunConfig, space: Space) -> list[str]:
-    """What will work, but not well, a line each."""
+def candidate_seconds(time: Mapping[str, Any], phases: Mapping[str, Phase]) -> float:
+    """The least seconds that merging and scoring a candidate of the search take, of the whole run's ``time``."""
+    share = phases["search"].items / sum(phase.evaluations for phase in phases.values())
+    return share * time["scoring_seconds"] + time["merging_seconds"] / time["merges"]
+
+
+def warnings(config: RunConfig, space: Space, candidate: float) -> list[str]:
+    """What will work, but not well, a line each; a ``candidate`` takes so many seconds at least."""
     search, genes = config.merge3.search, len(space.variables)
     found = []
+    if (own := overhead(search.optimizer, genes)) > UNNOTICED * candidate:
+        found.append(
+            f"search.optimizer: {search.optimizer} over {genes} genes takes some {1000 * own:.0f} ms a candidate for "
+            f"itself, more than {UNNOTICED:.0%} of the {1000 * candidate:,.1f} ms that merging and scoring one take at "
+            "least; cma-es, ga and de take next to none"
+        )
     if search.optimizer in MODEL_BASED and genes > FEW_GENES:
         found.append(
-            f"search.optimizer: {search.optimizer} over {genes} genes takes longer over a candidate than scoring it; "
-            f"above {FEW_GENES} use cma-es, ga or de"
+            f"search.optimizer: {search.optimizer} is for up to {FEW_GENES} genes, got {genes}: what it takes for "
+            "itself grows with them; use cma-es, ga or de"
         )
     if search.optimizer == "cma-es" and search.options.get("covariance") == "full" and genes > FULL_COVARIANCE:
         found.append(
