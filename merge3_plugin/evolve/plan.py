@@ -203,6 +203,7 @@ def plan_phases(
         "calibration": Phase(settings.auto_merges if own else 0, sum(task.search for task in own)),
         "search": Phase(search.max_fevals, anchors, search.max_items),
         "incumbents": Phase(generations, sum(task.anchors for task in tasks.values())),
+        "surrogate": Phase(1, anchors),
         "recalibration": Phase(search.max_fevals // settings.recalibrate if settings.recalibrate else 0, in_full),
         "confirmation": Phase(finalists + front, held_out),
         "baselines": Phase(simple + search.max_fevals * settings.baselines, anchors),
