@@ -139,7 +139,7 @@ def _beside(
     Its answers count against the search's budgets. Where they do not fit, the peak goes without an estimate, on the
     word of the model, and the mean, of which nothing is known then, is left out.
     """
-    vector = model.peak() if model else result.mean
+    vector = model.peak if model else result.mean
     if vector is None:
         return None
     candidate = stage.candidates.at(vector)

@@ -7,6 +7,7 @@ hundreds of estimates agree on is worth more than any of them, and than where a 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -71,10 +72,11 @@ class Surrogate:
         """
         points, own = self._scaled(vectors), 1.0 / (1.0 + self._peculiar)
         mean, covariance = self.posterior(vectors)
-        mean = np.minimum(mean, self.posterior(self.peak()[None]).mean)
+        mean = np.minimum(mean, self.posterior(self.peak[None]).mean)
         common = self._variance * self._peculiar * self._kernel(points, points)
         return Posterior(self._level + own * (mean - self._level), own**2 * (covariance + common))
 
+    @cached_property
     def peak(self) -> FloatArray:
         """Where the fitness is the highest of which one can be sure, in the midst of the best results; (genes,).
 

@@ -51,7 +51,7 @@ VARIABLES = [Variable(f"g{i}", 0.0, 1.0, 0.5) for i in range(GENES)]
 def test_the_peak_is_better_than_the_best_observed_and_than_nearly_all():
     for seed in range(5):
         vectors, values, anchors = searched(seed)
-        true, peak = truth(vectors), truth(Surrogate(vectors, values, anchors).peak())[0]
+        true, peak = truth(vectors), truth(Surrogate(vectors, values, anchors).peak)[0]
         assert peak > true[values.argmax()]
         assert peak > np.quantile(true, 0.9)
 
@@ -60,9 +60,9 @@ def test_the_peak_is_among_the_results_and_the_same_again_bit_for_bit():
     vectors, values, anchors = searched(0)
     # A slope without end: the best of what is modelled is out of all that was tried.
     values = vectors.sum(axis=1)
-    found = Surrogate(vectors, values, anchors).peak()
+    found = Surrogate(vectors, values, anchors).peak
     assert (found >= vectors.min(axis=0)).all() and (found <= vectors.max(axis=0)).all()
-    assert found.tobytes() == Surrogate(vectors, values, anchors).peak().tobytes()
+    assert found.tobytes() == Surrogate(vectors, values, anchors).peak.tobytes()
 
 
 def test_what_is_peculiar_to_anchors_is_told_apart_by_other_anchors_only():
@@ -88,7 +88,7 @@ def test_elsewhere_differences_are_smaller_and_less_sure_and_nothing_is_better_t
     vectors, values, anchors = searched(5)
     values[7] += 0.3  # luck
     model = Surrogate(vectors, values, anchors)
-    places = np.array([model.peak(), vectors[7], np.full(GENES, 0.1), np.full(GENES, 0.2)])
+    places = np.array([model.peak, vectors[7], np.full(GENES, 0.1), np.full(GENES, 0.2)])
     here, elsewhere = model.posterior(places), model.elsewhere(places)
     assert elsewhere.mean[0] == elsewhere.mean.max()
     assert 0 < elsewhere.mean[3] - elsewhere.mean[2] < here.mean[3] - here.mean[2]
@@ -116,7 +116,7 @@ def test_candidates_count_by_their_batches_and_only_those_that_may_be_the_best()
         Scored(Candidate("on fewer items"), strange, assessment(9.0), Place((0,), -1)),
     ]
     found = surrogate([*others, *entries], VARIABLES)
-    assert found.peak().tobytes() == Surrogate(vectors, values, anchors).peak().tobytes()
+    assert found.peak.tobytes() == Surrogate(vectors, values, anchors).peak.tobytes()
 
 
 @pytest.mark.parametrize(
@@ -143,4 +143,4 @@ def test_there_is_none_of_few_results_or_of_equal_ones():
 def test_a_gene_that_has_one_value_is_no_hindrance():
     vectors, values, anchors = searched(4)
     vectors = np.column_stack([vectors, np.full(len(vectors), 0.3)])
-    assert Surrogate(vectors, values, anchors).peak()[-1] == 0.3
+    assert Surrogate(vectors, values, anchors).peak[-1] == 0.3
