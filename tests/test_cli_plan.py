@@ -96,8 +96,8 @@ def test_a_plan_shows_the_space_and_counts_the_items(plan: Plan) -> None:
         "calibration": 3 * 100,
         "search": 14 * 20,
         "incumbents": 60,
-        "surrogate": 20,
-        "confirmation": (5 + 3) * 50,
+        "surrogate and mean": 40,
+        "confirmation": (5 + 4) * 50,
     }
     assert (found["evaluations"], found["full_search_evaluations"]) == (sum(each.values()), 14 * 100)
 
@@ -124,7 +124,7 @@ def test_a_run_reads_no_more_than_its_plan_says(
     # What a parent answered before is not asked again: the space has the base exactly.
     phases = found["phases"]
     least = phases["search"]["evaluations"] - 20
-    beside = phases["incumbents"]["evaluations"] + phases["surrogate"]["evaluations"]
+    beside = phases["incumbents"]["evaluations"] + phases["surrogate and mean"]["evaluations"]
     assert least <= cost["search_items"] <= least + beside
     assert cost["items"] <= found["evaluations"] <= 1.3 * cost["items"]
 

@@ -8,6 +8,7 @@ from itertools import islice
 
 import numpy as np
 
+from merge3_plugin.domain import FloatArray
 from merge3_plugin.errors import ModelError
 from merge3_plugin.estimate.design import effective_size
 from merge3_plugin.evolve.assessor import MEAN, SURROGATE, Assessor
@@ -80,15 +81,13 @@ def confirm(
 ) -> Confirmation:
     """Score the finalists beside parents and uniform merge on the held-out items.
 
-    They are ``best``, and the peak of the model of all results, or, where there is no model, the search's mean. The
-    first members of a front, the ``compromises``, are scored too. Raises ModelError where no finalist can be scored,
+    They are ``best``, the peak of the model of all results, where there is one, and the search's mean. The first
+    members of a front, the ``compromises``, are scored too. Raises ModelError where no finalist can be scored,
     Interrupted where a person stops it.
     """
-    finalists = {f"best {rank}": entry for rank, entry in enumerate(best, 1)}
     model = _model(stage, result)
-    beside = _beside(stage, assessor, result, model, best)
-    if beside is not None:
-        finalists[SURROGATE if model else MEAN] = beside
+    finalists = {f"best {rank}": entry for rank, entry in enumerate(best, 1)}
+    finalists |= _beside(stage, assessor, {SURROGATE: model.peak if model else None, MEAN: result.mean}, best)
     front = {f"front {place}": entry for place, entry in enumerate(compromises, 1)}
     parents, uniform = stage.candidates.parents, stage.candidates.uniform
     searched = {**finalists, **dict(islice(front.items(), stage.config.merge3.front))}
@@ -132,25 +131,27 @@ def _model(stage: Stage, result: SearchResult) -> Surrogate | None:
 
 
 def _beside(
-    stage: Stage, assessor: Assessor, result: SearchResult, model: Surrogate | None, best: Sequence[Scored]
-) -> Scored | None:
-    """The model's peak, or the search's mean, with its estimate, unless it is known or worse than the best merge.
+    stage: Stage, assessor: Assessor, vectors: Mapping[str, FloatArray | None], best: Sequence[Scored]
+) -> dict[str, Scored]:
+    """The model's peak and the search's mean with their estimates, but for one that is known or worse than the best.
 
-    Its answers count against the search's budgets. Where they do not fit, the peak goes without an estimate, on the
+    Their answers count against the search's budgets. Where they do not fit, the peak goes without an estimate, on the
     word of the model, and the mean, of which nothing is known then, is left out.
     """
-    vector = model.peak if model else result.mean
-    if vector is None:
-        return None
-    candidate = stage.candidates.at(vector)
-    if candidate.id in stage.candidates.known_ids | {s.candidate.id for s in best}:
-        return None
-    if stage.watcher.interrupted():
-        raise Interrupted
-    # On the items of the best: so they can be told apart.
-    place, purpose = best[0].place, SURROGATE if model else MEAN
+    found: dict[str, Scored] = {}
+    known = stage.candidates.known_ids | {s.candidate.id for s in best}
     limits = Limits(stage.config.merge3.search, assessor.difference)
-    if limits.refuses(assessor.price(candidate, place, purpose), assessor.spent):
-        return Scored(candidate, vector, None, place) if model else None
-    entry = assessor.assess(candidate, vector, purpose, place)
-    return entry if entry in contenders([best[0], entry], assessor.objectives) else None
+    place = best[0].place  # on the items of the best: so they can be told apart
+    for purpose, vector in vectors.items():
+        if vector is None or (candidate := stage.candidates.at(vector)).id in known:
+            continue
+        known.add(candidate.id)
+        if stage.watcher.interrupted():
+            raise Interrupted
+        if not limits.refuses(assessor.price(candidate, place, purpose), assessor.spent):
+            entry = assessor.assess(candidate, vector, purpose, place)
+            if entry in contenders([best[0], entry], assessor.objectives):
+                found[purpose] = entry
+        elif purpose == SURROGATE:
+            found[purpose] = Scored(candidate, vector, None, place)
+    return found

@@ -193,7 +193,7 @@ def plan_phases(
     anchors = sum(task.items if task.in_full else task.anchors for task in tasks.values())
     in_full = sum(task.search for task in tasks.values())
     held_out = sum(task.held_out for task in tasks.values())
-    finalists = parents + uniform + settings.confirm + 1  # and the peak of the surrogate, or the search's mean
+    finalists = parents + uniform + settings.confirm + 2  # and the surrogate's peak, and the search's mean
     front = settings.front if several_objectives(config) else 0
     simple = (parents + len(SCALES) * bool(config.genome.base_model)) * settings.baselines
     fresh = search.optimizer == "cma-es" and settings.fidelity.fresh
@@ -203,7 +203,7 @@ def plan_phases(
         "calibration": Phase(settings.auto_merges if own else 0, sum(task.search for task in own)),
         "search": Phase(search.max_fevals, anchors, search.max_items),
         "incumbents": Phase(generations, sum(task.anchors for task in tasks.values())),
-        "surrogate": Phase(1, anchors),
+        "surrogate and mean": Phase(2, anchors),
         "recalibration": Phase(search.max_fevals // settings.recalibrate if settings.recalibrate else 0, in_full),
         "confirmation": Phase(finalists + front, held_out),
         "baselines": Phase(simple + search.max_fevals * settings.baselines, anchors),

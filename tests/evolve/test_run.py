@@ -176,29 +176,34 @@ def test_budgets_of_items_and_tokens_are_never_passed_and_can_be_raised(config, 
     assert before > budget / 2 and after > before and many > few
 
 
-def peak_of(out, summary):
-    """Items that the surrogate's peak was scored on in the search, and its estimates."""
+def spent_on(out, purpose, unit="items"):
     store = RunStore.open(out)
     spent = store.spent()
     store.close()
-    (peak,) = [model for model in summary["models"] if model["label"] == SURROGATE]
-    return int(spent.get(SURROGATE, {"items": 0})["items"]), peak["estimated"]
+    return int(spent[purpose][unit]) if purpose in spent else 0
+
+
+def estimated(summary, label):
+    (model,) = [model for model in summary["models"] if model["label"] == label]
+    return bool(model["estimated"])
 
 
 @pytest.mark.parametrize("unit", ["items", "tokens"])
-def test_the_surrogates_peak_is_scored_within_the_searchs_budget_or_not_at_all(config, tmp_path, unit):
+def test_peak_and_mean_are_scored_within_the_searchs_budget_or_not_at_all(config, tmp_path, unit):
     of_search = {"max_fevals": 30, "popsize": 6}
     free = evolve_here(config, tmp_path / "free", merge3__search=of_search)
-    cost, of_peak = free["cost"][f"search_{unit}"], peak_of(tmp_path / "free", free)[0]
-    for limit, fits in ((cost, True), (cost - 1, False)):
+    cost = free["cost"][f"search_{unit}"]
+    peak, mean = (spent_on(tmp_path / "free", purpose, unit) for purpose in (SURROGATE, MEAN))
+    assert peak > 0 and mean > 0
+    for limit, paid in ((cost, [peak, mean]), (cost - 1, [peak, 0]), (cost - mean - 1, [0, 0])):
         out = tmp_path / str(limit)
         changes = {"merge3__search": {**of_search, f"max_{unit}": limit}}
         summary = evolve_here(config, out, **changes)
-        items, estimated = peak_of(out, summary)
-        assert (items > 0, bool(estimated)) == (fits, fits)
+        assert [spent_on(out, purpose, unit) for purpose in (SURROGATE, MEAN)] == paid
+        assert estimated(summary, SURROGATE) == (paid[0] > 0)
+        assert (MEAN in {model["label"] for model in summary["models"]}) == (paid[1] > 0)
         assert summary["search_ended"] == free["search_ended"] == "the budget of 30 candidates is spent"
-        assert summary["cost"]["search_items"] == free["cost"]["search_items"] - (0 if fits else of_peak)
-        assert summary["cost"][f"search_{unit}"] <= limit
+        assert summary["cost"][f"search_{unit}"] == cost - peak - mean + sum(paid)
         before = canonical(out)
         assert evolve_here(config, out, **changes) == summary and canonical(out) == before
 
@@ -215,9 +220,10 @@ def test_what_the_surrogate_takes_of_the_budget_changes_nothing_of_the_search_th
     changes["merge3__search"] |= {"max_items": before + in_full - 1}
     out = tmp_path / "out"
     summary = evolve_here(config, out, **changes)
-    items, estimated = peak_of(out, summary)
-    assert items > 0 and estimated and f"too little is left for the {in_full}" in summary["search_ended"]
-    assert summary["cost"]["search_items"] == before + items
+    beside = [spent_on(out, purpose) for purpose in (SURROGATE, MEAN)]
+    assert beside[0] > 0 and estimated(summary, SURROGATE)
+    assert f"too little is left for the {in_full}" in summary["search_ended"]
+    assert summary["cost"]["search_items"] == before + sum(beside)
     record = canonical(out)
     assert evolve_here(config, out, **changes) == summary and canonical(out) == record
 
