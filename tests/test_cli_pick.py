@@ -45,6 +45,7 @@ def config(tiny_models, tmp_path_factory):
     merge3 = {"anchors": 12, "auto_merges": 2, "confirm": 1, "front": 3, "dtype": "float32", "device": "cpu"}
     merge3 |= {"constraints": [{"task": "ja", "fall": 0.2}], "reference": {"math": 0.05}}
     merge3 |= {"search": {"max_fevals": 16, "popsize": 4, "scalarisation": "parego"}}
+    merge3 |= {"fidelity": {"strategy": "hyperband", "eta": 2, "fewest": 6}}
     path = folder / "config.yml"
     path.write_text(yaml.safe_dump({"genome": genome, "tasks": TASKS, "merge3": merge3}))
     return path

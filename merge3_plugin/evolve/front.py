@@ -30,6 +30,22 @@ def front(scored: Sequence[Scored]) -> list[Scored]:
     return [entries[on[i]] for i in spread(values[on])]
 
 
+def by_fronts(entries: Sequence[Scored]) -> list[Scored]:
+    """Those that did not fail, front by front: what only members of earlier fronts dominate; within one, as in `front`.
+
+    So any head of the list has the best compromises, well spread (multi-objective asynchronous halving: Schmucker et
+    al., arXiv 2106.12639).
+    """
+    left = [entry for entry in entries if entry.assessment is not None]
+    found: list[Scored] = []
+    while left:
+        members = front(left)
+        taken = set(map(id, members))
+        left = [entry for entry in left if id(entry) not in taken]
+        found += members
+    return found
+
+
 def non_dominated(values: FloatArray) -> NDArray[np.bool_]:
     """Which of the points (n, objectives) no other dominates: none is as good everywhere and better somewhere."""
     if not len(values):

@@ -255,10 +255,10 @@ def check_objectives(config: RunConfig) -> list[str]:
     if not apart and search.scalarisation == "sum":
         return []
     named = search.optimizer if apart else f"scalarisation: {search.scalarisation}"
-    if (fidelity := config.merge3.fidelity.strategy) != "fixed":
+    if config.merge3.fidelity.strategy == "racing":
         raise ConfigError(
-            f"fidelity.strategy: {fidelity} gives up what is worse in one value, and {named} sees each task by itself; "
-            "leave it out"
+            f"fidelity.strategy: racing gives up what is worse than one best merge, and {named} has a front of them; "
+            "use halving or hyperband"
         )
     counting = [name for name, task in tasks.items() if task.weight]
     if len(counting) < 2:

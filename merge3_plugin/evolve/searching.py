@@ -7,9 +7,10 @@ from collections.abc import Callable
 from merge3_plugin.config.search import FidelityConfig
 from merge3_plugin.evolve.assessor import SEARCH, Assessor
 from merge3_plugin.evolve.executor import Executor, Replay, Serial
-from merge3_plugin.evolve.fidelity.brackets import halving, hyperband
+from merge3_plugin.evolve.fidelity.brackets import by_rank, halving, hyperband
 from merge3_plugin.evolve.fidelity.ladder import Ladder
 from merge3_plugin.evolve.fidelity.strategies import Difference, Fidelity, Fixed, Racing
+from merge3_plugin.evolve.front import by_fronts
 from merge3_plugin.evolve.loop import Search, steps
 from merge3_plugin.evolve.objectives import Objectives, several_objectives
 from merge3_plugin.evolve.search import Improvement, Scored, SearchResult
@@ -37,14 +38,15 @@ def make_assessor(stage: Stage, objectives: Objectives) -> Assessor:
     )
 
 
-def make_fidelity(config: FidelityConfig, ladder: Ladder, difference: Difference) -> Fidelity:
-    """The strategy of this name, from the lowest rung of the ``ladder``."""
+def make_fidelity(config: FidelityConfig, ladder: Ladder, difference: Difference, *, several: bool) -> Fidelity:
+    """The strategy of this name, from the lowest rung of the ``ladder``, for one objective or ``several``."""
+    order = by_fronts if several else by_rank
     if config.strategy == "racing":
         return Racing(ladder.lowest, difference, lambda entry: ladder.share(entry.place))
     if config.strategy == "halving":
-        return halving(ladder.lowest, config.eta)
+        return halving(ladder.lowest, config.eta, order)
     if config.strategy == "hyperband":
-        return hyperband(ladder.lowest, config.eta)
+        return hyperband(ladder.lowest, config.eta, order)
     return Fixed()
 
 
@@ -60,7 +62,7 @@ def search(
     budget = int(store.pin(BUDGET, settings.search.max_fevals))
     store.pin(VARIABLES, [described(variable) for variable in space.variables])  # for who reads the record
     stage.watcher.phase(SEARCH, settings.search.max_fevals)
-    uniform = stage.candidates.uniform
+    uniform, several = stage.candidates.uniform, several_objectives(stage.config)
     seen: dict[str, Scored] = {}
 
     def better(number: int, entry: Scored, previous: Scored | None) -> None:
@@ -76,10 +78,10 @@ def search(
         store,
         make_strategy(stage.config, space.variables, stage.rng(SEARCH), budget=budget),
         assessor,
-        make_fidelity(settings.fidelity, assessor.ladder, assessor.difference),
+        make_fidelity(settings.fidelity, assessor.ladder, assessor.difference, several=several),
         Limits(settings.search, assessor.difference),
         Replay(executor or Serial(), steps(store)),
-        several=several_objectives(stage.config),
+        several=several,
         interrupted=lambda: "interrupted" if stage.watcher.interrupted() else stage.watcher.stop_reason(),
         improved=better,
         progress=progress,

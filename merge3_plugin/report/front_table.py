@@ -28,6 +28,7 @@ def render_front(
     title = "Accuracy in percent on the held-out items, with 95 % intervals:"
     below = [f"Hypervolume: {volume['held_out']:.4f} of the front, {volume['parents']:.4f} of the parents."]
     if not all(member["held_out"] for member in front["members"]):
+        title = "Accuracy in percent on the held-out items, or as estimated, with 95 % intervals:"
         below = [
             "Estimated: not confirmed; the estimate less what it was too much, on average, for those that are.",
             *below,

@@ -144,7 +144,7 @@ FLOOR = [{"task": "b", "fall": 0.01}]
         (
             ["a", "b"],
             {"search": {"optimizer": "nsga2"}, "fidelity": {"strategy": "racing"}},
-            "racing gives up what is worse in one value",
+            "racing gives up what is worse than one best merge, and nsga2 has a front",
         ),
         (weighted(a=1, c=1, b=0), {"search": {"optimizer": "nsga2"}}, "task b: of weight 0 it is no objective"),
     ],

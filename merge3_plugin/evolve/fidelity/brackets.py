@@ -4,32 +4,40 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from merge3_plugin.evolve.fidelity.strategies import Promotion
 from merge3_plugin.evolve.optimizers import Trial
 from merge3_plugin.evolve.search import Scored
 
+# Puts entries that did not fail in order, best first; of equals, the earlier first.
+Order = Callable[[Sequence[Scored]], Sequence[Scored]]
+
 
 @dataclass
 class _Standing:
-    """Who was scored on one rung of one bracket and batch, by rank, and who has gone up from it."""
+    """Who was scored on one rung of one bracket and batch, by trial, and who has gone up from it.
 
-    ranks: dict[int, tuple[float, ...]] = field(default_factory=dict)
+    ``due`` are those of the best share that have not, best first; None where that is to be found out.
+    """
+
+    entries: dict[int, Scored] = field(default_factory=dict)
     gone: set[int] = field(default_factory=set)
+    due: list[int] | None = None
 
 
 class Halving:
     """The best ``1 / eta`` of each rung so far go up (ASHA: Li et al., arXiv 1810.05934).
 
     Nobody waits for a rung to fill. Trials are compared with those of their batch, which answered the same items, so
-    that the difference of two estimates is a paired one. ``starts`` says for each bracket its first rung and how many
-    trials it gets for each round of all brackets; a whole batch goes to one, where there are batches.
+    that the difference of two estimates is a paired one; ``order`` says who is better. ``starts`` says for each bracket
+    its first rung and how many trials it gets for each round of all brackets; a whole batch goes to one, where there
+    are batches.
     """
 
-    def __init__(self, eta: int, starts: Sequence[tuple[int, int]]) -> None:
-        self._eta, self._starts = eta, starts
+    def __init__(self, eta: int, starts: Sequence[tuple[int, int]], order: Order) -> None:
+        self._eta, self._starts, self._order = eta, starts, order
         self._begun = [0] * len(starts)
         self._bracket_of: dict[int, int] = {}  # by trial
         self._bracket_now = (0, 0)  # batch, bracket
@@ -47,23 +55,27 @@ class Halving:
 
     def hear(self, trial: int, entry: Scored, incumbent: Scored | None) -> None:
         if trial in self._bracket_of:  # one that was asked for more than all anchors is in no bracket
-            rank = (-math.inf,) if entry.assessment is None else entry.assessment.rank
-            self._standing(trial, entry.rung).ranks[trial] = rank
+            standing = self._standings[self._bracket_of[trial], self._batch_of[trial], entry.rung]
+            standing.entries[trial], standing.due = entry, None
 
     def promote(self) -> Promotion | None:
-        """The best one of the highest rung that is due to go up; of equals, the earlier trial."""
+        """The best one of the highest rung that is due to go up."""
         below = [key for key in self._standings if key[2] < 0]
         for key in sorted(below, key=lambda key: (-key[2], key)):
             standing = self._standings[key]
-            due = sorted(standing.ranks, key=lambda trial: (standing.ranks[trial], -trial), reverse=True)
-            for trial in due[: len(due) // self._eta]:
-                if trial not in standing.gone and standing.ranks[trial] > (-math.inf,):
-                    standing.gone.add(trial)
-                    return Promotion(trial, key[2] + 1)
+            if standing.due is None:
+                standing.due = self._due(standing)
+            if standing.due:
+                trial = standing.due.pop(0)
+                standing.gone.add(trial)
+                return Promotion(trial, key[2] + 1)
         return None
 
-    def _standing(self, trial: int, rung: int) -> _Standing:
-        return self._standings[self._bracket_of[trial], self._batch_of[trial], rung]
+    def _due(self, standing: _Standing) -> list[int]:
+        trials = {id(standing.entries[trial]): trial for trial in sorted(standing.entries)}
+        known = [entry for trial in trials.values() if (entry := standing.entries[trial]).assessment is not None]
+        best = self._order(known)[: len(standing.entries) // self._eta]
+        return [trial for entry in best if (trial := trials[id(entry)]) not in standing.gone]
 
     def _lack(self, bracket: int) -> float:
         """By how many trials the bracket is behind its share, had it one more."""
@@ -83,12 +95,17 @@ def brackets(n_rungs: int, eta: int) -> list[list[int]]:
     return table
 
 
-def halving(lowest: int, eta: int) -> Halving:
+def halving(lowest: int, eta: int, order: Order) -> Halving:
     """One bracket, from the lowest rung."""
-    return Halving(eta, [(lowest, 1)])
+    return Halving(eta, [(lowest, 1)], order)
 
 
-def hyperband(lowest: int, eta: int) -> Halving:
+def hyperband(lowest: int, eta: int, order: Order) -> Halving:
     """Brackets from every rung: where few items mislead, those that start higher still find what is good."""
     starts = range(lowest, 1)
-    return Halving(eta, [(rung, of[0]) for rung, of in zip(starts, brackets(-lowest, eta), strict=True)])
+    return Halving(eta, [(rung, of[0]) for rung, of in zip(starts, brackets(-lowest, eta), strict=True)], order)
+
+
+def by_rank(entries: Sequence[Scored]) -> list[Scored]:
+    """The order of one objective."""
+    return sorted(entries, key=lambda entry: entry.rank, reverse=True)

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from merge3_plugin.config.search import FidelityConfig
 from merge3_plugin.estimate.paired import PairedDifference
 from merge3_plugin.evolve.evaluate import Candidate
-from merge3_plugin.evolve.fidelity.brackets import brackets, halving, hyperband
+from merge3_plugin.evolve.fidelity.brackets import brackets, by_rank, halving, hyperband
 from merge3_plugin.evolve.fidelity.ladder import Ladder, Place
 from merge3_plugin.evolve.fidelity.strategies import MISSED, Promotion, Racing
+from merge3_plugin.evolve.front import by_fronts
 from merge3_plugin.evolve.objectives import Assessment, Objective, Objectives
 from merge3_plugin.evolve.optimizers import Trial
 from merge3_plugin.evolve.population import Population
@@ -23,9 +24,10 @@ from merge3_plugin.testing import simulate_merges
 from tests.estimate.worlds import on_anchors, quick_calibration
 
 
-def entry(fitness, rung=0, violation=0.0, batch=0):
-    assessment = None if fitness is None else Assessment({}, {}, fitness, 0.1, 0.0, violation=violation)
-    return Scored(Candidate("c"), np.zeros(1), assessment, Place((batch,), rung))
+def entry(fitness, rung=0, violation=0.0, batch=0, values=()):
+    failed = fitness is None or values is None
+    assessment = None if failed else Assessment({}, {}, fitness, 0.1, 0.0, values, violation=violation)
+    return Scored(Candidate(f"{fitness} {values}"), np.zeros(1), assessment, Place((batch,), rung))
 
 
 def trial(number):
@@ -40,7 +42,7 @@ def test_hyperbands_table():
 
 
 def test_fixed_promotes_nobody():
-    fixed = make_fidelity(FidelityConfig(), Ladder([], seed=0), lambda first, second, confidence: None)
+    fixed = make_fidelity(FidelityConfig(), Ladder([], seed=0), lambda first, second, confidence: None, several=False)
     assert fixed.start(trial(0), 0) == 0
     fixed.hear(0, entry(0.9), None)
     assert fixed.promote() is None
@@ -49,7 +51,7 @@ def test_fixed_promotes_nobody():
 @given(st.lists(st.one_of(st.none(), st.integers(0, 6)), min_size=1, max_size=40), st.integers(2, 4))
 def test_halving_promotes_the_best_share_of_each_rung_once(values, eta):
     """Told in any order, who goes up was among the best 1 / eta of the rung when it went, and all that are due go."""
-    asha = halving(-2, eta)
+    asha = halving(-2, eta, by_rank)
     heard, gone = {-2: {}, -1: {}, 0: {}}, {-2: [], -1: []}
     rank = {n: (-math.inf if value is None else value, -n) for n, value in enumerate(values)}
     for number, value in enumerate(values):
@@ -70,15 +72,29 @@ def test_halving_promotes_the_best_share_of_each_rung_once(values, eta):
 
 
 def test_halving_compares_within_a_batch():
-    asha = halving(-1, 2)
+    asha = halving(-1, 2, by_rank)
     for number, (batch, value) in enumerate([(1, 0.9), (2, 0.1), (2, 0.2), (1, 0.8)]):
         asha.start(trial(number), batch)
         asha.hear(number, entry(value, -1, batch=batch), None)
     assert {asha.promote(), asha.promote()} == {Promotion(0, 0), Promotion(2, 0)} and asha.promote() is None
 
 
+def test_halving_of_several_objectives_promotes_front_by_front_well_spread():
+    """Of eight, the two ends of the first front; then, as more come, its midst before what it dominates."""
+    asha = halving(-1, 4, by_fronts)
+    first = [(0.2, 0.2), (0.9, 0.0), (0.5, 0.5), (0.1, 0.1), None, (0.0, 0.9), (0.4, 0.4), (0.55, 0.45)]
+    for number, values in enumerate(first):
+        assert asha.start(trial(number), 0) == -1
+        asha.hear(number, entry(0.0, -1, values=values), None)
+    assert set(iter(asha.promote, None)) == {Promotion(1, 0), Promotion(5, 0)}
+    for number in range(8, 16):
+        asha.start(trial(number), 0)
+        asha.hear(number, entry(0.0, -1, values=(0.3, 0.3)), None)
+    assert {asha.promote(), asha.promote(), asha.promote()} == {Promotion(2, 0), Promotion(7, 0), None}
+
+
 def test_higher_rungs_go_first():
-    asha = halving(-2, 2)
+    asha = halving(-2, 2, by_rank)
     for number, rung in enumerate([-2, -2, -2, -2, -1, -1]):
         asha.start(trial(number), 0)
         asha.hear(number, entry(0.1 * number, rung), None)
@@ -95,12 +111,12 @@ def test_hyperband_gives_every_bracket_its_share():
 
 
 def hyperband_starts(batches):
-    strategy = hyperband(-2, 3)
+    strategy = hyperband(-2, 3, by_rank)
     return [strategy.start(trial(number), batch) for number, batch in enumerate(batches)]
 
 
 def test_brackets_are_halved_apart():
-    strategy = hyperband(-1, 2)
+    strategy = hyperband(-1, 2, by_rank)
     starts = {number: strategy.start(trial(number), 0) for number in range(12)}
     for number, rung in starts.items():
         strategy.hear(number, entry(number / 12, rung), None)
