@@ -165,6 +165,8 @@ def quickstart(
             {"base_model": base},
             {"space": {"kind": "lfs", "granularity": 2, "methods": ["linear", "task_arithmetic", "slerp"]}},
         ),
+        "dis": ({}, {"space": {"kind": "dis", "max_layers": 5, "frozen_first": 1, "frozen_last": 1}}),
+        "prune": ({"base_model": base}, {"space": {"kind": "prune", "remove": 1}}),
     }
     own = {**CONFIG["merge3"]["search"], "max_fevals": 100}
     few = {"anchors": 20, "auto_merges": 2}
