@@ -8,24 +8,18 @@ import torch
 
 from merge3_plugin.merging.blocks import Blocks
 from merge3_plugin.merging.kernels import Inputs
-from merge3_plugin.merging.thinning import Thinning, keep_all, keep_none
+from merge3_plugin.merging.thinning import KEEP_ALL, KEEP_NONE, Thinning
 
 
 def keep_random(inputs: Inputs, place: int, blocks: Blocks) -> Thinning | None:
     """Keep each element of the source's delta with the probability ``density``. None where that is left to mergekit."""
     density, tensor = inputs.own[place]["density"], inputs.tensors[place]
     if density >= 1:
-        return keep_all
+        return KEEP_ALL
     if density < 0 or not draws_here(tensor):
         return None
     probability = torch.tensor(density, dtype=tensor.dtype).item()
-    draws = inputs.uniform.next(tensor, blocks)
-
-    def thin(delta: torch.Tensor, start: int) -> None:
-        kept = blocks.buffer("kept", delta)
-        delta.mul_(torch.lt(draws[start : start + delta.numel()], probability, out=kept))
-
-    return thin
+    return Thinning(draws=inputs.uniform.next(tensor, blocks), probability=probability)
 
 
 def keep_by_rank(inputs: Inputs, place: int, blocks: Blocks) -> Thinning | None:
@@ -36,24 +30,20 @@ def keep_by_rank(inputs: Inputs, place: int, blocks: Blocks) -> Thinning | None:
     density, epsilon = inputs.own[place]["density"], inputs.own[place]["epsilon"]
     tensor, base = inputs.tensors[place], inputs.base
     if density >= 1:
-        return keep_all
+        return KEEP_ALL
     if density <= 0:
-        return keep_none
+        return KEEP_NONE
     inside = epsilon < density < 1 - epsilon
     if base is None or not inside or len(inputs.shape) > 2 or inputs.shape[-1] < 2 or not draws_here(tensor):
         return None
     probabilities = _by_rank(inputs.shape[-1], density, epsilon, tensor.dtype)
-    kept = torch.empty(tensor.shape, dtype=tensor.dtype)
+    lost = torch.empty(tensor.shape, dtype=tensor.dtype)
     draws = inputs.uniform.next(tensor, blocks)
-    rows = [whole.view(-1, inputs.shape[-1]) for whole in (tensor, inputs.tensors[base], draws, kept)]
+    rows = [whole.view(-1, inputs.shape[-1]) for whole in (tensor, inputs.tensors[base], draws, lost)]
     for one, other, drawn, part in _rows(rows, blocks):
         order = torch.argsort((one - other).abs_(), dim=1, descending=False)
-        torch.lt(drawn, torch.empty_like(part).scatter_(1, order, probabilities.expand(order.shape)), out=part)
-
-    def thin(delta: torch.Tensor, start: int) -> None:
-        delta.mul_(kept.view(-1)[start : start + delta.numel()])
-
-    return thin
+        torch.ge(drawn, torch.empty_like(part).scatter_(1, order, probabilities.expand(order.shape)), out=part)
+    return Thinning(draws=lost.view(-1), probability=0.5)
 
 
 def draws_here(tensor: torch.Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from merge3_plugin.merging import MergeFailed
 from merge3_plugin.merging.arithmetic import arithmetic
 from merge3_plugin.merging.blocks import Blocks
 from merge3_plugin.merging.constants import Constants
+from merge3_plugin.merging.fused import OnePass
 from merge3_plugin.merging.kernels import Inputs, Step, linear, nuslerp, slerp
 from merge3_plugin.merging.parents import Family
 from merge3_plugin.merging.plan import Job
@@ -49,7 +51,7 @@ class Execution:
             sums.setdefault(out.dtype, []).extend(self.write(job, out))
         # A sum tells at little cost whether all its terms are finite; it may overflow, too. One look at the sums of all
         # tensors synchronises a GPU once.
-        if all(torch.isfinite(torch.stack(of)).all() for of in sums.values()):
+        if all(torch.isfinite(torch.stack(of)).all() for of in sums.values() if of):
             return
         for job in jobs:
             if not torch.isfinite(live[job.output.name]).all():
@@ -68,6 +70,9 @@ class Execution:
         except (ValueError, ArithmeticError) as error:
             method, name = job.settings.config.merge_method, job.output.name
             raise MergeFailed(f"{method}: {name}: {one_line(error)}") from error
+
+        if isinstance(step, OnePass):
+            return [] if step(inputs.tensors, out.view(-1), 0) else [out.new_tensor(math.nan)]
 
         def merged(start: int, *blocks: torch.Tensor) -> torch.Tensor:
             *sources, block = blocks

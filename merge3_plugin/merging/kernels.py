@@ -12,8 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
+from merge3_plugin.merging import fused
 from merge3_plugin.merging.blocks import Blocks
 from merge3_plugin.merging.constants import Constants, cosine_of_arc, cosine_of_deltas, cosine_of_units
 from merge3_plugin.merging.uniform import Uniform
@@ -21,7 +23,7 @@ from merge3_plugin.merging.uniform import Uniform
 T = TypeVar("T")
 
 # Write the output of one block, given that block of each source and the place where it starts.
-Step = Callable[[Sequence[torch.Tensor], torch.Tensor, int], None]
+Step = Callable[[Sequence[torch.Tensor], torch.Tensor, int], Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +58,8 @@ def linear(inputs: Inputs, blocks: Blocks) -> Step:
     """The sum of the weighted sources, each product added unrounded, over the sum of the weights."""
     weights = torch.tensor([[own["weight"] for own in inputs.own]], dtype=torch.float32)
     total = weights.sum(dim=1).item() if inputs.shared["normalize"] else 1.0
+    if fused.fits(inputs.tensors[0]):
+        return fused.OnePass("linear", weights[0].numpy(), np.float32(total))
     divisor = blocks.scalar(total, torch.float32)
     first, *others = weights[0].tolist()
     factor = blocks.factor(first)
@@ -81,7 +85,10 @@ def slerp(inputs: Inputs, blocks: Blocks) -> Step:
     chord = cosine.abs() > 0.9995
     angle = torch.acos(torch.where(chord, 0, cosine))
     sine = torch.sin(angle)
-    weights = [blocks.factor(torch.where(chord, share, torch.sin(share * angle) / sine).item()) for share in (1 - t, t)]
+    shares = [torch.where(chord, share, torch.sin(share * angle) / sine).item() for share in (1 - t, t)]
+    if fused.fits(inputs.tensors[0]):
+        return fused.OnePass("chord", np.array(pair), np.array(shares, dtype=np.float32))
+    weights = [blocks.factor(share) for share in shares]
 
     def step(sources: Sequence[torch.Tensor], out: torch.Tensor, start: int) -> None:
         a, b = (blocks.buffer(("term", place), out, torch.float32) for place in (0, 1))

@@ -1,42 +1,84 @@
-"""What mergekit calls sparsification, block by block: which elements of a delta are set to zero."""
+"""What mergekit calls sparsification: which elements of a delta are set to zero."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from dataclasses import dataclass, replace
 
 import torch
 
+from merge3_plugin.merging import fused
 from merge3_plugin.merging.blocks import Blocks
 from merge3_plugin.merging.kernels import Inputs
-from merge3_plugin.merging.magnitudes import Magnitudes
-
-# Thin out, in place, the block of a delta that starts at this place of the tensor.
-Thinning = Callable[[torch.Tensor, int], None]
+from merge3_plugin.merging.magnitudes import Cut, Magnitudes
 
 
-def keep_all(delta: torch.Tensor, start: int) -> None:
-    """Leave the delta as it is."""
+@dataclass(frozen=True)
+class Limit:
+    """A magnitude that separates elements: ``before`` the place ``turn`` of the tensor it is another than ``then``."""
+
+    before: float
+    then: float
+    turn: int
 
 
-def keep_none(delta: torch.Tensor, start: int) -> None:
-    """Leave nothing of it."""
-    delta.zero_()
+EVERYWHERE, NOWHERE = Limit(-1.0, -1.0, 0), Limit(math.inf, math.inf, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Thinning:
+    """Of a delta it keeps what is above the limit ``low`` and up to the limit ``high``.
+
+    And of these, where there are ``draws``, flat and as long as the delta, those whose draw is below ``probability``.
+    What is left is multiplied by the ``ratio``, where there is one.
+    """
+
+    low: Limit = EVERYWHERE
+    high: Limit = NOWHERE
+    draws: torch.Tensor | None = None
+    probability: float = 1.0
+    ratio: torch.Tensor | None = None
+
+    @property
+    def of_all(self) -> bool:
+        """Whether all elements are treated alike."""
+        return self.draws is None and (self.low == EVERYWHERE or self.low == NOWHERE) and self.high == NOWHERE
+
+    def apply(self, delta: torch.Tensor, start: int, blocks: Blocks) -> None:
+        """Thin out and rescale, in place, the block of a delta that starts at this place of the tensor."""
+        if self.high != NOWHERE:
+            larger = blocks.buffer("larger", delta)
+            delta.sub_(_drop_up_to(delta, self.high, start, out=larger))
+        if self.low == NOWHERE:
+            delta.zero_()
+        elif self.low != EVERYWHERE:
+            _drop_up_to(delta, self.low, start, out=delta)
+        if self.draws is not None:
+            kept = blocks.buffer("kept", delta)
+            delta.mul_(torch.lt(self.draws[start : start + delta.numel()], self.probability, out=kept))
+        if self.ratio is not None:
+            delta.mul_(self.ratio)
+
+    def for_loops(self) -> tuple[list[float], list[int], int]:
+        """It for `fused_loops`, but for the ratio: limits and probability, where limits turn, and where draws lie."""
+        limits = [self.low.before, self.low.then, self.high.before, self.high.then]
+        drawn = 0 if self.draws is None else self.draws.data_ptr()
+        return [*limits, self.probability], [self.low.turn, self.high.turn], drawn
+
+
+KEEP_ALL, KEEP_NONE = Thinning(), Thinning(low=NOWHERE)
 
 
 def keep_largest(inputs: Inputs, place: int, blocks: Blocks) -> Thinning:
     """Keep the source's ``density`` of its delta: the elements that are largest."""
     density, size = inputs.own[place]["density"], inputs.tensors[place].numel()
     if density >= 1:
-        return keep_all
+        return KEEP_ALL
     if density <= 0:
-        return keep_none
+        return KEEP_NONE
     cut = _magnitudes(inputs, place).largest(max(1, int(density * size)))
     below = _next_below(cut.value, inputs.tensors[place].dtype)
-
-    def thin(delta: torch.Tensor, start: int) -> None:
-        _drop_up_to(delta, below, cut.value, cut.place - start, out=delta)
-
-    return thin
+    return Thinning(low=Limit(below, cut.value, cut.place))
 
 
 def keep_between(inputs: Inputs, place: int, blocks: Blocks) -> Thinning | None:
@@ -46,54 +88,53 @@ def keep_between(inputs: Inputs, place: int, blocks: Blocks) -> Thinning | None:
     """
     density, gamma, size = inputs.own[place]["density"], inputs.own[place]["gamma"], inputs.tensors[place].numel()
     if density >= 1:
-        return keep_all
+        return KEEP_ALL
     if density < 0 or gamma < 0:
         return None
     n = int(density * size)
     first = max(0, size - n - int(gamma * size))
     if n == 0:
-        return keep_none
+        return KEEP_NONE
+
+    def limit(cut: Cut) -> Limit:
+        return Limit(cut.value, _next_below(cut.value, inputs.tensors[place].dtype), cut.place)
+
     cuts = [_magnitudes(inputs, place).smallest(rank) if 0 < rank < size else None for rank in (first, first + n)]
-    low, high = [cut and (cut, _next_below(cut.value, inputs.tensors[place].dtype)) for cut in cuts]
-
-    def thin(delta: torch.Tensor, start: int) -> None:
-        if high:
-            cut, below = high
-            larger = blocks.buffer("larger", delta)
-            delta.sub_(_drop_up_to(delta, cut.value, below, cut.place - start, out=larger))
-        if low:
-            cut, below = low
-            _drop_up_to(delta, cut.value, below, cut.place - start, out=delta)
-
-    return thin
+    low, high = cuts
+    return Thinning(low=limit(low) if low else EVERYWHERE, high=limit(high) if high else NOWHERE)
 
 
-def rescaled(thin: Thinning, inputs: Inputs, place: int, blocks: Blocks) -> Thinning:
+def rescaled(thinning: Thinning, inputs: Inputs, place: int, blocks: Blocks) -> Thinning:
     """Thin out, then multiply such that the magnitudes sum up to what they did before."""
     if inputs.base is None:
         raise ValueError("expected a base to form deltas from, got none")
     before = inputs.constant(sum_of_magnitudes, place, inputs.base)
-
-    def magnitudes_left(start: int, tensor: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
-        delta = torch.sub(tensor, base, out=blocks.buffer("thinned", tensor))
-        thin(delta, start)
-        return blocks.widened("wide", delta.abs_()).sum()
-
+    pair = inputs.tensors[place], inputs.tensors[inputs.base]
     # By blocks, which is nearer to the sum than mergekit's over the whole tensor, by its last bit.
-    parts = blocks.map(magnitudes_left, inputs.tensors[place], inputs.tensors[inputs.base])
-    left = torch.stack(parts).sum(dtype=torch.float64).to(before.dtype)
+    left = _magnitude_left(thinning, *pair, blocks).to(before.dtype)
     ratio = torch.where((before < 1e-7) | (left < 1e-7), 1, before / left)
-
-    def thin_and_rescale(delta: torch.Tensor, start: int) -> None:
-        thin(delta, start)
-        delta.mul_(ratio)
-
-    return thin_and_rescale
+    return replace(thinning, ratio=ratio)
 
 
 def sum_of_magnitudes(tensor: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
     """That of what two tensors differ by, in their dtype, as mergekit sums it."""
     return (tensor - base).abs_().sum()
+
+
+def _magnitude_left(thinning: Thinning, tensor: torch.Tensor, base: torch.Tensor, blocks: Blocks) -> torch.Tensor:
+    """The sum of the magnitudes of a delta once it is thinned out; exact but for its last bits.
+
+    In fp32 these are mergekit's where a tensor is one block: torch sums there, as it does for mergekit.
+    """
+    if fused.fits(tensor) and tensor.dtype != torch.float32:
+        return torch.tensor(fused.magnitude_left(tensor, base, *thinning.for_loops()), dtype=torch.float64)
+
+    def of_block(start: int, tensor: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
+        delta = torch.sub(tensor, base, out=blocks.buffer("thinned", tensor))
+        thinning.apply(delta, start, blocks)
+        return blocks.widened("wide", delta.abs_()).sum()
+
+    return torch.stack(blocks.map(of_block, tensor, base)).sum(dtype=torch.float64)
 
 
 def _magnitudes(inputs: Inputs, place: int) -> Magnitudes:
@@ -102,13 +143,13 @@ def _magnitudes(inputs: Inputs, place: int) -> Magnitudes:
     return inputs.constant(Magnitudes, place, inputs.base)
 
 
-def _drop_up_to(block: torch.Tensor, first: float, then: float, turn: int, *, out: torch.Tensor) -> torch.Tensor:
-    """``out``, set to the block without magnitudes up to ``first`` before the place ``turn``, up to ``then`` from it.
+def _drop_up_to(block: torch.Tensor, limit: Limit, start: int, *, out: torch.Tensor) -> torch.Tensor:
+    """``out``, set to the block, which starts at this place of the tensor, without magnitudes up to the limit.
 
     By hardshrink, for a comparison to booleans and a product with them take ten times as long.
     """
-    turn = min(max(turn, 0), block.numel())
-    for part, result, threshold in ((block[:turn], out[:turn], first), (block[turn:], out[turn:], then)):
+    turn = min(max(limit.turn - start, 0), block.numel())
+    for part, result, threshold in ((block[:turn], out[:turn], limit.before), (block[turn:], out[turn:], limit.then)):
         if part.numel():
             torch.hardshrink(part, threshold, out=result)
     return out

@@ -11,6 +11,7 @@ from mergekit import merge_methods
 from mergekit.merge_methods.generalized_task_arithmetic import GeneralizedTaskArithmeticMerge
 
 from merge3_plugin.merging import blocks as blocks_module
+from merge3_plugin.merging import fused
 from merge3_plugin.merging import uniform as uniform_module
 from merge3_plugin.merging.arithmetic import arithmetic
 from merge3_plugin.merging.blocks import Blocks
@@ -98,10 +99,24 @@ def by_mergekit(method: str, sources: list[torch.Tensor], base: int | None, give
     return merged
 
 
+@pytest.fixture(params=["in one pass", "by operations"])
+def in_one_pass(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Merges by the loops of a CPU, or as on a GPU or without numba."""
+    if request.param == "in one pass":
+        pytest.importorskip("numba")
+        return True
+    monkeypatch.setattr(fused, "fits", lambda tensor: False)
+    return False
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{len(case[2])}")
-def test_every_bit_is_mergekits(case: tuple[str, int, dict[str, Any]], dtype: torch.dtype, stable_sort: None) -> None:
+def test_every_bit_is_mergekits(
+    case: tuple[str, int, dict[str, Any]], dtype: torch.dtype, in_one_pass: bool, stable_sort: None
+) -> None:
     method, n, given = case
+    if in_one_pass and dtype == torch.float16:
+        pytest.skip("fp16 is merged by operations")
     base = None if method in ("linear", "nuslerp") else 0
     fast = 0
     for shape in SHAPES:

@@ -1,0 +1,87 @@
+"""Merges in one pass over a CPU's memory: loops that numba compiles, in place of torch's operations one by one.
+
+Memory gives and takes a number in about a third of a nanosecond; each operation of torch's on a block in the cache
+takes a good part of that, and a merge has five to fifty. These loops take a thousand elements of each source at a time,
+which stay in the first cache in fp32 until they are written. Each step rounds as torch's operation does, and in the
+same order, so that no weight differs, for any number of threads. Elsewhere than on a CPU, and in fp16, merges are
+torch's (`kernels`, `arithmetic`), and so they are where numba is not installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import torch
+
+# Types of elements as loops see them: the upper half of an fp32, or an fp32.
+_STORED = {torch.bfloat16: torch.uint16, torch.float32: torch.float32}
+# So many elements are worth the twentieth of a millisecond that a second thread takes to begin.
+_WORTH_A_THREAD = 2**19
+
+
+def fits(tensor: torch.Tensor) -> bool:
+    """Whether tensors like this one are merged here."""
+    return tensor.device.type == "cpu" and tensor.dtype in _STORED and _installed()
+
+
+@cache
+def _installed() -> bool:
+    return find_spec("numba") is not None
+
+
+class OnePass:
+    """Writes a tensor, or the part of it that begins at ``start``, by the loop of this ``name`` (`fused_loops`).
+
+    ``arguments`` go to the loop, ``kept`` stays in memory as long as this does: what arguments only say the place of.
+    """
+
+    def __init__(self, name: str, *arguments: Any, kept: Sequence[torch.Tensor | None] = ()) -> None:
+        self._name, self._arguments, self._kept = name, arguments, kept
+
+    def __call__(self, sources: Sequence[torch.Tensor], out: torch.Tensor, start: int) -> bool:
+        """Whether all that was written is finite."""
+        loop = _loops()[self._name]
+        places = np.array([source.data_ptr() for source in sources])
+        written = as_array(out)
+        return run(lambda first, last: loop(places, written, start, first, last, *self._arguments), out.numel())
+
+
+def run(part: Callable[[int, int], bool], n: int) -> bool:
+    """``part`` on all of ``n`` elements, by as many threads as torch has; whether it is true of each part."""
+    threads = min(torch.get_num_threads(), n // _WORTH_A_THREAD)
+    if threads < 2:
+        return part(0, n)
+    ends = [n * number // threads for number in range(threads + 1)]
+    return all(_pool(threads).map(part, ends[:-1], ends[1:]))
+
+
+def magnitude_left(
+    tensor: torch.Tensor, base: torch.Tensor, limits: Sequence[float], turns: Sequence[int], drawn: int
+) -> float:
+    """The sum of the magnitudes of ``tensor - base`` that are left, in fp32 and beyond (`thinning.Thinning`)."""
+    places = np.array([tensor.data_ptr(), base.data_ptr()])
+    cut = np.array(limits, dtype=np.float32)
+    return float(_loops()["magnitude_left"](places, as_array(tensor), cut, np.array(turns), drawn))
+
+
+def as_array(tensor: torch.Tensor) -> Any:
+    """The memory of a flat tensor as loops see it."""
+    return tensor.view(_STORED[tensor.dtype]).numpy()
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="merge")
+
+
+@cache
+def _loops() -> dict[str, Callable[..., Any]]:
+    """By name; numba takes a second to import, and one to three to compile a loop, once on a machine."""
+    from merge3_plugin.merging import fused_loops
+
+    return {name: getattr(fused_loops, name) for name in ("linear", "chord", "arithmetic", "magnitude_left")}
