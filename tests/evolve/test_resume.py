@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from merge3_plugin.evolve.store import RunStore
-from tests.evolve.world import canonical, kill, make_world, run, run_paused
+from tests.evolve.world import canonical, kill, make_world, run, run_here, run_paused
 
 
 @pytest.fixture(scope="module")
@@ -31,48 +31,31 @@ def test_a_killed_run_goes_on_to_the_same_record(unbroken, tmp_path, purpose, nu
     assert begun[purpose]["evaluations"] == number
     asks, tells = sum(s.startswith("ask") for s in steps), sum(s.startswith("tell") for s in steps)
     assert asks == tells + 1 if purpose == "search" else asks >= tells
-    again = run(config, out)
-    assert again.returncode == 0, again.stderr
+    assert run_here(config, out) == 0
     assert canonical(out) == canonical(reference)
     assert (out / "best_config.yaml").read_text() == (reference / "best_config.yaml").read_text()
     ours, theirs = (json.loads((f / "summary.json").read_text()) for f in (out, reference))
     assert ours == theirs
 
 
-def test_a_run_killed_in_a_recalibration_goes_on_to_the_same_record(tiny_models, tmp_path):
-    config = make_world(tmp_path, tiny_models, recalibrate=5)
-    done = run(config, tmp_path / "unbroken")
-    assert done.returncode == 0, done.stderr
+def test_a_run_killed_in_a_recalibration_and_before_its_surrogate_is_confirmed_goes_on(tiny_models, tmp_path):
+    config = make_world(tmp_path, tiny_models, recalibrate=12, search={"max_fevals": 30, "popsize": 6})
+    assert run_here(config, tmp_path / "unbroken") == 0
     out = tmp_path / "out"
-    kill(run_paused(config, out, "recalibration", 1, tmp_path / "pause"))
-    store = RunStore.open(out)
-    steps = [name for name, _ in store.events()]
-    store.close()
-    assert not any(step.startswith("recalibration") for step in steps), "scored in full, and not yet used"
-    kill(run_paused(config, out, "search", 3, tmp_path / "pause later"))
-    store = RunStore.open(out)
-    steps = dict(store.events())
-    store.close()
-    assert "recalibration 1" in steps
-    assert run(config, out).returncode == 0
+    for number, (purpose, seen) in enumerate((("recalibration", 1), ("search", 3), ("surrogate", 1))):
+        kill(run_paused(config, out, purpose, seen, tmp_path / f"pause {number}"))
+        store = RunStore.open(out)
+        steps = dict(store.events())
+        store.close()
+        # The first time it is scored in full, and that is not used yet.
+        assert ("recalibration 1" in steps) == (purpose != "recalibration")
+    assert run_here(config, out) == 0
     assert canonical(out) == canonical(tmp_path / "unbroken")
     ours, theirs = (json.loads((f / "summary.json").read_text()) for f in (out, tmp_path / "unbroken"))
     assert ours == theirs
     found = ours["search"]["recalibrations"]
-    assert [body["candidates"] // 5 for body in found] == [*range(1, len(found) + 1)]
+    assert [body["candidates"] // 12 for body in found] == [*range(1, len(found) + 1)]
     assert len({body["tasks"]["tiny_sum"]["items"] for body in found}) == len(found) > 1
-
-
-def test_a_run_killed_before_its_surrogate_is_confirmed_goes_on_to_the_same_record(tiny_models, tmp_path):
-    config = make_world(tmp_path, tiny_models, search={"max_fevals": 30, "popsize": 6})
-    done = run(config, tmp_path / "unbroken")
-    assert done.returncode == 0, done.stderr
-    out = tmp_path / "out"
-    kill(run_paused(config, out, "surrogate", 1, tmp_path / "pause"))
-    assert run(config, out).returncode == 0
-    assert canonical(out) == canonical(tmp_path / "unbroken")
-    ours, theirs = (json.loads((f / "summary.json").read_text()) for f in (out, tmp_path / "unbroken"))
-    assert ours == theirs
     assert "surrogate" in {model["label"] for model in ours["models"]}
 
 
@@ -89,7 +72,7 @@ def test_ctrl_c_ends_with_the_best_so_far_and_the_run_goes_on(unbroken, tmp_path
     assert summary["state"] == "stopped before the confirmation"
     assert (out / "best_config.yaml").is_file() and (out / "final_model" / "config.json").is_file()
     assert "confirmation" not in RunStore.open(out).spent()
-    assert run(config, out).returncode == 0
+    assert run_here(config, out) == 0
     assert canonical(out) == canonical(reference)
 
 
@@ -103,7 +86,7 @@ def test_ctrl_c_in_the_confirmation_keeps_the_search(unbroken, tmp_path):
     assert process.returncode == 130 and "Traceback" not in stderr
     assert "stopped before the confirmation" in stdout and "the same command goes on" in stdout
     assert (out / "best_config.yaml").is_file()
-    assert run(config, out).returncode == 0
+    assert run_here(config, out) == 0
     assert canonical(out) == canonical(reference)
 
 
@@ -111,10 +94,8 @@ def test_the_same_command_again_computes_nothing_and_more_budget_extends_the_sea
     config, reference, _ = unbroken
     out = shutil.copytree(reference, tmp_path / "out")
     before = canonical(out)
-    again = run(config, out)
-    assert again.returncode == 0 and canonical(out) == before
-    more = run(config, out, "--max-fevals", "18")
-    assert more.returncode == 0, more.stderr
+    assert run_here(config, out) == 0 and canonical(out) == before
+    assert run_here(config, out, "--max-fevals", "18") == 0
     steps = dict(RunStore.open(out).events())
     begun = [body for name, body in steps.items() if name.startswith("ask") and not body["again"]]
     assert len(begun) == 18

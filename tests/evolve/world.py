@@ -108,6 +108,14 @@ def run(config: Path, out: Path, *flags: str) -> subprocess.CompletedProcess[str
     )
 
 
+def run_here(config: Path, out: Path, *flags: str) -> int:
+    """The command in this process, which has all its libraries: its exit status."""
+    from merge3_plugin.cli import run as run_command
+    from merge3_plugin.cli_evolve import evolve as command_here
+
+    return run_command(command_here, "mergekit-evolve-merge3", command(config, out, *flags)[3:])
+
+
 def run_paused(config: Path, out: Path, purpose: str, number: int, folder: Path) -> subprocess.Popen[str]:
     """Start a run and return once it stands after that evaluation."""
     folder.mkdir()
