@@ -29,9 +29,9 @@ def space(method: str, tiny_models: list[Path]) -> GenomeSpace:
     )
 
 
-@pytest.mark.parametrize("method", ["dare_ties", "della"])
-def test_the_command_in_the_file_gives_the_final_model(method: str, tiny_models: list[Path], tmp_path: Path) -> None:
-    searched = space(method, tiny_models)
+def test_the_command_in_the_file_gives_the_final_model(tiny_models: list[Path], tmp_path: Path) -> None:
+    """A random method: what it draws follows from the seed in the command."""
+    searched = space("della", tiny_models)
     recipe = searched.decode(draw(searched.variables, np.random.default_rng(0)))
     base, *models = map(str, tiny_models)
     merger = Merger(models, base, random_seed=SEED)
