@@ -197,6 +197,24 @@ def test_a_strategy_that_takes_more_than_a_tenth_of_its_candidates_is_said(
         assert f"more than 10% of the {1000 * a_candidate:,.1f} ms" in said[0]
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "space", "named"),
+    [
+        ("cma-es", {"kind": "genome"}, True),
+        ("gp", {"kind": "genome"}, False),
+        ("cma-es", {"methods": ["ties", "linear"]}, False),
+    ],
+)
+def test_few_candidates_of_real_genes_are_for_a_gaussian_process(
+    optimizer: str, space: dict[str, Any], named: bool, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("merge3_plugin.evolve.preflight.flops_per_second", lambda device, dtype: 1e3)
+    genome = {"merge_method": None} if "methods" in space else {}
+    found = json.loads(plan("--json", genome=genome, merge3={"space": space}, search={"optimizer": optimizer})[1])
+    (line,) = [line for line in found["warnings"] if "a gene a search goes part of the way only" in line]
+    assert line.endswith("fewer genes may get further" + ", and so may optimizer: gp" * named)
+
+
 def test_models_of_many_genes_are_warned_of_on_any_machine(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("merge3_plugin.evolve.preflight.flops_per_second", lambda device, dtype: 1e3)
     genome = {"merge_method": "della", "filters": ["q_proj", "k_proj", "v_proj", "o_proj", "mlp"]}

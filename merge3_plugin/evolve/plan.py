@@ -23,7 +23,7 @@ from merge3_plugin.evolve.optimizers.overhead import overhead
 from merge3_plugin.evolve.preflight import check_memory, disk_needed, time_needed
 from merge3_plugin.evolve.setup import Flags, Rehearsal, find_memory, load_tasks, rehearse
 from merge3_plugin.evolve.spaces import Space
-from merge3_plugin.evolve.spaces.variables import described, start
+from merge3_plugin.evolve.spaces.variables import Kind, described, start
 from merge3_plugin.evolve.warm_start import best_vectors
 from merge3_plugin.harness.benchmark import Benchmark
 from merge3_plugin.harness.calibrations import check_items
@@ -239,9 +239,11 @@ def warnings(config: RunConfig, space: Space, candidate: float) -> list[str]:
             "write covariance: separable"
         )
     if search.max_fevals < CANDIDATES_A_GENE * genes and search.optimizer not in ("random", "grid"):
+        real = all(variable.kind is Kind.REAL for variable in space.variables)
+        other = ", and so may optimizer: gp" if real and genes <= FEW_GENES and search.optimizer != "gp" else ""
         found.append(
             f"search.max_fevals: {search.max_fevals} candidates for {genes} genes; below {CANDIDATES_A_GENE} a gene a "
-            "search goes part of the way only: fewer genes may get further"
+            f"search goes part of the way only: fewer genes may get further{other}"
         )
     if (known := len(space.known_points())) >= search.max_fevals:
         found.append(
