@@ -46,8 +46,7 @@ class OnePass:
     def __call__(self, sources: Sequence[torch.Tensor], out: torch.Tensor, start: int) -> bool:
         """Whether all that was written is finite."""
         loop = _loops()[self._name]
-        places = np.array([source.data_ptr() for source in sources])
-        written = as_array(out)
+        places, written = _places(*sources), as_array(out)
         return run(lambda first, last: loop(places, written, start, first, last, *self._arguments), out.numel())
 
 
@@ -64,14 +63,33 @@ def magnitude_left(
     tensor: torch.Tensor, base: torch.Tensor, limits: Sequence[float], turns: Sequence[int], drawn: int
 ) -> float:
     """The sum of the magnitudes of ``tensor - base`` that are left, in fp32 and beyond (`thinning.Thinning`)."""
-    places = np.array([tensor.data_ptr(), base.data_ptr()])
     cut = np.array(limits, dtype=np.float32)
-    return float(_loops()["magnitude_left"](places, as_array(tensor), cut, np.array(turns), drawn))
+    return float(_loops()["magnitude_left"](_places(tensor, base), as_array(tensor), cut, np.array(turns), drawn))
+
+
+def count_magnitudes(tensor: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
+    """How often each value of the leading 15 bits of a magnitude occurs in ``tensor - base``."""
+    counts = np.zeros(2**15, dtype=np.int64)
+    _loops()["count_magnitudes"](_places(tensor, base), as_array(tensor), counts)
+    return torch.from_numpy(counts)
+
+
+def place_of_equal(tensor: torch.Tensor, base: torch.Tensor, magnitude: float, before: int) -> int:
+    """The place in ``tensor - base`` of the element of this magnitude that has so many equal ones before it.
+
+    -1 where there are fewer.
+    """
+    bits = np.float32(magnitude).view(np.uint32)
+    return int(_loops()["place_of_equal"](_places(tensor, base), as_array(tensor), bits, before))
 
 
 def as_array(tensor: torch.Tensor) -> Any:
     """The memory of a flat tensor as loops see it."""
     return tensor.view(_STORED[tensor.dtype]).numpy()
+
+
+def _places(*tensors: torch.Tensor) -> Any:
+    return np.array([tensor.data_ptr() for tensor in tensors])
 
 
 @cache
@@ -84,4 +102,5 @@ def _loops() -> dict[str, Callable[..., Any]]:
     """By name; numba takes a second to import, and one to three to compile a loop, once on a machine."""
     from merge3_plugin.merging import fused_loops
 
-    return {name: getattr(fused_loops, name) for name in ("linear", "chord", "arithmetic", "magnitude_left")}
+    named = ("linear", "chord", "arithmetic", "magnitude_left", "count_magnitudes", "place_of_equal")
+    return {name: getattr(fused_loops, name) for name in named}

@@ -211,6 +211,36 @@ def magnitude_left(places, like, cut, turns, drawn):
     return total + _emptied(sums)
 
 
+@_compiled
+def count_magnitudes(places, like, counts):
+    """Add to ``counts`` how often each value of the leading 15 bits of a magnitude occurs in a delta."""
+    for at in range(0, like.size, _CHUNK):
+        n = min(_CHUNK, like.size - at)
+        source, base = _part(places[0], at, n, like), _part(places[1], at, n, like)
+        for i in range(n):
+            counts[_magnitude(_stored(_wide(source[i]) - _wide(base[i]), like)) >> uint32(16)] += 1
+
+
+@_compiled
+def place_of_equal(places, like, magnitude, before):
+    """The place in a delta of the element of these magnitude's bits that has so many before it; -1 if there is none."""
+    equal = np.empty(_CHUNK, np.uint8)
+    for at in range(0, like.size, _CHUNK):
+        n = min(_CHUNK, like.size - at)
+        source, base = _part(places[0], at, n, like), _part(places[1], at, n, like)
+        found = 0
+        for i in range(n):
+            equal[i] = _magnitude(_stored(_wide(source[i]) - _wide(base[i]), like)) == magnitude
+            found += equal[i]
+        if found > before:
+            for i in range(n):
+                before -= equal[i]
+                if before < 0:
+                    return at + i
+        before -= found
+    return -1
+
+
 @njit(inline="always", error_model="numpy")
 def _emptied(sums):
     total = float64(0)

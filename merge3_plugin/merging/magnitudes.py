@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from merge3_plugin.merging import fused
 from merge3_plugin.merging.blocks import Blocks
 
 _BINS = 2**15
@@ -32,9 +33,7 @@ class Magnitudes:
 
     def __init__(self, tensor: torch.Tensor, base: torch.Tensor) -> None:
         self._tensor, self._base = tensor, base
-        counts = torch.zeros(_BINS, dtype=torch.int64, device=tensor.device)
-        for _, block in self._blocks():
-            counts += torch.bincount(_leading_bits(block), minlength=_BINS)
+        counts = fused.count_magnitudes(tensor, base) if fused.fits(tensor) else self._counts()
         occupied = counts > 0
         # Of the 2**15 values most do not occur: what is kept takes less than a hundredth of what the tensor takes.
         self._values = occupied.nonzero().flatten().cpu().numpy().astype(np.int16)
@@ -50,6 +49,12 @@ class Magnitudes:
         """The ``n`` smallest, 0 to all but one: those below the cut's value, and those equal to it before its place."""
         value, below, end = self._at(n)
         return self._cut(value, n - below, end - below)
+
+    def _counts(self) -> torch.Tensor:
+        counts = torch.zeros(_BINS, dtype=torch.int64, device=self._tensor.device)
+        for _, block in self._blocks():
+            counts += torch.bincount(_leading_bits(block), minlength=_BINS)
+        return counts
 
     def _at(self, rank: int) -> tuple[float, int, int]:
         """The magnitude of this rank from the smallest, and from which rank on and up to which all have it."""
@@ -69,6 +74,8 @@ class Magnitudes:
 
     def _place_of_equal(self, value: float, n_before: int) -> int:
         """The place of the element of this magnitude that has so many equal ones before it."""
+        if fused.fits(self._tensor):
+            return fused.place_of_equal(self._tensor, self._base, value, n_before)
         bits = _bits(torch.tensor(value, dtype=self._tensor.dtype)).item()
         for start, block in self._blocks():
             equal = _places_of(bits, _bits(block))
