@@ -144,6 +144,15 @@ def test_the_recipe_is_the_start_and_long_spaces_are_cut_short(plan: Plan) -> No
     assert "of task_arithmetic, ties, della" in short and "when merge_method is della" in long
 
 
+def test_a_plan_shows_how_many_values_each_filter_has_over_the_depth(plan: Plan) -> None:
+    genome = {"layer_granularity": None, "filters": ["self_attn", "mlp"]}
+    knots = [{"filter": "mlp", "value": 2}, {"value": 1}]
+    status, text, _ = plan(genome=genome, merge3={"space": {"knots": knots}})
+    assert status == 0 and "Space: genome, 12 genes\n" in text
+    assert "  interpolated over the depth between several values: 1 for self_attn, 2 for mlp, 1 for all other" in text
+    assert "\nmodel_1.weight[mlp] knot 2/2 " in text and "\nmodel_1.weight[self_attn]  " in text
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

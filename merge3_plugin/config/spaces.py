@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, FiniteFloat, model_validator
+from pydantic import BeforeValidator, Field, FiniteFloat, model_validator
 
 from merge3_plugin.config.base import Strict
 
 LfsMethod = Literal["linear", "task_arithmetic", "ties", "slerp"]
+
+
+class KnotsConfig(Strict):
+    """How many values over the depth a parameter has for the tensors of a filter (None: for all others)."""
+
+    value: int = Field(ge=1)
+    filter: str | None = None
+
+
+def _by_filter(value: Any) -> Any:
+    """A number for all tensors, or mergekit's form of what differs by filter."""
+    if value is None or isinstance(value, list):
+        return value
+    return [value if isinstance(value, Mapping) else {"value": value}]
 
 
 class GenomeSpaceConfig(Strict):
@@ -19,7 +34,21 @@ class GenomeSpaceConfig(Strict):
 
     kind: Literal["genome"] = "genome"
     methods: list[str] = Field(default_factory=list, description="search the method among these too")
-    knots: int | None = Field(None, ge=2, description="interpolate each parameter over the depth between so many")
+    knots: Annotated[list[KnotsConfig] | None, BeforeValidator(_by_filter)] = Field(
+        None,
+        description="interpolate each parameter over the depth between so many values: a number, or, as mergekit "
+        "writes a parameter, [{filter: self_attn, value: 5}, {value: 1}] with filters of genome.filters",
+    )
+
+    @model_validator(mode="after")
+    def _knots(self) -> GenomeSpaceConfig:
+        filters = [None] if self.knots is None else [entry.filter for entry in self.knots]
+        if len(set(filters)) < len(filters) or filters[-1:] != [None]:
+            raise ValueError(
+                "knots: expected each filter once and last a number for all other tensors, such as {value: 1}, got "
+                f"{', '.join(filter_ or 'all others' for filter_ in filters) or 'none'}"
+            )
+        return self
 
 
 class WeightsSpaceConfig(Strict):

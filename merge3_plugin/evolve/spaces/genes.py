@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from merge3_plugin.domain import FloatArray
+from merge3_plugin.evolve.spaces.layout import Layout
 from merge3_plugin.evolve.spaces.variables import Variable
 
 # DELLA drops with probabilities density +- epsilon, which must stay inside (0, 1).
@@ -65,24 +66,6 @@ class Genes(Protocol):
     def read(self, slices: Sequence[Mapping[str, Any]]) -> list[float]: ...
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Who is merged and where genes differ: ``sources`` in order, layers in ``groups`` (start, end), ``filters``.
-
-    ``places`` say for people where each group is. The last filter is None: everything that the others did not name.
-    ``smooth`` interpolates over all layers between the groups' values, which then stand evenly over the depth.
-    """
-
-    sources: tuple[str, ...]
-    groups: tuple[tuple[int, int], ...]
-    places: tuple[str, ...]
-    filters: tuple[str | None, ...] = (None,)
-    smooth: bool = False
-
-    def gene_name(self, parameter: str, label: str | None, group: int, filter_: str | None) -> str:
-        return f"{label + '.' if label else ''}{parameter}{f'[{filter_}]' if filter_ else ''}{self.places[group]}"
-
-
 class ParameterGenes:
     """Genes that are parameters of the method, set where mergekit-evolve sets them: at each source of each slice.
 
@@ -96,16 +79,13 @@ class ParameterGenes:
         self._index = {(g.group, g.model, g.filter, g.parameter): i for i, g in enumerate(self.genes)}
 
     def slices(self, values: Sequence[float]) -> list[dict[str, Any]]:
-        layout = self._layout
-        groups = [tuple(range(len(layout.groups)))] if layout.smooth else [(i,) for i in range(len(layout.groups))]
         slices = []
-        for group in groups:
-            span = [layout.groups[group[0]][0], layout.groups[group[-1]][1]]
+        for place, span in enumerate(self._layout.spans):
             sources = [
-                {"model": model, "layer_range": list(span)} | self._settings(values, group, model)
-                for model in layout.sources
+                {"model": model, "layer_range": list(span)} | self._settings(values, place, model)
+                for model in self._layout.sources
             ]
-            slices.append({"sources": sources} | self._settings(values, group, None))
+            slices.append({"sources": sources} | self._settings(values, place, None))
         return slices
 
     def read(self, slices: Sequence[Mapping[str, Any]]) -> list[float]:
@@ -123,13 +103,15 @@ class ParameterGenes:
             values.append(float(setting))
         return values
 
-    def _settings(self, values: Sequence[float], groups: Sequence[int], model: str | None) -> dict[str, Any]:
+    def _settings(self, values: Sequence[float], place: int, model: str | None) -> dict[str, Any]:
+        """The parameters of a model (None: of all) in the slice at this place."""
         settings = {}
         for parameter in self._parameters:
-            if (groups[0], model, self._layout.filters[0], parameter) not in self._index:
+            if (0, model, self._layout.filters[0], parameter) not in self._index:
                 continue
             by_filter = []
-            for filter_ in self._layout.filters:
+            for filter_, places in self._layout.places.items():
+                groups = range(len(places)) if self._layout.smooth else (place,)
                 listed = [self._value(values, group, model, filter_, parameter) for group in groups]
                 by_filter.append({"filter": filter_, "value": listed if len(listed) > 1 else listed[0]})
             settings[parameter] = by_filter if len(by_filter) > 1 else by_filter[0]["value"]
@@ -162,7 +144,7 @@ class SlerpGenes:
                 math.inf,
                 1 / len(layout.sources),
             )
-            for group in range(len(layout.groups))
+            for group in range(layout.most)
             for model in layout.sources
         )
 
@@ -190,8 +172,8 @@ class SlerpGenes:
         return values
 
     def _grouped(self, values: Sequence[float]) -> Iterator[tuple[tuple[int, int], FloatArray]]:
-        table = np.asarray(values, dtype=np.float64).reshape(len(self._layout.groups), len(self._layout.sources))
-        return zip(self._layout.groups, table, strict=True)
+        table = np.asarray(values, dtype=np.float64).reshape(len(self._layout.spans), len(self._layout.sources))
+        return zip(self._layout.spans, table, strict=True)
 
 
 def _smaller_softmax(gap: float) -> float:

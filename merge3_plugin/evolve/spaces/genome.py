@@ -12,7 +12,8 @@ from merge3_plugin.domain import FloatArray
 from merge3_plugin.errors import ConfigError
 from merge3_plugin.evolve.labels import labels
 from merge3_plugin.evolve.spaces.bounds import UPSTREAM, Bounds, searched_parameters
-from merge3_plugin.evolve.spaces.genes import SATURATED, Gene, Genes, Layout, ParameterGenes, SlerpGenes
+from merge3_plugin.evolve.spaces.genes import SATURATED, Gene, Genes, ParameterGenes, SlerpGenes
+from merge3_plugin.evolve.spaces.layout import Layout, make_layout
 from merge3_plugin.evolve.spaces.methods import (
     check_slerp,
     check_tokenizer_source,
@@ -25,6 +26,7 @@ from merge3_plugin.evolve.spaces.variables import Variable, checked, start
 
 if TYPE_CHECKING:
     from merge3_plugin.config import GenomeConfig
+    from merge3_plugin.config.spaces import KnotsConfig
     from merge3_plugin.plugins import MethodEntry
 
 # Where the space has a model exactly, in every dtype: one model's weight at this value and the others' at zero, or
@@ -38,9 +40,9 @@ class GenomeSpace:
 
     A search starts at 1 / number of models for each weight and the method's default elsewhere; a step of 1/6 in every
     coordinate suits it. ``bounds`` and ``parameters`` are the config's: searched intervals, fixed values. With
-    ``knots``, each parameter has so many values, evenly over the depth, and is interpolated between them. ``methods``
-    are those of plug-ins. Raises ConfigError when the genome and the method do not fit, or when the method has nothing
-    to search.
+    ``knots``, each parameter has as many values as they say for the filter, evenly over the depth, and is interpolated
+    between them. ``methods`` are those of plug-ins. Raises ConfigError when the genome and the method do not fit, or
+    when the method has nothing to search.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class GenomeSpace:
         bounds: Mapping[str, tuple[float, float]] | None = None,
         parameters: Mapping[str, Any] | None = None,
         methods: Mapping[str, MethodEntry] | None = None,
-        knots: int | None = None,
+        knots: Sequence[KnotsConfig] | None = None,
     ) -> None:
         self._genome, self._dtype = genome, dtype
         self._method = find_method(genome.merge_method, methods or {})
@@ -60,7 +62,7 @@ class GenomeSpace:
         self._fixed = checked_parameters(self._method, parameters or {})
         self._sources, self._base = merged_models(genome, self._method)
         check_tokenizer_source(genome, self._method)
-        layout = _layout(genome, self._sources, n_layers, knots)
+        self._layout = layout = make_layout(genome, self._sources, n_layers, knots)
         self._common = self._common_parameters()
         entry = (methods or {}).get(self._name)
         searched = searched_parameters(
@@ -132,9 +134,9 @@ class GenomeSpace:
         return points | {"uniform" if uniform else "start": start(self.variables)}
 
     def describe(self) -> list[str]:
-        """The method, and what holds for the whole recipe."""
+        """The method, what holds for the whole recipe, and how parameters change over the depth."""
         common = ", ".join(f"{name} {value}" for name, value in self._common.items())
-        return [f"merge method: {self._name}" + (f" ({common})" if common else "")]
+        return [f"merge method: {self._name}" + (f" ({common})" if common else ""), *self._layout.describe()]
 
     def _parent_points(self) -> Iterator[tuple[str, FloatArray]]:
         parameters = {gene.parameter for gene in self._genes.genes}
@@ -189,9 +191,9 @@ class GenomeSpace:
         specs = {parameter.name: parameter for parameter in self._method.spec.parameters}
         scopes = {name: specs[name].scope for name in searched}
         label_of = labels(layout.sources)
-        for group in range(len(layout.groups)):
+        for group in range(layout.most):
             for model in (*layout.sources, None):
-                for filter_ in layout.filters:
+                for filter_ in [name for name, places in layout.places.items() if group < len(places)]:
                     for name, (low, high) in searched.items():
                         shared = scopes[name] == ParameterScope.SHARED
                         unused = scopes[name] == ParameterScope.NON_BASE and model == self._base
@@ -215,30 +217,3 @@ class GenomeSpace:
     def _della_room(self, high: float) -> float:
         density = self._fixed.get("density")
         return min(high, 0.999 * min(density, 1 - density)) if isinstance(density, float) and density < 1 else high
-
-
-def _layout(genome: GenomeConfig, sources: tuple[str, ...], n_layers: int, knots: int | None) -> Layout:
-    filters = _filters(genome)
-    if knots is not None:
-        if genome.layer_granularity > 0 or genome.smooth:
-            raise ConfigError(
-                "merge3.space.knots: expected neither genome.layer_granularity nor genome.smooth beside it, which say "
-                "otherwise where values stand; leave them out"
-            )
-        if knots > n_layers:
-            raise ConfigError(f"merge3.space.knots: expected at most {n_layers}, one a layer, got {knots}")
-        places = tuple(f" knot {place}/{knots}" for place in range(1, knots + 1))
-        return Layout(sources, ((0, n_layers),) * knots, places, filters, smooth=True)
-    step = genome.layer_granularity if genome.layer_granularity > 0 else n_layers
-    if n_layers % step:
-        raise ConfigError(f"genome.layer_granularity: expected a divisor of {n_layers} (layers), got {step}")
-    groups = tuple((first, first + step) for first in range(0, n_layers, step))
-    places = tuple(f" layers {first}-{end - 1}" for first, end in groups) if len(groups) > 1 else ("",)
-    return Layout(sources, groups, places, filters, smooth=genome.smooth)
-
-
-def _filters(genome: GenomeConfig) -> tuple[str | None, ...]:
-    filters = genome.filters or []
-    if len(set(filters)) != len(filters):
-        raise ConfigError(f"genome.filters: expected each once, got {', '.join(filters)}")
-    return (*filters, None)

@@ -74,7 +74,7 @@ class MethodChoice:
 
     def describe(self) -> list[str]:
         """Each method, and what holds for its recipes."""
-        return [line for space in self._spaces.values() for line in space.describe()]
+        return list(dict.fromkeys(line for space in self._spaces.values() for line in space.describe()))
 
     def _placed(self, method: str, vector: FloatArray) -> FloatArray:
         whole = start(self.variables)

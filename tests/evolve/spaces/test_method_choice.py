@@ -109,19 +109,29 @@ def test_the_genomes_own_method_is_the_first_and_each_takes_its_own_settings(tin
 # -- over the depth ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["linear", "della", "nuslerp"])
-def test_knots_and_filters_make_mergekits_gradients(method: str, deep_models: list[Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("method", "knots", "counts"),
+    [
+        ("linear", 3, (3, 3, 3)),
+        ("della", [{"filter": "mlp", "value": 2}, {"value": 3}], (3, 2, 3)),
+        ("nuslerp", [{"filter": "mlp", "value": 5}, {"filter": "self_attn", "value": 2}, {"value": 1}], (2, 5, 1)),
+    ],
+)
+def test_knots_and_filters_make_mergekits_gradients(
+    method: str, knots: Any, counts: tuple[int, ...], deep_models: list[Path], tmp_path: Path
+) -> None:
     from mergekit.config import MergeConfiguration
     from mergekit.merge import run_merge
     from mergekit.options import MergeOptions
 
     genome = {"merge_method": method, "filters": ["self_attn", "mlp"]}
-    searched = space(deep_models, {"knots": 3}, 5, genome=genome)
+    searched = space(deep_models, {"knots": knots}, 5, genome=genome)
     rng = np.random.default_rng(2)
     recipe = searched.decode(draw(searched.variables, rng))
     (slice_,) = recipe["slices"]
     weights = slice_["sources"][0]["parameters"]["weight"]
-    assert [(entry["filter"], len(entry["value"])) for entry in weights] == [("self_attn", 3), ("mlp", 3), (None, 3)]
+    found = [(entry["filter"], np.size(entry["value"])) for entry in weights]
+    assert found == list(zip(("self_attn", "mlp", None), counts, strict=True))
     for _ in range(20):
         other = searched.decode(draw(searched.variables, rng) + rng.normal(size=len(searched.variables)))
         assert searched.decode(searched.encode(other)) == other
@@ -166,6 +176,25 @@ def test_slerps_t_of_two_models_is_a_gene_where_it_has_bounds(tiny_models: list[
     assert recipe["base_model"] == first and searched.decode(searched.encode(recipe)) == recipe
 
 
+def test_mergenetics_slerp_has_eleven_genes(deep_models: list[Path]) -> None:
+    genome = {"merge_method": "slerp", "base_model": str(deep_models[1]), "filters": ["self_attn", "mlp"]}
+    genome["models"] = [str(model) for model in deep_models[1:]]
+    knots = [{"filter": "self_attn", "value": 5}, {"filter": "mlp", "value": 5}, {"value": 1}]
+    searched = space(deep_models, {"knots": knots}, 5, genome=genome, bounds={"t": [0, 1]})
+    names = [f"t[{filter_}] knot {k}/5" for k in range(1, 6) for filter_ in ("self_attn", "mlp")]
+    assert [variable.name for variable in searched.variables] == [*names[:2], "t", *names[2:]]
+    assert searched.describe() == [
+        "merge method: slerp",
+        "interpolated over the depth between several values: 5 for self_attn, 5 for mlp, 1 for all other tensors",
+    ]
+    (slice_,) = searched.decode(np.arange(11) / 10)["slices"]
+    assert slice_["parameters"]["t"] == [
+        {"filter": "self_attn", "value": [0.0, 0.3, 0.5, 0.7, 0.9]},
+        {"filter": "mlp", "value": [0.1, 0.4, 0.6, 0.8, 1.0]},
+        {"filter": None, "value": 0.2},
+    ]
+
+
 @pytest.mark.parametrize(
     ("chosen", "settings", "message"),
     [
@@ -179,6 +208,18 @@ def test_slerps_t_of_two_models_is_a_gene_where_it_has_bounds(tiny_models: list[
         ({"methods": ["ties"], "knots": 2}, {"genome": {"layer_granularity": 1}}, "neither genome.layer_granularity"),
         ({"methods": ["ties"], "knots": 2}, {"genome": {"smooth": True}}, "nor genome.smooth"),
         ({"knots": 2}, {}, "genome.merge_method: expected a merge method, got none"),
+        (
+            {"methods": ["ties"], "knots": [{"filter": "mpl", "value": 2}, {"value": 1}]},
+            {"genome": {"filters": ["mlp"]}},
+            "a filter of genome.filters, got 'mpl'; did you mean 'mlp'",
+        ),
+        ({"methods": ["ties"], "knots": [{"filter": "mlp", "value": 2}, {"value": 1}]}, {}, "'mlp'; name it there"),
+        ({"methods": ["ties"], "knots": {"filter": "mlp", "value": 2}}, {}, "last a number for all other .* got mlp"),
+        ({"methods": ["ties"], "knots": [{"value": 2}, {"filter": "mlp", "value": 2}]}, {}, "got all others, mlp"),
+        ({"methods": ["ties"], "knots": [{"value": 2}, {"value": 2}]}, {}, "each filter once"),
+        ({"methods": ["ties"], "knots": []}, {}, "such as {value: 1}, got none"),
+        ({"methods": ["ties"], "knots": 0}, {}, "greater than or equal to 1, got 0"),
+        ({"methods": ["ties"], "knots": [{"fliter": "mlp", "value": 2}]}, {}, "unknown key 'fliter'.* 'filter'"),
     ],
 )
 def test_refusals(chosen: dict[str, Any], settings: dict[str, Any], message: str, tiny_models: list[Path]) -> None:
