@@ -80,6 +80,7 @@ def test_a_plan_shows_the_space_and_counts_the_items(plan: Plan) -> None:
         "high": None,
         "start": 1 / 3,
         "unit": 1.0,
+        "offset": 0.0,
         "choices": [],
         "when": None,
     }
@@ -142,6 +143,12 @@ def test_the_recipe_is_the_start_and_long_spaces_are_cut_short(plan: Plan) -> No
     assert f"genome, {dimension} genes" in short
     assert f"... and {dimension - 20} more; --all shows them" in short and "more" not in long
     assert "of task_arithmetic, ties, della" in short and "when merge_method is della" in long
+
+
+def test_a_plan_shows_a_parameter_that_has_steps_in_its_own_units(plan: Plan) -> None:
+    status, text, _ = plan(merge3={"bounds": {"weight": {"min": 0.1, "max": 1.3, "step": 0.1}}})
+    (gene,) = [line.split() for line in text.splitlines() if line.startswith("model_1.weight layers 0-0")]
+    assert (status, gene[3:]) == (0, ["integer", "0.1", "1.3", "0.3", "in", "steps", "of", "0.1"])
 
 
 def test_a_plan_shows_how_many_values_each_filter_has_over_the_depth(plan: Plan) -> None:

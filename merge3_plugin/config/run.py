@@ -83,6 +83,23 @@ def _space(value: Any) -> Any:
     return {"kind": "genome", **value} if isinstance(value, Mapping) else value
 
 
+class BoundsConfig(Strict):
+    """Where a parameter is searched: anywhere from ``min`` to ``max``, or at ``min`` and whole ``step``s from there."""
+
+    min: FiniteFloat
+    max: FiniteFloat
+    step: FiniteFloat | None = Field(None, gt=0)
+
+
+def _interval(value: Any) -> Any:
+    """``[low, high]`` is short for an interval without steps."""
+    if isinstance(value, Mapping | BoundsConfig):
+        return value
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ValueError("expected [low, high], or {min: low, max: high, step: size}")
+    return {"min": value[0], "max": value[1]}
+
+
 class Merge3Config(Strict):
     """The ``merge3:`` block."""
 
@@ -113,8 +130,9 @@ class Merge3Config(Strict):
     language: dict[str, str | None] = Field(
         default_factory=dict, description="task -> language (ISO 639 code) that a generated answer must be in to count"
     )
-    bounds: dict[str, tuple[FiniteFloat, FiniteFloat]] = Field(
-        default_factory=dict, description="method parameter -> range"
+    bounds: dict[str, Annotated[BoundsConfig, BeforeValidator(_interval)]] = Field(
+        default_factory=dict,
+        description="method parameter -> [low, high] in which it is searched, or {min, max, step} where it has steps",
     )
     parameters: dict[str, Any] = Field(default_factory=dict, description="method parameters kept fixed")
     space: Annotated[SpaceConfig, BeforeValidator(_space)] = Field(

@@ -42,11 +42,12 @@ def rows(store: RunStore, history: History) -> Iterator[dict[str, Any]]:
 def _genes(variables: Sequence[Variable], vector: FloatArray) -> dict[str, float | int | str]:
     found: dict[str, float | int | str] = {}
     for variable, coordinate in zip(variables, vector.tolist(), strict=True):
-        if variable.kind is Kind.REAL:
-            found[variable.name] = coordinate * variable.unit
-        else:
-            place = int(variable.settled(coordinate))
-            found[variable.name] = variable.choices[place] if variable.choices else place
+        if variable.choices:
+            found[variable.name] = variable.choices[int(variable.settled(coordinate))]
+            continue
+        value = variable.parameter(coordinate)
+        counts = variable.kind is Kind.INTEGER and value.is_integer()
+        found[variable.name] = int(value) if counts else value
     return found
 
 

@@ -45,12 +45,16 @@ def _genes(variables: Sequence[Mapping[str, Any]]) -> list[str]:
     rows = [["gene", "kind", "from", "to", "start"]]
     notes = ["", ""]
     for variable in variables:
-        bounds = [_number(variable[end], variable["unit"]) for end in ("low", "high", "start")]
+        bounds = [_number(variable[end], variable) for end in ("low", "high", "start")]
         if variable["choices"]:
             bounds = ["", "", variable["choices"][int(variable["start"])]]
         rows.append([variable["name"], variable["kind"], *bounds])
-        conditions = [f"when {name} is {' or '.join(choices)}" for name, choices in (variable["when"] or {}).items()]
-        notes.append(", ".join([*conditions, *([f"of {', '.join(variable['choices'])}"] * bool(variable["choices"]))]))
+        said = [f"when {name} is {' or '.join(choices)}" for name, choices in (variable["when"] or {}).items()]
+        if variable["choices"]:
+            said.append(f"of {', '.join(variable['choices'])}")
+        if variable["kind"] == "integer" and variable["unit"] != 1:
+            said.append(f"in steps of {variable['unit']:g}")
+        notes.append(", ".join(said))
     return [f"{line}  {note}" for line, note in zip(aligned(rows, left=2).splitlines(), notes, strict=True)]
 
 
@@ -59,8 +63,8 @@ def _known(plan: Mapping[str, Any]) -> list[str]:
     return [label_of.get(point, point) for point in plan["space"]["known_points"]]
 
 
-def _number(value: float | None, unit: float) -> str:
-    return "-" if value is None else f"{value * unit:.4g}"
+def _number(value: float | None, variable: Mapping[str, Any]) -> str:
+    return "-" if value is None else f"{variable['offset'] + value * variable['unit']:.4g}"
 
 
 def _options(options: Mapping[str, Any]) -> str:

@@ -7,16 +7,34 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args, get_origin
 
 from merge3_plugin.errors import ConfigError, nearest
+from merge3_plugin.evolve.spaces.variables import decimal
 
 if TYPE_CHECKING:
     from mergekit.merge_methods import MergeMethod
 
 
 class Bounds(NamedTuple):
-    """The closed interval of a parameter; an infinite end is no bound."""
+    """The closed interval of a parameter; an infinite end is no bound. With a ``step``, whole steps from ``low`` on."""
 
     low: float
     high: float
+    step: float | None = None
+
+    def inside(self, value: float) -> float:
+        """The nearest value that the parameter can have."""
+        if self.step is None:
+            return min(max(value, self.low), self.high)
+        low, step = decimal(self.low), decimal(self.step)
+        steps = round((decimal(min(max(value, self.low), self.high)) - low) / step)
+        return float(low + steps * step)
+
+    def up_to(self, high: float) -> Bounds:
+        """The same below ``high``."""
+        high = min(high, self.high)
+        if self.step is not None:
+            low, step = decimal(self.low), decimal(self.step)
+            high = float(low + (decimal(high) - low) // step * step)
+        return self._replace(high=high)
 
 
 # By parameter, or by method.parameter where one name means two things: RAM's epsilon and NearSwap's t are magnitudes of
@@ -55,7 +73,7 @@ def searched_parameters(
     *,
     normalize: bool,
     fixed: Iterable[str],
-    given: Mapping[str, tuple[float, float]],
+    given: Mapping[str, Bounds | tuple[float, float]],
     offered: Mapping[str, tuple[float, float]] | None = None,
     allow_negative_weights: bool = False,
 ) -> dict[str, Bounds]:
@@ -93,9 +111,9 @@ def _unbounded(method: str, parameter: str) -> ConfigError:
     )
 
 
-def _check_given(method: MergeMethod, given: Mapping[str, tuple[float, float]], fixed: set[str]) -> None:
+def _check_given(method: MergeMethod, given: Mapping[str, Bounds | tuple[float, float]], fixed: set[str]) -> None:
     name, specs = method.spec.name, {parameter.name: parameter for parameter in method.spec.parameters}
-    for parameter, (low, high) in given.items():
+    for parameter, (low, high, step) in ((parameter, Bounds(*bounds)) for parameter, bounds in given.items()):
         if parameter not in specs:
             raise ConfigError(f"merge3.bounds: {name} has no parameter {parameter!r}{nearest(parameter, specs)}")
         if parameter in fixed:
@@ -104,6 +122,11 @@ def _check_given(method: MergeMethod, given: Mapping[str, tuple[float, float]], 
             raise ConfigError(f"merge3.bounds: {parameter!r} of {name} is no float; fix it in merge3.parameters")
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
             raise ConfigError(f"merge3.bounds: expected finite low < high for {parameter!r}, got {low}, {high}")
+        if step and (decimal(high) - decimal(low)) % decimal(step):
+            raise ConfigError(
+                f"merge3.bounds: expected a whole number of steps from min to max of {parameter!r}, got steps of "
+                f"{step:g} from {low:g} to {high:g}"
+            )
 
 
 def is_float(parameter: Any) -> bool:

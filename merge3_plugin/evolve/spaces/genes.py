@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 
 from merge3_plugin.domain import FloatArray
 from merge3_plugin.evolve.spaces.layout import Layout
-from merge3_plugin.evolve.spaces.variables import Variable
+from merge3_plugin.evolve.spaces.variables import Kind, Variable, decimal
 
 # DELLA drops with probabilities density +- epsilon, which must stay inside (0, 1).
 _EPSILON_ROOM = 0.999
@@ -21,7 +22,10 @@ SATURATED = 768.0
 
 @dataclass(frozen=True)
 class Gene:
-    """One number: ``parameter`` of ``model`` (None: of all) in a layer group, for tensors whose name has ``filter``."""
+    """One number: ``parameter`` of ``model`` (None: of all) in a layer group, for tensors whose name has ``filter``.
+
+    With a ``step`` it is ``low`` and whole steps from there to ``high``, of which ``start`` is one.
+    """
 
     name: str
     parameter: str
@@ -31,10 +35,14 @@ class Gene:
     low: float
     high: float
     start: float
+    step: float | None = None
 
-    @property
+    @cached_property
     def variable(self) -> Variable:
         """The gene as a coordinate."""
+        if self.step is not None:
+            last, start = self.coordinate(self.high), self.coordinate(self.start)
+            return Variable(self.name, 0, last, start, Kind.INTEGER, unit=self.step, offset=self.low)
         low, high, start = self.low / self.scale, self.high / self.scale, self.coordinate(self.start)
         return Variable(self.name, low, high, start, unit=self.scale)
 
@@ -45,14 +53,18 @@ class Gene:
         return 2.0 ** round(math.log2(width)) if math.isfinite(width) else 1.0
 
     def value(self, coordinate: float) -> float:
-        """Coordinate to value, with mergekit-evolve's bounds: reflected at the lower one, held at the upper one."""
+        """Coordinate to value. Of steps the nearest; else by mergekit-evolve's bounds, reflected below, held above."""
+        if self.step is not None:
+            return self.variable.parameter(coordinate)
         value = float(coordinate) * self.scale
         if value < self.low:
             value = 2 * self.low - value
         return float(min(value, self.high))
 
     def coordinate(self, value: float) -> float:
-        """The coordinate of a value inside the bounds; ``value`` gives it back exactly."""
+        """The coordinate of a value inside the bounds; ``value`` gives it back exactly, or of steps the next above."""
+        if self.step is not None:
+            return float(math.ceil((decimal(value) - decimal(self.low)) / decimal(self.step)))
         return float(value) / self.scale
 
 

@@ -51,7 +51,7 @@ class GenomeSpace:
         n_layers: int,
         *,
         dtype: str,
-        bounds: Mapping[str, tuple[float, float]] | None = None,
+        bounds: Mapping[str, Bounds | tuple[float, float]] | None = None,
         parameters: Mapping[str, Any] | None = None,
         methods: Mapping[str, MethodEntry] | None = None,
         knots: Sequence[KnotsConfig] | None = None,
@@ -150,15 +150,13 @@ class GenomeSpace:
                 yield from self._exact(other, "t", {"": 1.0})
 
     def _exact(self, name: str, parameter: str, values: Mapping[str, float]) -> Iterator[tuple[str, FloatArray]]:
-        """The point where ``parameter`` is as in ``values`` (by model, else 0), if those are inside its bounds."""
+        """The point where ``parameter`` is as in ``values`` (by model, else 0), if it can have them."""
         wanted = {
             i: values.get(g.model or "", 0.0) for i, g in enumerate(self._genes.genes) if g.parameter == parameter
         }
-        if wanted and all(
-            self._genes.genes[i].low <= value <= self._genes.genes[i].high for i, value in wanted.items()
-        ):
-            genes = enumerate(self._genes.genes)
-            yield name, np.array([gene.coordinate(wanted.get(i, gene.start)) for i, gene in genes])
+        genes = self._genes.genes
+        if wanted and all(genes[i].value(genes[i].coordinate(value)) == value for i, value in wanted.items()):
+            yield name, np.array([gene.coordinate(wanted.get(i, gene.start)) for i, gene in enumerate(genes)])
 
     def _task_arithmetic_weight(self) -> str | None:
         from mergekit.merge_methods import GeneralizedTaskArithmeticMerge
@@ -194,14 +192,14 @@ class GenomeSpace:
         for group in range(layout.most):
             for model in (*layout.sources, None):
                 for filter_ in [name for name, places in layout.places.items() if group < len(places)]:
-                    for name, (low, high) in searched.items():
+                    for name, bounds in searched.items():
                         shared = scopes[name] == ParameterScope.SHARED
                         unused = scopes[name] == ParameterScope.NON_BASE and model == self._base
                         if shared != (model is None) or (unused and not shared):
                             continue
-                        high = self._della_room(high) if name == "epsilon" else high
+                        bounds = self._della_room(bounds) if name == "epsilon" else bounds
                         first = 1 / len(self._genome.models) if name == "weight" else specs[name].default
-                        first = first if isinstance(first, int | float) else (low + high) / 2
+                        first = first if isinstance(first, int | float) else (bounds.low + bounds.high) / 2
                         label = label_of[model] if model else None
                         yield Gene(
                             layout.gene_name(name, label, group, filter_),
@@ -209,11 +207,21 @@ class GenomeSpace:
                             model,
                             group,
                             filter_,
-                            low,
-                            high,
-                            min(max(float(first), low), high),
+                            bounds.low,
+                            bounds.high,
+                            bounds.inside(float(first)),
+                            bounds.step,
                         )
 
-    def _della_room(self, high: float) -> float:
+    def _della_room(self, bounds: Bounds) -> Bounds:
+        """The bounds of epsilon that leave room beside a fixed density."""
         density = self._fixed.get("density")
-        return min(high, 0.999 * min(density, 1 - density)) if isinstance(density, float) and density < 1 else high
+        if not isinstance(density, float) or density >= 1:
+            return bounds
+        room = 0.999 * min(density, 1 - density)
+        if room <= bounds.low:
+            raise ConfigError(
+                f"merge3.bounds: expected room for epsilon beside a density of {density:g}, below {room:.3g}, got "
+                f"{bounds.low:g} or more"
+            )
+        return bounds.up_to(room)

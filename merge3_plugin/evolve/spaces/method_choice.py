@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from merge3_plugin.config.spaces import GenomeSpaceConfig
 from merge3_plugin.domain import FloatArray
 from merge3_plugin.errors import ConfigError, nearest
 from merge3_plugin.evolve.spaces import Space
+from merge3_plugin.evolve.spaces.bounds import Bounds
 from merge3_plugin.evolve.spaces.genome import GenomeSpace
 from merge3_plugin.evolve.spaces.methods import find_method
 from merge3_plugin.evolve.spaces.variables import Kind, Variable, When, checked, start
@@ -43,10 +45,7 @@ class MethodChoice:
         found = [Variable(METHOD, 0, len(methods) - 1, 0, Kind.CATEGORICAL, methods)]
         for method, space in self._spaces.items():
             chosen = When(METHOD, frozenset({method}))
-            found += [
-                Variable(f"{method}: {v.name}", v.low, v.high, v.start, v.kind, v.choices, chosen)
-                for v in space.variables
-            ]
+            found += [replace(variable, name=f"{method}: {variable.name}", when=chosen) for variable in space.variables]
         return tuple(found)
 
     def decode(self, x: Sequence[float] | FloatArray) -> dict[str, Any]:
@@ -88,25 +87,25 @@ def genome_space(config: RunConfig, n_layers: int, *, dtype: str) -> Space:
     genome, settings, offered = config.genome, config.merge3, plugin_host().merge_methods()
     chosen = settings.space if isinstance(settings.space, GenomeSpaceConfig) else GenomeSpaceConfig()
 
-    def space(genome: GenomeConfig, bounds: Mapping[str, tuple[float, float]], fixed: Mapping[str, Any]) -> GenomeSpace:
+    searched = {parameter: Bounds(given.min, given.max, given.step) for parameter, given in settings.bounds.items()}
+
+    def space(genome: GenomeConfig, bounds: Mapping[str, Bounds], fixed: Mapping[str, Any]) -> GenomeSpace:
         return GenomeSpace(
             genome, n_layers, dtype=dtype, bounds=bounds, parameters=fixed, methods=offered, knots=chosen.knots
         )
 
     names = list(dict.fromkeys([*([genome.merge_method] if genome.merge_method else []), *chosen.methods]))
     if len(names) < 2:
-        return space(
-            genome.model_copy(update={METHOD: names[0] if names else None}), settings.bounds, settings.parameters
-        )
+        return space(genome.model_copy(update={METHOD: names[0] if names else None}), searched, settings.parameters)
     known = {name: {p.name for p in find_method(name, offered).spec.parameters} for name in names}
-    for block, given in (("bounds", settings.bounds), ("parameters", settings.parameters)):
+    for block, given in (("bounds", searched), ("parameters", settings.parameters)):
         for parameter in given:
             if not any(parameter in own for own in known.values()):
                 hint = nearest(parameter, set().union(*known.values()))
                 raise ConfigError(f"merge3.{block}: none of {', '.join(names)} has a parameter {parameter!r}{hint}")
     spaces = {}
     for name, own in known.items():
-        bounds = {parameter: value for parameter, value in settings.bounds.items() if parameter in own}
+        bounds = {parameter: value for parameter, value in searched.items() if parameter in own}
         fixed = {parameter: value for parameter, value in settings.parameters.items() if parameter in own}
         spaces[name] = space(_of_method(genome, name, offered, known), bounds, fixed)
     return MethodChoice(spaces)

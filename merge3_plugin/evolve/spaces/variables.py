@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -33,7 +34,8 @@ class Variable:
     ``low`` and ``high`` are its limits, infinite where there are none; INTEGER coordinates are whole numbers there,
     and CATEGORICAL ones the places of ``choices``, of which none is nearer to another. ``start`` is where a search
     begins. ``when`` says under which condition the coordinate matters (None: always); the recipe is the same for
-    every value of one that does not. ``unit`` is how much of the recipe's parameter one unit of the coordinate is.
+    every value of one that does not. ``unit`` is how much of the recipe's parameter one unit of the coordinate is, and
+    ``offset`` what it is at coordinate 0.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Variable:
     choices: tuple[str, ...] = ()
     when: When | None = None
     unit: float = 1.0
+    offset: float = 0.0
 
     @property
     def spread(self) -> tuple[float, float]:
@@ -56,6 +59,12 @@ class Variable:
             coordinate = math.floor(coordinate + 0.5)
         return float(min(max(coordinate, self.low), self.high))
 
+    def parameter(self, coordinate: float) -> float:
+        """The recipe's parameter at a coordinate; of a whole number of steps as people write it: 0.3, not 3 * 0.1."""
+        if self.kind is Kind.REAL:
+            return self.offset + float(coordinate) * self.unit
+        return float(decimal(self.offset) + int(self.settled(coordinate)) * decimal(self.unit))
+
 
 def described(variable: Variable) -> dict[str, Any]:
     """The variable as JSON, which has no infinity: no limit is null."""
@@ -66,6 +75,7 @@ def described(variable: Variable) -> dict[str, Any]:
         "high": variable.high if math.isfinite(variable.high) else None,
         "start": variable.start,
         "unit": variable.unit,
+        "offset": variable.offset,
         "choices": list(variable.choices),
         "when": None if variable.when is None else {variable.when.name: sorted(variable.when.choices)},
     }
@@ -84,7 +94,13 @@ def read_variable(description: Mapping[str, Any]) -> Variable:
         tuple(description["choices"]),
         conditions[0] if conditions else None,
         description.get("unit", 1.0),
+        description.get("offset", 0.0),
     )
+
+
+def decimal(number: float) -> Decimal:
+    """The number as it is written, exactly."""
+    return Decimal(repr(float(number)))
 
 
 def start(variables: Sequence[Variable]) -> FloatArray:
