@@ -20,13 +20,16 @@ import torch
 
 # Types of elements as loops see them: the upper half of an fp32, or an fp32.
 _STORED = {torch.bfloat16: torch.uint16, torch.float32: torch.float32}
+# Of smaller tensors torch's operations take no longer, and a model of such alone is merged before a loop is compiled.
+_SMALLEST = 2**15
 # So many elements are worth the twentieth of a millisecond that a second thread takes to begin.
 _WORTH_A_THREAD = 2**19
 
 
 def fits(tensor: torch.Tensor) -> bool:
     """Whether tensors like this one are merged here."""
-    return tensor.device.type == "cpu" and tensor.dtype in _STORED and _installed()
+    on_cpu = tensor.device.type == "cpu" and tensor.dtype in _STORED
+    return on_cpu and tensor.numel() >= _SMALLEST and _installed()
 
 
 @cache
@@ -99,7 +102,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 @cache
 def _loops() -> dict[str, Callable[..., Any]]:
-    """By name; numba takes a second to import, and one to three to compile a loop, once on a machine."""
+    """By name; numba takes a second to import, and one to three to compile a loop, once in a process."""
     from merge3_plugin.merging import fused_loops
 
     named = ("linear", "chord", "arithmetic", "magnitude_left", "count_magnitudes", "place_of_equal")

@@ -18,12 +18,8 @@ from numba.extending import intrinsic, overload
 _CHUNK = 1024
 
 
-def _compiled(function):
-    options = {"nogil": True, "error_model": "numpy"}
-    try:
-        return njit(cache=True, **options)(function)  # beside this file, as Python keeps what it compiles
-    except RuntimeError:  # nowhere to keep it
-        return njit(**options)(function)
+# Nothing of it is kept on the disk: numba would keep it as pickles.
+_compiled = njit(nogil=True, error_model="numpy")
 
 
 @intrinsic
