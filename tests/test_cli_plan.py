@@ -164,6 +164,7 @@ def test_a_plan_shows_how_many_values_each_filter_has_over_the_depth(plan: Plan)
     ("changes", "words"),
     [
         ({"search": {"max_fevals": 59}}, "59 candidates for 6 genes"),
+        ({"search": {"max_fevals": 2, "optimizer": "random"}}, "2 known merges are scored first"),
         (
             {"genome": {"filters": ["q_proj", "k_proj", "v_proj", "o_proj", "mlp"]}},
             "14 candidates for 36 genes",
@@ -244,8 +245,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"merge3": {"bounds": {"weight": [1, 0]}}}, "finite low < high"),
     ({"merge3": {"parameters": {"weight": 0.5}}}, "no parameter to search"),
     ({"merge3": {"space": {"kind": "weights"}}, "genome": {"merge_method": None}}, "layer_granularity: the space we"),
-    ({"search": {"max_fevals": 5}}, "less 2 known merges .* first: expected at least one generation of 4 .* got 3; "),
-    ({"search": {"max_fevals": 2, "optimizer": "random"}}, "more than the 2 known merges .* scored first, got 2; "),
+    ({"search": {"max_fevals": 3}}, "at least one generation of 4 candidates, got 3"),
     ({"search": {"max_items": 5}}, "search.max_items: expected enough for a candidate"),
     ({"search": {"max_items": 79}}, "search.max_items, at .* a candidate: expected at least one generation of 4"),
     ({"search": {"max_tokens": 3}}, "search.max_tokens: expected enough for a candidate"),

@@ -10,7 +10,6 @@ from merge3_plugin.config import RunConfig
 from merge3_plugin.errors import ConfigError
 from merge3_plugin.evolve.calibration import AUTO
 from merge3_plugin.evolve.fidelity.ladder import share, steps_below
-from merge3_plugin.evolve.spaces import Space
 from merge3_plugin.evolve.spaces.variables import Variable
 from merge3_plugin.evolve.strategy import make_strategy
 from merge3_plugin.evolve.workload import Workload
@@ -18,22 +17,6 @@ from merge3_plugin.harness.benchmark import Benchmark
 
 # Tokens are known of a few items of each task: all of them may have fewer by so much.
 FEWER_TOKENS = 0.5
-
-
-def check_candidates(config: RunConfig, space: Space, warm: int = 0) -> None:
-    """Raise ConfigError where ``max_fevals`` ends before the search's first generation does.
-
-    The merges that are known beforehand count: those of the space, and so many ``warm`` ones. Also for other settings
-    that the strategy refuses.
-    """
-    most, known = config.merge3.search.max_fevals, len(space.known_points()) + warm
-    if most <= known:
-        raise ConfigError(
-            f"search.max_fevals: expected more than the {known} known merges that are scored first, got {most}; "
-            "raise it"
-        )
-    limit = f"search.max_fevals, less {known} known merges that are scored first"
-    make_strategy(config, space.variables, np.random.default_rng(config.merge3.seed), budget=most - known, limit=limit)
 
 
 def check_budgets(

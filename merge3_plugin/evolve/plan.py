@@ -13,7 +13,7 @@ from merge3_plugin.config import RunConfig
 from merge3_plugin.domain import Calibration
 from merge3_plugin.errors import RunError
 from merge3_plugin.evolve.baselines import SCALES
-from merge3_plugin.evolve.budgets import check_budgets, check_candidates
+from merge3_plugin.evolve.budgets import check_budgets
 from merge3_plugin.evolve.calibration import AUTO, task_population
 from merge3_plugin.evolve.candidates import UNIFORM
 from merge3_plugin.evolve.guard import chat_template
@@ -78,7 +78,6 @@ def make_plan(config: RunConfig, flags: Flags) -> dict[str, Any]:
     tasks = plan_tasks(config, benchmarks)
     known = space.known_points()
     warm = best_vectors(config, space) if settings.search.warm_start else []
-    check_candidates(config, space, len(warm))
     unseen = sum(min(config.limit or math.inf, len(benchmarks[name].item_ids)) for name in config.unseen())
     phases = plan_phases(config, tasks, len(space.variables), UNIFORM in known, int(unseen))
     recipe = space.decode(start(space.variables))
@@ -245,5 +244,10 @@ def warnings(config: RunConfig, space: Space, candidate: float) -> list[str]:
         found.append(
             f"search.max_fevals: {search.max_fevals} candidates for {genes} genes; below {CANDIDATES_A_GENE} a gene a "
             f"search goes part of the way only: fewer genes may get further{other}"
+        )
+    if (known := len(space.known_points())) >= search.max_fevals:
+        found.append(
+            f"search.max_fevals: {known} known merges are scored first and leave the search nothing of "
+            f"{search.max_fevals}; raise it"
         )
     return found

@@ -10,11 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from merge3_plugin.config import RunConfig
 from merge3_plugin.errors import ConfigError, RunError
 from merge3_plugin.estimate.auto import AUTO
 from merge3_plugin.estimate.base import find_estimator
-from merge3_plugin.evolve.budgets import check_budgets, check_candidates
+from merge3_plugin.evolve.budgets import check_budgets
 from merge3_plugin.evolve.claim import claim, pin_inputs
 from merge3_plugin.evolve.constraints import check_constraints
 from merge3_plugin.evolve.evaluate import Evaluator
@@ -35,6 +37,7 @@ from merge3_plugin.evolve.setting import Setting
 from merge3_plugin.evolve.spaces import Space, make_space
 from merge3_plugin.evolve.spaces.dis import DisSpace
 from merge3_plugin.evolve.store import Evaluation, RunStore
+from merge3_plugin.evolve.strategy import make_strategy
 from merge3_plugin.evolve.user_cache import UserCache
 from merge3_plugin.evolve.warm_start import warm_start
 from merge3_plugin.evolve.workload import Workload
@@ -104,7 +107,7 @@ def rehearse(config: RunConfig, flags: Flags) -> Rehearsal:
     if unwritten := depth_note(config, outline.by_layer):
         log.warning(unwritten)
     space = make_space(config, outline.n_layers, dtype=outline.dtype_name)
-    check_candidates(config, space)
+    make_strategy(config, space.variables, np.random.default_rng(settings.seed))  # which says what it cannot do
     return Rehearsal(outline, space)
 
 
@@ -187,7 +190,6 @@ def opened(config: RunConfig, folder: Path, flags: Flags) -> Iterator[Setting]:
             store.pin(FLAGS, asdict(flags))
             rehearsal = rehearse(config, flags)
             warm = warm_start(store, config, rehearsal.space)
-            check_candidates(config, rehearsal.space, len(warm))
             benchmarks = load_tasks(config, flags)
             check_machine(config, rehearsal, benchmarks, folder, flags)
             merger = make_merger(config, folder, flags)

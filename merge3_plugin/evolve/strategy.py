@@ -18,18 +18,19 @@ def make_strategy(
     variables: Sequence[Variable],
     rng: np.random.Generator,
     *,
-    budget: int,
+    budget: int | None = None,
     limit: str = "search.max_fevals",
 ) -> Optimizer:
     """``merge3.search.optimizer``, to start at the variables' start, or at a random point with ``random_init``.
 
-    ``budget`` is how many trials it plans for, and ``limit`` what of the config sets that. Raises ConfigError for
-    settings that the strategy refuses. Cheap, and of the same outcome with any generator.
+    ``budget`` is how many trials it plans for; None: as many as the config allows. ``limit`` is what of the config sets
+    it. Raises ConfigError for settings that the strategy refuses. Cheap, and of the same outcome with any generator.
     """
     search = config.merge3.search
     first = draw(variables, rng) if config.random_init else start(variables)
     objectives = sum(bool(task.weight) for task in config.tasks) if several_objectives(config) else 1
-    settings = Settings(budget, search.popsize, search.sigma0, objectives, search.options, limit)
+    trials = search.max_fevals if budget is None else budget
+    settings = Settings(trials, search.popsize, search.sigma0, objectives, search.options, limit)
     if search.scalarisation == "sum":
         return make_optimizer(search.optimizer, variables, first, settings, rng)
     return make_scalarised(search.scalarisation, search.optimizer, variables, first, settings, rng)

@@ -30,8 +30,8 @@ class GridSearch:
         needed = _size(variables, 2)
         if needed > settings.budget:
             raise ConfigError(
-                f"{settings.limit}: grid needs {needed:.6g} candidates for two values each of {len(variables)} genes, "
-                f"got {settings.budget}; raise it, fix some genes, or choose random"
+                f"search.optimizer: grid needs {needed:.6g} candidates for two values each of {len(variables)} genes, "
+                f"got {settings.budget}; raise search.max_fevals, fix some genes, or choose random"
             )
         levels = 2
         while needed < _size(variables, levels + 1) <= settings.budget:
