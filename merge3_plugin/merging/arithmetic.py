@@ -19,7 +19,7 @@ from merge3_plugin.merging.thinning import KEEP_ALL, Thinning, keep_between, kee
 Sum = Callable[[Sequence[torch.Tensor], torch.Tensor], torch.Tensor]
 
 
-def arithmetic(method: GeneralizedTaskArithmeticMerge, inputs: Inputs, blocks: Blocks) -> Step | None:
+def arithmetic(method: GeneralizedTaskArithmeticMerge, inputs: Inputs, blocks: Blocks) -> Step | fused.OnePass | None:
     """The kernel of a method of this kind; None where it has none for these parameters."""
     base, others, factor = inputs.base, inputs.others, inputs.shared["lambda"]
     thinnings = _thinnings(method, inputs, blocks)

@@ -111,7 +111,7 @@ class Execution:
             flat, addresses, first.shape, settings.base, job.shared, job.own, self._constants, self._uniform
         )  # fmt: skip
 
-    def _step(self, job: Job, inputs: Inputs) -> Step | None:
+    def _step(self, job: Job, inputs: Inputs) -> Step | OnePass | None:
         """The kernel for a job; None where there is none for its method, or for these parameters of it."""
         method = job.settings.method
         if isinstance(method, GeneralizedTaskArithmeticMerge):

@@ -9,14 +9,16 @@ torch's (`kernels`, `arithmetic`), and so they are where numba is not installed.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import torch
+
+log = logging.getLogger(__name__)
 
 # Types of elements as loops see them: the upper half of an fp32, or an fp32.
 _STORED = {torch.bfloat16: torch.uint16, torch.float32: torch.float32}
@@ -29,12 +31,7 @@ _WORTH_A_THREAD = 2**19
 def fits(tensor: torch.Tensor) -> bool:
     """Whether tensors like this one are merged here."""
     on_cpu = tensor.device.type == "cpu" and tensor.dtype in _STORED
-    return on_cpu and tensor.numel() >= _SMALLEST and _installed()
-
-
-@cache
-def _installed() -> bool:
-    return find_spec("numba") is not None
+    return on_cpu and tensor.numel() >= _SMALLEST and _loops() is not None
 
 
 class OnePass:
@@ -48,12 +45,16 @@ class OnePass:
 
     def __call__(self, sources: Sequence[torch.Tensor], out: torch.Tensor, start: int) -> bool:
         """Whether all that was written is finite."""
-        loop = _loops()[self._name]
-        places, written = _places(*sources), as_array(out)
-        return run(lambda first, last: loop(places, written, start, first, last, *self._arguments), out.numel())
+        places, written = _places(*sources), _as_array(out)
+
+        def part(first: int, last: int) -> bool:
+            found: bool = _loop(self._name)(places, written, start, first, last, *self._arguments)
+            return found
+
+        return _in_parts(part, out.numel())
 
 
-def run(part: Callable[[int, int], bool], n: int) -> bool:
+def _in_parts(part: Callable[[int, int], bool], n: int) -> bool:
     """``part`` on all of ``n`` elements, by as many threads as torch has; whether it is true of each part."""
     threads = min(torch.get_num_threads(), n // _WORTH_A_THREAD)
     if threads < 2:
@@ -67,26 +68,26 @@ def magnitude_left(
 ) -> float:
     """The sum of the magnitudes of ``tensor - base`` that are left, in fp32 and beyond (`thinning.Thinning`)."""
     cut = np.array(limits, dtype=np.float32)
-    return float(_loops()["magnitude_left"](_places(tensor, base), as_array(tensor), cut, np.array(turns), drawn))
+    return float(_loop("magnitude_left")(_places(tensor, base), _as_array(tensor), cut, np.array(turns), drawn))
 
 
 def count_magnitudes(tensor: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
     """How often each value of the leading 15 bits of a magnitude occurs in ``tensor - base``."""
     counts = np.zeros(2**15, dtype=np.int64)
-    _loops()["count_magnitudes"](_places(tensor, base), as_array(tensor), counts)
+    _loop("count_magnitudes")(_places(tensor, base), _as_array(tensor), counts)
     return torch.from_numpy(counts)
 
 
 def place_of_equal(tensor: torch.Tensor, base: torch.Tensor, magnitude: float, before: int) -> int:
     """The place in ``tensor - base`` of the element of this magnitude that has so many equal ones before it.
 
-    -1 where there are fewer.
+    -1 where there is none.
     """
     bits = np.float32(magnitude).view(np.uint32)
-    return int(_loops()["place_of_equal"](_places(tensor, base), as_array(tensor), bits, before))
+    return int(_loop("place_of_equal")(_places(tensor, base), _as_array(tensor), bits, before))
 
 
-def as_array(tensor: torch.Tensor) -> Any:
+def _as_array(tensor: torch.Tensor) -> Any:
     """The memory of a flat tensor as loops see it."""
     return tensor.view(_STORED[tensor.dtype]).numpy()
 
@@ -100,10 +101,21 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="merge")
 
 
-@cache
-def _loops() -> dict[str, Callable[..., Any]]:
-    """By name; numba takes a second to import, and one to three to compile a loop, once in a process."""
-    from merge3_plugin.merging import fused_loops
+def _loop(name: str) -> Any:
+    return getattr(_loops(), name)
 
-    named = ("linear", "chord", "arithmetic", "magnitude_left", "count_magnitudes", "place_of_equal")
-    return {name: getattr(fused_loops, name) for name in named}
+
+@cache
+def _loops() -> Any:
+    """`fused_loops`; None without a numba that works, as one that is older than numpy knows does not.
+
+    It takes a second to import, and each loop one to three to compile, once in a process.
+    """
+    try:
+        from merge3_plugin.merging import fused_loops
+    except ModuleNotFoundError:
+        return None
+    except ImportError as error:
+        log.warning("merges go by torch, which takes longer: numba does not work here: %s", error)
+        return None
+    return fused_loops

@@ -8,10 +8,19 @@ torch does, rounded to the type of the array after each step that torch has an o
 
 from __future__ import annotations
 
-import llvmlite.ir as ir
 import numpy as np
-from numba import carray, float32, float64, njit, types, uint16, uint32
-from numba.extending import intrinsic, overload
+from numba import float32, float64, njit, uint32
+
+from merge3_plugin.merging.fused_elements import (
+    INFINITE,
+    inlined,
+    magnitude_bits,
+    multiply_add,
+    part,
+    rounded,
+    stored,
+    widened,
+)
 
 # Elements that are worked on together: all buffers of a merge of eight sources fit into a second-level cache, those of
 # two into the first.
@@ -20,100 +29,6 @@ _CHUNK = 1024
 
 # Nothing of it is kept on the disk: numba would keep it as pickles.
 _compiled = njit(nogil=True, error_model="numpy")
-
-
-@intrinsic
-def _as_float(context, bits):
-    def generate(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], ir.FloatType())
-
-    return float32(uint32), generate
-
-
-@intrinsic
-def _as_bits(context, number):
-    def generate(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], ir.IntType(32))
-
-    return uint32(float32), generate
-
-
-@intrinsic
-def _multiply_add(context, a, b, c):
-    """a * b + c, rounded once, as torch adds multiples."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.fma(*arguments)
-
-    return float32(float32, float32, float32), generate
-
-
-@intrinsic
-def _pointer(context, place):
-    def generate(context, builder, signature, arguments):
-        return builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
-
-    return types.voidptr(types.int64), generate
-
-
-@njit(inline="always", error_model="numpy")
-def _bits_of_bfloat16(number):
-    """Those of the nearest bfloat16, of two the even one."""
-    bits = _as_bits(number)
-    return uint32(bits + uint32(0x7FFF) + ((bits >> uint32(16)) & uint32(1)))
-
-
-def _wide(element): ...
-
-
-def _stored(number, like): ...
-
-
-def _rounded(number, like): ...
-
-
-def _magnitude(element): ...
-
-
-@overload(_wide, inline="always")
-def _wide_of(element):
-    """An element in fp32."""
-    if element == uint16:
-        return lambda element: _as_float(uint32(uint32(element) << uint32(16)))
-    return lambda element: element
-
-
-@overload(_stored, inline="always")
-def _stored_of(number, like):
-    """A number as an element of an array like this one."""
-    if like.dtype == uint16:
-        return lambda number, like: uint16(_bits_of_bfloat16(number) >> uint32(16))
-    return lambda number, like: number
-
-
-@overload(_rounded, inline="always")
-def _rounded_of(number, like):
-    """The same, in fp32 again."""
-    if like.dtype == uint16:
-        return lambda number, like: _as_float(uint32(_bits_of_bfloat16(number) & uint32(0xFFFF0000)))
-    return lambda number, like: number
-
-
-@overload(_magnitude, inline="always")
-def _magnitude_of(element):
-    """The bits of an element without its sign, as those of an fp32; from `_INFINITE` on it is not finite."""
-    if element == uint16:
-        return lambda element: uint32(uint32(element & uint16(0x7FFF)) << uint32(16))
-    return lambda element: uint32(_as_bits(element) & uint32(0x7FFFFFFF))
-
-
-_INFINITE = 0x7F800000
-
-
-@njit(inline="always", error_model="numpy")
-def _part(place, first, n, like):
-    """``n`` elements from ``first`` on of what lies at this place."""
-    return carray(_pointer(place + first * like.itemsize), n, like.dtype)
 
 
 @_compiled
@@ -125,15 +40,15 @@ def linear(places, out, start, first, last, weights, total):
         n = min(_CHUNK, last - at)
         result[:n] = 0
         for k in range(end):
-            source, weight = _part(places[k], at, n, out), weights[k]
+            source, weight = part(places[k], at, n, out), weights[k]
             for i in range(n):
-                result[i] = _multiply_add(_wide(source[i]), weight, result[i])
-        source, weight, written = _part(places[end], at, n, out), weights[end], out[at : at + n]
+                result[i] = multiply_add(widened(source[i]), weight, result[i])
+        source, weight, written = part(places[end], at, n, out), weights[end], out[at : at + n]
         for i in range(n):
-            element = _stored(_multiply_add(_wide(source[i]), weight, result[i]) / total, out)
+            element = stored(multiply_add(widened(source[i]), weight, result[i]) / total, out)
             written[i] = element
-            most = max(most, _magnitude(element))
-    return most < _INFINITE
+            most = max(most, magnitude_bits(element))
+    return most < INFINITE
 
 
 @_compiled
@@ -142,22 +57,22 @@ def chord(places, out, start, first, last, order, weights):
     most = uint32(0)
     for at in range(first, last, _CHUNK):
         n = min(_CHUNK, last - at)
-        a, b = _part(places[order[0]], at, n, out), _part(places[order[1]], at, n, out)
+        a, b = part(places[order[0]], at, n, out), part(places[order[1]], at, n, out)
         written = out[at : at + n]
         for i in range(n):
-            element = _stored(_wide(a[i]) * weights[0] + _wide(b[i]) * weights[1], out)
+            element = stored(widened(a[i]) * weights[0] + widened(b[i]) * weights[1], out)
             written[i] = element
-            most = max(most, _magnitude(element))
-    return most < _INFINITE
+            most = max(most, magnitude_bits(element))
+    return most < INFINITE
 
 
-@njit(inline="always", error_model="numpy")
+@inlined
 def _delta(source, base, delta, like):
     for i in range(source.size):
-        delta[i] = _rounded(_wide(source[i]) - base[i], like)
+        delta[i] = rounded(widened(source[i]) - base[i], like)
 
 
-@njit(inline="always", error_model="numpy")
+@inlined
 def _keep_between(delta, low, high):
     """Leave what is above ``low`` and up to ``high`` in magnitude."""
     for i in range(delta.size):
@@ -165,7 +80,7 @@ def _keep_between(delta, low, high):
         delta[i] = delta[i] if (size > low) & (size <= high) else float32(0)
 
 
-@njit(inline="always", error_model="numpy")
+@inlined
 def _thin(delta, at, cut, turns, drawn, like):
     """Thin out a chunk of a delta that begins ``at`` this place of the tensor (see `thinning.Thinning`)."""
     n, done = delta.size, 0
@@ -182,9 +97,9 @@ def _thin(delta, at, cut, turns, drawn, like):
             _keep_between(delta[done:end], low, high)
         done = end
     if drawn != 0:
-        draws, probability = _part(drawn, at, n, like), cut[4]
+        draws, probability = part(drawn, at, n, like), cut[4]
         for i in range(n):
-            delta[i] *= float32(1) if _wide(draws[i]) < probability else float32(0)
+            delta[i] *= float32(1) if widened(draws[i]) < probability else float32(0)
 
 
 @_compiled
@@ -194,9 +109,9 @@ def magnitude_left(places, like, cut, turns, drawn):
     total, rounds = float64(0), 0
     for at in range(0, like.size, _CHUNK):
         n = min(_CHUNK, like.size - at)
-        source, base = _part(places[0], at, n, like), _part(places[1], at, n, like)
+        source, base = part(places[0], at, n, like), part(places[1], at, n, like)
         for i in range(n):
-            wide[i] = _wide(base[i])
+            wide[i] = widened(base[i])
         _delta(source, wide, delta, like)
         _thin(delta[:n], at, cut, turns, drawn, like)
         for i in range(n):
@@ -212,9 +127,9 @@ def count_magnitudes(places, like, counts):
     """Add to ``counts`` how often each value of the leading 15 bits of a magnitude occurs in a delta."""
     for at in range(0, like.size, _CHUNK):
         n = min(_CHUNK, like.size - at)
-        source, base = _part(places[0], at, n, like), _part(places[1], at, n, like)
+        source, base = part(places[0], at, n, like), part(places[1], at, n, like)
         for i in range(n):
-            counts[_magnitude(_stored(_wide(source[i]) - _wide(base[i]), like)) >> uint32(16)] += 1
+            counts[magnitude_bits(stored(widened(source[i]) - widened(base[i]), like)) >> uint32(16)] += 1
 
 
 @_compiled
@@ -223,10 +138,10 @@ def place_of_equal(places, like, magnitude, before):
     equal = np.empty(_CHUNK, np.uint8)
     for at in range(0, like.size, _CHUNK):
         n = min(_CHUNK, like.size - at)
-        source, base = _part(places[0], at, n, like), _part(places[1], at, n, like)
+        source, base = part(places[0], at, n, like), part(places[1], at, n, like)
         found = 0
         for i in range(n):
-            equal[i] = _magnitude(_stored(_wide(source[i]) - _wide(base[i]), like)) == magnitude
+            equal[i] = magnitude_bits(stored(widened(source[i]) - widened(base[i]), like)) == magnitude
             found += equal[i]
         if found > before:
             for i in range(n):
@@ -237,7 +152,7 @@ def place_of_equal(places, like, magnitude, before):
     return -1
 
 
-@njit(inline="always", error_model="numpy")
+@inlined
 def _emptied(sums):
     total = float64(0)
     for i in range(sums.size):
@@ -263,40 +178,40 @@ def arithmetic(
     most = uint32(0)
     for at in range(first, last, _CHUNK):
         n = min(_CHUNK, last - at)
-        source = _part(places[base], at, n, out)
+        source = part(places[base], at, n, out)
         for i in range(n):
-            wide[i] = _wide(source[i])
+            wide[i] = widened(source[i])
         for j in range(k):
-            delta, other, ratio, weight = deltas[j], _part(places[others[j]], at, n, out), scales[j, 0], scales[j, 1]
+            delta, other, ratio, weight = deltas[j], part(places[others[j]], at, n, out), scales[j, 0], scales[j, 1]
             if thinned[j]:
                 _delta(other, wide, delta, out)
                 _thin(delta[:n], start + at, cuts[j], turns[j], drawn[j], out)
                 if ratio != 1:
                     for i in range(n):
-                        delta[i] = _rounded(delta[i] * ratio, out)
+                        delta[i] = rounded(delta[i] * ratio, out)
                 for i in range(n):
-                    delta[i] = _rounded(delta[i] * weight, out)
+                    delta[i] = rounded(delta[i] * weight, out)
             else:
                 for i in range(n):
-                    delta[i] = _rounded(_rounded(_wide(other[i]) - wide[i], out) * weight, out)
+                    delta[i] = rounded(rounded(widened(other[i]) - wide[i], out) * weight, out)
         _add(deltas, result, n)
         if majority:
             _add_majority(deltas, scales, result, signs, sums, n, out)
         if divisor == 0:
             for i in range(n):
-                result[i] = _rounded(result[i], out) / sums[i]
+                result[i] = rounded(result[i], out) / sums[i]
         elif divisor != 1:
             for i in range(n):
-                result[i] = _rounded(result[i], out) / divisor
+                result[i] = rounded(result[i], out) / divisor
         written = out[at : at + n]
         for i in range(n):
-            element = _stored(wide[i] + _rounded(_rounded(result[i], out) * factor, out), out)
+            element = stored(wide[i] + rounded(rounded(result[i], out) * factor, out), out)
             written[i] = element
-            most = max(most, _magnitude(element))
-    return most < _INFINITE
+            most = max(most, magnitude_bits(element))
+    return most < INFINITE
 
 
-@njit(inline="always", error_model="numpy")
+@inlined
 def _add(deltas, result, n):
     for i in range(n):
         result[i] = deltas[0, i]
@@ -306,7 +221,7 @@ def _add(deltas, result, n):
             result[i] += delta[i]
 
 
-@njit(inline="always", error_model="numpy")
+@inlined
 def _add_majority(deltas, scales, result, signs, sums, n, like):
     """From the sum in ``result`` the sum of those of its sign; in ``sums`` their weights, 1 where there is none."""
     for i in range(n):
@@ -315,10 +230,10 @@ def _add_majority(deltas, scales, result, signs, sums, n, like):
     for j in range(len(deltas)):
         delta, weight = deltas[j], scales[j, 1]
         for i in range(n):
-            part = max(delta[i] * signs[i], float32(0))
-            result[i] += part
-            sums[i] += weight if part > 0 else float32(0)
+            agreeing = max(delta[i] * signs[i], float32(0))
+            result[i] += agreeing
+            sums[i] += weight if agreeing > 0 else float32(0)
     for i in range(n):
         result[i] *= signs[i]
-        of_these = _rounded(sums[i], like)
+        of_these = rounded(sums[i], like)
         sums[i] = of_these if of_these != 0 else float32(1)

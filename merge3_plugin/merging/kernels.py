@@ -1,9 +1,9 @@
 """Merge methods block by block: mergekit's arithmetic in its order, on numbers that are in the cache.
 
-A kernel makes a step from `Inputs`, and the step writes the output of one block. It rounds to the dtype of the merge
-where mergekit rounds, and sums in fp32 where mergekit does, so that the weights are mergekit's to the last bit, in half
-precision too. What torch leaves open is the order of some sums: over a whole tensor of many blocks, and over more than
-four sources in fp32, where the last bit may differ.
+A kernel makes a step from `Inputs`, and the step writes the output of one block; or, on a CPU, one pass of them all
+(`fused`). It rounds to the dtype of the merge where mergekit rounds, and sums in fp32 where mergekit does, so that the
+weights are mergekit's to the last bit, in half precision too. What torch leaves open is the order of some sums: over a
+whole tensor of many blocks, and over more than four sources in fp32, where the last bit may differ.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from merge3_plugin.merging.uniform import Uniform
 T = TypeVar("T")
 
 # Write the output of one block, given that block of each source and the place where it starts.
-Step = Callable[[Sequence[torch.Tensor], torch.Tensor, int], Any]
+Step = Callable[[Sequence[torch.Tensor], torch.Tensor, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ class Inputs:
         return self.constants.of(function, tensors, [self.addresses[place] for place in places])
 
 
-def linear(inputs: Inputs, blocks: Blocks) -> Step:
+def linear(inputs: Inputs, blocks: Blocks) -> Step | fused.OnePass:
     """The sum of the weighted sources, each product added unrounded, over the sum of the weights."""
     weights = torch.tensor([[own["weight"] for own in inputs.own]], dtype=torch.float32)
     total = weights.sum(dim=1).item() if inputs.shared["normalize"] else 1.0
@@ -76,7 +76,7 @@ def linear(inputs: Inputs, blocks: Blocks) -> Step:
     return step
 
 
-def slerp(inputs: Inputs, blocks: Blocks) -> Step:
+def slerp(inputs: Inputs, blocks: Blocks) -> Step | fused.OnePass:
     """A point of the arc from the base to the other source, or of the chord where they are nearly collinear."""
     (other,) = inputs.others
     pair = (other if inputs.base is None else inputs.base, other)

@@ -75,14 +75,21 @@ class Magnitudes:
     def _place_of_equal(self, value: float, n_before: int) -> int:
         """The place of the element of this magnitude that has so many equal ones before it."""
         if fused.fits(self._tensor):
-            return fused.place_of_equal(self._tensor, self._base, value, n_before)
+            place = fused.place_of_equal(self._tensor, self._base, value, n_before)
+        else:
+            place = self._place_by_blocks(value, n_before)
+        if place < 0:
+            raise IndexError(f"expected more elements of magnitude {value}")
+        return place
+
+    def _place_by_blocks(self, value: float, n_before: int) -> int:
         bits = _bits(torch.tensor(value, dtype=self._tensor.dtype)).item()
         for start, block in self._blocks():
             equal = _places_of(bits, _bits(block))
             if len(equal) > n_before:
                 return start + int(equal[n_before])
             n_before -= len(equal)
-        raise IndexError(f"expected more elements of magnitude {value}")
+        return -1
 
     def _blocks(self) -> Iterator[tuple[int, torch.Tensor]]:
         """The magnitudes, block by block, each with the place where it starts."""

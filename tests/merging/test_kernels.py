@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -138,6 +139,63 @@ def test_every_bit_is_mergekits(
         else:
             assert torch.equal(got, expected), shape
     assert fast or (dtype == torch.float16 and method.startswith(("dare", "della")))
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case[0] in ("linear", "ties", "dare_ties")], ids=str)
+def test_threads_share_a_tensor_and_change_nothing(
+    case: tuple[str, int, dict[str, Any]], monkeypatch: pytest.MonkeyPatch, stable_sort: None
+) -> None:
+    """The parts of five threads begin where no thinning turns and no chunk of a loop begins."""
+    pytest.importorskip("numba")
+    method, n, given = case
+    sources = tensors((37, 53), torch.bfloat16, n + (method != "linear"))
+    monkeypatch.setattr(fused, "_SMALLEST", 0)
+    monkeypatch.setattr(fused, "_WORTH_A_THREAD", 100)
+    monkeypatch.setattr(blocks_module, "_ELEMENTS", 2**18)
+    parts: list[int] = []
+    in_parts = fused._in_parts
+    monkeypatch.setattr(
+        fused, "_in_parts", lambda part, size: in_parts(lambda *ends: parts.append(ends[0]) or part(*ends), size)
+    )
+    merged = []
+    for threads in (1, 5):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        torch.manual_seed(5)
+        merged.append(by_kernel(method, sources, None if method == "linear" else 0, given))
+        assert len(parts) == threads
+        parts.clear()
+    assert torch.equal(*merged)
+
+
+@pytest.mark.parametrize(
+    "error", [ModuleNotFoundError("no numba"), ImportError("numba needs an older numpy")], ids=repr
+)
+def test_without_a_numba_that_works_merges_go_by_torch(
+    error: ImportError, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A mock: an installation is whole here."""
+
+    class Broken:
+        def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
+            if name == "numba":
+                raise error
+
+    for name in [name for name in sys.modules if name.partition(".")[0] == "numba" or "fused_" in name]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr("merge3_plugin.merging.fused_loops", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
+    monkeypatch.setattr(fused, "_SMALLEST", 0)
+    fused._loops.cache_clear()
+    try:
+        assert not fused.fits(torch.zeros(9))
+    finally:
+        fused._loops.cache_clear()
+    said = [record.getMessage() for record in caplog.records]
+    assert said == (
+        []
+        if isinstance(error, ModuleNotFoundError)
+        else [f"merges go by torch, which takes longer: numba does not work here: {error}"]
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
