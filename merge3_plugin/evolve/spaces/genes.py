@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from merge3_plugin.domain import FloatArray
+from merge3_plugin.evolve.spaces.bounds import Bounds
 from merge3_plugin.evolve.spaces.layout import Layout
 from merge3_plugin.evolve.spaces.variables import Kind, Variable, decimal
 
@@ -22,49 +23,45 @@ SATURATED = 768.0
 
 @dataclass(frozen=True)
 class Gene:
-    """One number: ``parameter`` of ``model`` (None: of all) in a layer group, for tensors whose name has ``filter``.
-
-    With a ``step`` it is ``low`` and whole steps from there to ``high``, of which ``start`` is one.
-    """
+    """One number: ``parameter`` of ``model`` (None: of all) in a layer group, for tensors whose name has ``filter``."""
 
     name: str
     parameter: str
     model: str | None
     group: int
     filter: str | None
-    low: float
-    high: float
+    bounds: Bounds
     start: float
-    step: float | None = None
 
     @cached_property
     def variable(self) -> Variable:
         """The gene as a coordinate."""
-        if self.step is not None:
-            last, start = self.coordinate(self.high), self.coordinate(self.start)
-            return Variable(self.name, 0, last, start, Kind.INTEGER, unit=self.step, offset=self.low)
-        low, high, start = self.low / self.scale, self.high / self.scale, self.coordinate(self.start)
-        return Variable(self.name, low, high, start, unit=self.scale)
+        low, high, step = self.bounds
+        if step is not None:
+            return Variable(
+                self.name, 0, self.coordinate(high), self.coordinate(self.start), Kind.INTEGER, unit=step, offset=low
+            )
+        return Variable(self.name, low / self.scale, high / self.scale, self.coordinate(self.start), unit=self.scale)
 
     @property
     def scale(self) -> float:
         """The value of one unit of the vector: a power of two near the width, so that scaling is exact both ways."""
-        width = self.high - self.low
+        width = self.bounds.high - self.bounds.low
         return 2.0 ** round(math.log2(width)) if math.isfinite(width) else 1.0
 
     def value(self, coordinate: float) -> float:
         """Coordinate to value. Of steps the nearest; else by mergekit-evolve's bounds, reflected below, held above."""
-        if self.step is not None:
+        if self.bounds.step is not None:
             return self.variable.parameter(coordinate)
         value = float(coordinate) * self.scale
-        if value < self.low:
-            value = 2 * self.low - value
-        return float(min(value, self.high))
+        if value < self.bounds.low:
+            value = 2 * self.bounds.low - value
+        return float(min(value, self.bounds.high))
 
     def coordinate(self, value: float) -> float:
         """The coordinate of a value inside the bounds; ``value`` gives it back exactly, or of steps the next above."""
-        if self.step is not None:
-            return float(math.ceil((decimal(value) - decimal(self.low)) / decimal(self.step)))
+        if self.bounds.step is not None:
+            return float(math.ceil((decimal(value) - decimal(self.bounds.low)) / decimal(self.bounds.step)))
         return float(value) / self.scale
 
 
@@ -152,8 +149,7 @@ class SlerpGenes:
                 model,
                 group,
                 None,
-                -math.inf,
-                math.inf,
+                Bounds(-math.inf, math.inf),
                 1 / len(layout.sources),
             )
             for group in range(layout.most)

@@ -207,10 +207,8 @@ class GenomeSpace:
                             model,
                             group,
                             filter_,
-                            bounds.low,
-                            bounds.high,
+                            bounds,
                             bounds.inside(float(first)),
-                            bounds.step,
                         )
 
     def _della_room(self, bounds: Bounds) -> Bounds:
