@@ -21,7 +21,7 @@ examples: $(INSTALLED)
 	@$(PY) examples/systems/run.py
 
 test: $(INSTALLED)
-	@$(PY) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+	@$(PY) -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED)
 	@$(PY) -m ruff check .
