@@ -25,7 +25,7 @@ LAYERS = [
     {"extract", "estimate"},
     {"artifact", "irt", "plugins", "config"},
     {"domain"},
-    {"errors", "machine"},
+    {"errors", "generators", "machine"},
 ]
 LEVEL = {unit: len(LAYERS) - depth for depth, layer in enumerate(LAYERS) for unit in layer}
 ONE_UNIT = {"hookspecs": "plugins", "checks": "domain", "units": "domain"}

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from merge3_plugin.generators import TORCH_IN_USE
 from merge3_plugin.harness.packed_forward import Predictions
 from merge3_plugin.harness.packing import Pack
 
@@ -56,7 +57,7 @@ class Graphs:
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         self._pool = self._pool or torch.cuda.graph_pool_handle()
         try:
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            with TORCH_IN_USE, torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                 written = self._read(pack)
         except RuntimeError as error:
             torch.cuda.set_stream(stream)  # torch stays in its own where a recording fails

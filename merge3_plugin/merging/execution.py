@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-import numpy as np
 import torch
 from mergekit import merge_methods
 from mergekit.architecture import WeightInfo
@@ -15,6 +14,7 @@ from mergekit.common import dtype_from_name
 from mergekit.merge_methods.buffers import copy_non_floating_buffer
 from mergekit.merge_methods.generalized_task_arithmetic import GeneralizedTaskArithmeticMerge
 
+from merge3_plugin.generators import TORCH_IN_USE, GlobalGenerators
 from merge3_plugin.merging import MergeFailed
 from merge3_plugin.merging.arithmetic import arithmetic
 from merge3_plugin.merging.blocks import Blocks
@@ -33,22 +33,50 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 class Execution:
-    """Merges of this family's tensors on ``device``, in the ``vocabulary`` of the run (None: the parents' own)."""
+    """Merges of this family's tensors on ``device``, in the ``vocabulary`` of the run (None: the parents' own).
 
-    def __init__(self, family: Family, vocabulary: Vocabulary | None, device: torch.device) -> None:
+    The draws of each merge begin with ``seed``. Several live models may share it, in a thread each.
+    """
+
+    def __init__(self, family: Family, vocabulary: Vocabulary | None, device: torch.device, seed: int) -> None:
         self._family, self._vocabulary = family, vocabulary
+        self._device, self._seed, self._turn = device, seed, threading.Lock()
+        self._globals = GlobalGenerators(seed)
         self._blocks, self._constants, self._residence = Blocks(device), Constants(), Residence(device)
         self._uniform = Uniform(sum(tensor.nbytes for of in family.parents.values() for tensor in of.tensors.values()))
 
-    def run(self, jobs: Sequence[Job], live: Mapping[str, torch.Tensor]) -> None:
-        """Write the tensors of all jobs, in their order, into those of the same name.
+    def run(self, jobs: Sequence[Job], build: Callable[[], Mapping[str, torch.Tensor]]) -> None:
+        """Write the tensors of all jobs, in their order, into those of the same name of the model that is built first.
 
-        Raises MergeFailed for NaN or infinite weights, or when a method gives up.
+        Raises MergeFailed for NaN or infinite weights, or when a method gives up, and what ``build`` raises.
         """
         sums: dict[torch.dtype, list[torch.Tensor]] = {}
-        for job in jobs:
-            out = live[job.output.name]
-            sums.setdefault(out.dtype, []).extend(self.write(job, out))
+        with self.turn(), torch.no_grad():
+            with seeded(self._seed, self._device):
+                self._globals = GlobalGenerators(self._seed)
+                live = build()
+                for job in jobs:
+                    out = live[job.output.name]
+                    sums.setdefault(out.dtype, []).extend(self.write(job, out))
+            # Here, with a GPU still at work, another may begin.
+            self._check(jobs, live, sums)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """One thread at a time: the buffers are the same for all, and so are the parents' tensors on a GPU.
+
+        There each thread has a stream of its own, in which all is done once the next thread comes.
+        """
+        with self._turn:
+            try:
+                yield
+            finally:
+                if self._device.type == "cuda":
+                    torch.cuda.current_stream(self._device).synchronize()
+
+    def _check(
+        self, jobs: Sequence[Job], live: Mapping[str, torch.Tensor], sums: Mapping[torch.dtype, list[torch.Tensor]]
+    ) -> None:
         # A sum tells at little cost whether all its terms are finite; it may overflow, too. One look at the sums of all
         # tensors synchronises a GPU once.
         if all(torch.isfinite(torch.stack(of)).all() for of in sums.values() if of):
@@ -150,23 +178,20 @@ class Execution:
             name=job.output.name,
             vocabulary_axis=job.output.vocabulary_axis,
         )
-        (merged,) = settings.method((group,), parameters=parameters)
+        with self._globals.in_use():
+            (merged,) = settings.method((group,), parameters=parameters)
         out_dtype = dtype_from_name(job.output.force_dtype or settings.config.out_dtype)
         return merged.to(out_dtype) if out_dtype else merged
 
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed every global generator as ``mergekit-yaml --random-seed`` does, and put them back afterwards."""
-    state, legacy = random.getstate(), np.random.get_state()
+    """Seed torch's global generators as ``mergekit-yaml --random-seed`` does, and put them back afterwards.
+
+    One thread at a time.
+    """
     devices = [device] if device.type != "cpu" else []
-    with torch.random.fork_rng(devices=devices, device_type=device.type if devices else "cuda"):
-        random.seed(seed)
-        np.random.seed(seed)
+    with TORCH_IN_USE, torch.random.fork_rng(devices=devices, device_type=device.type if devices else "cuda"):
         # torch.manual_seed also queues seeds for devices that are not there, at a millisecond each time.
         (torch.manual_seed if devices else torch.default_generator.manual_seed)(seed)
-        try:
-            yield
-        finally:
-            random.setstate(state)
-            np.random.set_state(legacy)
+        yield

@@ -1,4 +1,4 @@
-"""The one live model of a run: the transformers model whose weights, and whose depth, each recipe replaces."""
+"""A live model of a run: the transformers model whose weights, and whose depth, each recipe replaces."""
 
 from __future__ import annotations
 
@@ -37,16 +37,20 @@ class Live:
         self.tensors = self._found(family.weights())
         self._stack: Stack | None = None
 
-    def build(self, layers: Sequence[int]) -> None:
-        """Make the model one of these layers of the parents, in this order; see `Stack.build` for what it raises."""
+    def build(self, layers: Sequence[int]) -> dict[str, torch.Tensor]:
+        """Make the model one of these layers of the parents, in this order; its ``tensors``, to be written.
+
+        Raises what `Stack.build` raises.
+        """
         if self._stack is None:
             if list(layers) == list(range(len(self._family.layers))):
-                return
+                return self.tensors
             state = self.model.state_dict()
             first = [_key(weight, state) for weight in self._family.layers[0]]
             self._stack = Stack(self.model, [key for key in first if key])
         if self._stack.build(layers):
             self.tensors = self._found(self._family.weights(layers))
+        return self.tensors
 
     def size(self, more: int = 0) -> int:
         """The bytes of its tensors, with so many layers more, each as large as the parents' largest."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,9 +12,10 @@ import torch
 from mergekit.options import MergeOptions
 
 from merge3_plugin.errors import ConfigError, ModelError, RunError, nearest
+from merge3_plugin.merging.devices import find_device, place_of
 from merge3_plugin.merging.disk import check_space, saved_size
 from merge3_plugin.merging.documents import plan_recipe
-from merge3_plugin.merging.execution import Execution, seeded
+from merge3_plugin.merging.execution import Execution
 from merge3_plugin.merging.live import Live
 from merge3_plugin.merging.parents import load_family
 from merge3_plugin.merging.references import canonical, one_line
@@ -73,11 +75,35 @@ class Merger:
         else:
             check_vocabularies(self._family, tokenizers)
             self.tokenizer = tokenizers.get(self._donor) or next(iter(tokenizers.values()))
-        self._execution = Execution(self._family, self._vocabulary, self.device)
-        self._live = Live(
+        self._options = options
+        self._execution, self._live = self._made_execution(), self._made_live()
+
+    def beside(self, devices: Sequence[str]) -> list[Merger]:
+        """Further live models over the same parents, one on each of ``devices``, to be used by a thread each.
+
+        Those of one device share what is computed of the parents there, and merge one at a time. ConfigError for a
+        device that is not here.
+        """
+        execution_on = {place_of(self.device): self._execution}
+        others = []
+        for name in devices:
+            other = copy.copy(self)
+            other.device = find_device(name)
+            place = place_of(other.device)
+            if place not in execution_on:
+                execution_on[place] = other._made_execution()
+            other._execution, other._live = execution_on[place], other._made_live()
+            others.append(other)
+        return others
+
+    def _made_execution(self) -> Execution:
+        return Execution(self._family, self._vocabulary, self.device, self.random_seed)
+
+    def _made_live(self) -> Live:
+        return Live(
             self._family,
             self._family.parents[self._donor],
-            options,
+            self._options,
             device=self.device,
             vocabulary_size=len(self._vocabulary) if self._vocabulary else None,
         )
@@ -101,19 +127,17 @@ class Merger:
             jobs, layers = plan_recipe(recipe, self._family)
         except (ValueError, RuntimeError) as error:
             raise ConfigError(f"recipe: expected one that mergekit accepts, got: {one_line(error)}") from None
-        self._live.build(layers)
-        with seeded(self.random_seed, self.device), torch.no_grad():
-            self._execution.run(jobs, self._live.tensors)
+        self._execution.run(jobs, lambda: self._live.build(layers))
 
     def load_parent(self, name: str) -> None:
         """Write the weights of one parent into the live model, in the run's dtype and vocabulary."""
         name = canonical(name)
         if name not in self.parents:
             raise ModelError(f"model {name!r}: expected one of the parents{nearest(name, self.parents)}")
-        self._live.build(range(self.n_layers))
-        with torch.no_grad():
+        with self._execution.turn(), torch.no_grad():
+            tensors = self._live.build(range(self.n_layers))
             for weight in self._family.weights():
-                self._live.tensors[weight.name].copy_(self._execution.tensor(weight, name, self.parents, self._base))
+                tensors[weight.name].copy_(self._execution.tensor(weight, name, self.parents, self._base))
 
     def folders(self, name: str) -> list[Path]:
         """Where the files of one parent lie: of its model, and of its LoRA adapter if it has one."""
@@ -146,18 +170,6 @@ class Merger:
         source = Path(self._family.parents[self._donor].ref.model.path) / "generation_config.json"
         if source.is_file():
             shutil.copyfile(source, folder / source.name)
-
-
-def find_device(name: str) -> torch.device:
-    """The device of this name, ``auto`` for a GPU where there is one. Raises ConfigError for one that is not here."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ConfigError(f"device: expected auto, cpu or one that is here, got {name!r}: {one_line(error)}") from None
-    return device
 
 
 def _flags(options: MergeOptions, device: torch.device, *, lora: bool) -> tuple[str, ...]:

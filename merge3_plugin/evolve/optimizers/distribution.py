@@ -10,6 +10,7 @@ import numpy as np
 
 from merge3_plugin.domain import FloatArray
 from merge3_plugin.evolve.optimizers.relaxed import Relaxed, quiet_cma
+from merge3_plugin.generators import GlobalGenerators
 
 T = TypeVar("T")
 
@@ -39,7 +40,7 @@ class Distribution:
     ) -> None:
         self._relaxed = relaxed
         # cma draws from numpy's global generator where it centres integers: it gets one of its own.
-        self._global = np.random.RandomState(int(rng.integers(2**32))).get_state()
+        self._generators = GlobalGenerators(int(rng.integers(2**32)))
         cma = quiet_cma()
         options: dict[str, Any] = {
             # cma would seed, and so reset, numpy's global generator, and take 0 for "the clock".
@@ -127,12 +128,6 @@ class Distribution:
 
     def _apart(self, work: Callable[[], T]) -> T:
         """Do ``work`` of cma's on a global generator of our own, unheard: it warns of what is meant here."""
-        before = np.random.get_state()
-        np.random.set_state(self._global)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                return work()
-        finally:
-            self._global = np.random.get_state()
-            np.random.set_state(before)
+        with self._generators.in_use(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return work()
