@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import threading
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -51,7 +53,9 @@ class Scorer:
 
     Scores equal those of lm-eval's ``hf`` model with the same settings. What is read together depends on the items of a
     call alone, so a score depends on the weights and on the set of items asked: others can move a log-likelihood in its
-    last bits, which shows only between choices as close as that.
+    last bits, which shows only between choices as close as that. One thread at a time asks; any may ask for a `price`.
+    Others beside it, each with a model and a thread of its own, take their requests from the ``first`` of them, and
+    the other arguments are the same then.
     Raises DataError for unknown items, scores outside [0, 1], and log-likelihoods that are not finite.
     """
 
@@ -66,6 +70,7 @@ class Scorer:
         fewshot_as_multiturn: bool = False,
         system_instruction: str | None = None,
         gen_kwargs: Mapping[str, Any] | None = None,
+        first: Scorer | None = None,
     ) -> None:
         from merge3_plugin.harness.live_model import LiveModel
 
@@ -80,6 +85,12 @@ class Scorer:
         for benchmark in self._benchmarks.values():
             if gen_kwargs and benchmark.items.output_type == "generate_until":
                 benchmark.items.set_config("generation_kwargs", dict(gen_kwargs), update=True)
+        self._first, self._others = first, list[Scorer]()
+        if first:
+            first._others.append(self)
+        # For what is built once, and for lm-eval's tasks, some of whose metrics collect answers on the way.
+        self._building: Any = first._building if first else threading.RLock()
+        self._judging: Any = first._judging if first else threading.Lock()
         self._requests: dict[int, dict[str, list[Instance]]] = {}  # by the id() of the documents they ask
         self._tokens: dict[int, TokenRequest] = {}  # by the id() of a request in _requests
         self._plans: dict[tuple[int, frozenset[str]], Plan] = {}  # by the id() of the documents, and the items
@@ -87,12 +98,14 @@ class Scorer:
 
     @property
     def halved(self) -> bool:
-        """Whether memory ran out, so that half as much as before is read at a time."""
-        return self._model.halved
+        """Whether memory ran out here or, of the first, in one beside it: half as much is read at a time since then."""
+        return self._model.halved or any(other.halved for other in self._others)
 
     def halve(self) -> None:
-        """Begin as after memory ran out."""
-        self._model.halve()
+        """Begin as after memory ran out, with all that are beside the first."""
+        for scorer in (self, *self._others):
+            if not scorer._model.halved:
+                scorer._model.halve()
 
     def provenance(self, task: str) -> dict[str, Any]:
         """The benchmark's provenance and how this scorer asks it."""
@@ -127,8 +140,11 @@ class Scorer:
         entire = {task: frozenset(self._benchmark(task).item_ids) for task in whole}
         for task, wanted in self._together({**asked, **entire}):
             self._respond(task, wanted)
-        values = {task: self._benchmark(task).items.whole(self._filtered(task, ids)) for task, ids in entire.items()}
-        return {task: self._scores(task, ids) for task, ids in asked.items()}, values
+        with self._judging:
+            values = {
+                task: self._benchmark(task).items.whole(self._filtered(task, ids)) for task, ids in entire.items()
+            }
+            return {task: self._scores(task, ids) for task, ids in asked.items()}, values
 
     def price(self, items: Mapping[str, Iterable[str]], whole: Iterable[str] = ()) -> Price:
         """What `evaluate` would take, without asking the model: never less, and as much unless answers end early.
@@ -138,7 +154,8 @@ class Scorer:
         """
         asked = {task: frozenset(ids) for task, ids in items.items()}
         asked |= {task: frozenset(self._benchmark(task).item_ids) for task in whole}
-        read = sum(self._read_for(task, item) for task, ids in self._together(asked) for item in ids)
+        with self._building:
+            read = sum(self._read_for(task, item) for task, ids in self._together(asked) for item in ids)
         return Price(sum(map(len, asked.values())), read)
 
     def _read_for(self, task: str, item: str) -> int:
@@ -212,15 +229,30 @@ class Scorer:
 
     def _built(self, task: str) -> dict[str, list[Instance]]:
         """All requests of the task by item, each item's in the order of its choices; built at first use."""
+        with self._building:
+            key = id(self._benchmark(task).items.documents)
+            if key not in self._requests:
+                self._requests[key] = self._made(task) if self._first is None else self._taken(task, self._first)
+            return self._requests[key]
+
+    def _made(self, task: str) -> dict[str, list[Instance]]:
         items = self._benchmark(task).items
-        key = id(items.documents)
-        if key not in self._requests:
-            numbers = {item: number for number, item in enumerate(items.documents)}
-            built = items.requests(numbers, **self._prompting)
-            for instances in built.values():
-                instances.sort(key=lambda instance: instance.idx)
-            if items.output_type in ("multiple_choice", "loglikelihood"):
-                instances = [instance for of in built.values() for instance in of]
-                self._tokens.update(zip(map(id, instances), self._model.encode(instances), strict=True))
-            self._requests[key] = built
-        return self._requests[key]
+        numbers = {item: number for number, item in enumerate(items.documents)}
+        built = items.requests(numbers, **self._prompting)
+        for instances in built.values():
+            instances.sort(key=lambda instance: instance.idx)
+        if items.output_type in ("multiple_choice", "loglikelihood"):
+            instances = [instance for of in built.values() for instance in of]
+            self._tokens.update(zip(map(id, instances), self._model.encode(instances), strict=True))
+        return built
+
+    def _taken(self, task: str, first: Scorer) -> dict[str, list[Instance]]:
+        """The requests of the ``first`` scorer, with room for responses of their own."""
+        taken = {}
+        for item, instances in first._built(task).items():
+            taken[item] = [copy.copy(instance) for instance in instances]
+            for own, instance in zip(taken[item], instances, strict=True):
+                own.resps, own.filtered_resps = [], {}
+                if id(instance) in first._tokens:
+                    self._tokens[id(own)] = first._tokens[id(instance)]
+        return taken

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -220,3 +222,31 @@ def test_unknown_names_are_one_line(benchmarks, tasks_folder, model_and_tokenize
         scorer.score("plain_choice", ["nobody"])
     with pytest.raises(ConfigError, match="did you mean 'acc,none'"):
         load_benchmarks({"plain_choice": "acc,nothing"}, include_paths=[tasks_folder])
+
+
+def test_scorers_beside_the_first_take_its_requests_and_keep_their_own_responses(benchmarks, model_and_tokenizer):
+    model, tokenizer = model_and_tokenizer
+    other = copy.deepcopy(model)
+    change_weights(other, 3)
+    first = Scorer(benchmarks, model, tokenizer, batch_size=4)
+    scorers = [Scorer(benchmarks, each, tokenizer, batch_size=4, first=first) for each in (model, other)]
+    asked = {task: benchmark.item_ids for task, benchmark in benchmarks.items()}
+    expected = [Scorer(benchmarks, each, tokenizer, batch_size=4).evaluate(asked) for each in (model, other)]
+    assert expected[0] != expected[1]
+
+    def ask(scorer: Scorer) -> list[Any]:
+        return [scorer.evaluate(asked) for _ in range(3)]
+
+    with ThreadPoolExecutor(2) as threads:
+        found = threads.map(ask, scorers)
+        prices = [first.price(asked) for _ in range(20)]
+        assert list(found) == [[each] * 3 for each in expected]
+    assert set(prices) == {scorers[0].price(asked)}
+    requests = [scorer.requests("plain_choice") for scorer in (first, *scorers)]
+    of_first, *others = [next(iter(of.values()))[0] for of in requests]
+    assert not of_first.resps and others[0].resps != others[1].resps
+    assert all(each.arguments is of_first.arguments and each.doc is of_first.doc for each in others)
+    scorers[1].halve()
+    assert first.halved and not scorers[0].halved
+    first.halve()
+    assert scorers[0].halved
