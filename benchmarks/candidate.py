@@ -95,6 +95,7 @@ class Ours:
     def __init__(self, models: Sequence[Path], tasks: Path, fewshot: int, device: str, folder: Path) -> None:
         from merge3_plugin.evolve.evaluate import Evaluator
         from merge3_plugin.evolve.store import RunStore
+        from merge3_plugin.evolve.workers import Worker, Workers
         from merge3_plugin.harness.benchmark import load_benchmarks
         from merge3_plugin.harness.scoring import Scorer
         from merge3_plugin.merging.merger import Merger
@@ -108,7 +109,7 @@ class Ours:
         self._timed_forward()
         folder.mkdir()
         self._store = RunStore(folder)
-        self._evaluator = Evaluator(self._store, self, self.scorer, lambda _: None)
+        self._evaluator = Evaluator(self._store, Workers([Worker(self, self.scorer)]), self.scorer, lambda _: None)
         self._number = 0
 
     def merge(self, recipe: Mapping[str, Any]) -> None:

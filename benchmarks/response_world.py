@@ -27,6 +27,7 @@ from merge3_plugin.evolve.labels import labels
 from merge3_plugin.evolve.setting import Setting
 from merge3_plugin.evolve.spaces import make_space
 from merge3_plugin.evolve.store import RunStore
+from merge3_plugin.evolve.workers import Worker, Workers
 from merge3_plugin.harness.scoring import Price, Scores
 from merge3_plugin.irt import sigmoid
 
@@ -145,7 +146,7 @@ class ResponseWorld:
                 store=store,
                 merger=scorer,
                 scorer=scorer,
-                evaluator=Evaluator(store, scorer, scorer, lambda evaluation: None),
+                evaluator=Evaluator(store, Workers([Worker(scorer, scorer)]), scorer, lambda evaluation: None),
                 space=make_space(run_config, self.n_layers, dtype="float32"),
                 benchmarks=tasks,
                 parents={label: name for name, label in labels(run_config.genome.parents()).items()},

@@ -13,10 +13,10 @@ from merge3_plugin.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-# Flags that say how upstream schedules its work. We merge and score one candidate at a time, in memory, so nothing is
-# left to say.
+# Flags that say how upstream schedules its work. Here each live model merges and scores one candidate after another, in
+# memory, so nothing is left to say.
 NEEDLESS = {
-    "strategy": "candidates are merged and scored one at a time",
+    "strategy": "a live model is given the next candidate as soon as it is free",
     "in_memory": "candidates are always merged in memory",
     "reshard": "parents are read as they are, and no candidate is written",
 }
@@ -83,7 +83,7 @@ REFUSED = {
 )
 @click.option("--in-memory/--no-in-memory", default=None, help="Accepted; always in memory.")
 @click.option("--reshard/--no-reshard", default=None, help="Accepted; never needed.")
-@click.option("--num-gpus", type=int, help="1; more are not used yet.")
+@click.option("--num-gpus", type=click.IntRange(1), help="A live model on each of the first so many GPUs.  [1]")
 @click.option("--vllm/--no-vllm", default=False, help="Not supported yet.")
 @click.option("--load-in-8bit", is_flag=True, help="Not supported.")
 @click.option("--load-in-4bit", is_flag=True, help="Not supported.")
@@ -182,8 +182,11 @@ def _overrides(flags: dict[str, Any]) -> dict[str, Any]:
     for flag, message in REFUSED.items():
         if flags[flag]:
             raise ConfigError(message)
+    device: str | list[str] | None = {None: None, True: "cuda", False: "cpu"}[flags["merge_cuda"]]
     if (flags["num_gpus"] or 1) > 1:
-        raise ConfigError(f"--num-gpus: expected 1, got {flags['num_gpus']}; several GPUs are not used yet")
+        if device == "cpu":
+            raise ConfigError(f"--num-gpus: expected 1 with --no-merge-cuda, got {flags['num_gpus']}; leave one out")
+        device = [f"cuda:{number}" for number in range(flags["num_gpus"])]
     for flag, reason in NEEDLESS.items():
         if flags[flag] is not None:
             log.info("--%s: accepted, without effect: %s", flag.replace("_", "-"), reason)
@@ -200,6 +203,6 @@ def _overrides(flags: dict[str, Any]) -> dict[str, Any]:
         "merge3.search.popsize": flags["force_population_size"],
         "merge3.seed": flags["random_seed"],
         "merge3.eval.batch_size": flags["batch_size"],
-        "merge3.device": {None: None, True: "cuda", False: "cpu"}[flags["merge_cuda"]],
+        "merge3.device": device,
     }
     return {key: value for key, value in keys.items() if value is not None}

@@ -47,13 +47,23 @@ def test_flags_become_config_keys():
 
 
 @pytest.mark.parametrize(
+    ("flags", "device"),
+    [(["--num-gpus=2"], ["cuda:0", "cuda:1"]), (["--num-gpus=2", "--merge-cuda"], ["cuda:0", "cuda:1"]), ([], None)],
+)
+def test_several_gpus_have_a_live_model_each(flags, device):
+    context = evolve.make_context("x", ["c", "--storage-path", "o", *flags])
+    assert _overrides(context.params).get("merge3.device") == device
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--vllm"], "vLLM cannot"),
         (["--load-in-8bit"], "leave the flag out"),
         (["--load-in-4bit"], "leave the flag out"),
         (["--wandb"], "observer plug-in"),
-        (["--num-gpus", "4"], "expected 1, got 4"),
+        (["--num-gpus", "4", "--no-merge-cuda"], "expected 1 with --no-merge-cuda, got 4"),
+        (["--num-gpus", "0"], "0 is not in the range"),
         ([], "expected a readable YAML file"),
         (["--max-feval", "4"], "--max-fevals"),
         (["--max-fevals", "0"], "0 is not in the range"),

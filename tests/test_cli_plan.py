@@ -316,6 +316,15 @@ def test_a_plan_says_what_was_checked_and_what_the_machine_needs(plan: Plan, mon
     assert "  0.4 MB of parents stay in their files, read through the page cache" in lines
 
 
+def test_a_plan_counts_each_live_model(plan: Plan) -> None:
+    one, two = (json.loads(plan("--json", merge3={"device": d})[1])["machine"]["memory"] for d in ("cpu", ["cpu"] * 2))
+    assert (one["live_models"], two["live_models"], two["devices"]) == (1, 2, 1)
+    assert two["on_host"] == pytest.approx(one["on_host"] + 1.1 * one["live"] + one["activations"], abs=2)
+    assert "2 live models of 0.1 MB, a batch for each about " in plan(merge3={"device": ["cpu", "cpu"]})[1]
+    status, _, error = plan(merge3={"device": ["cpu", "cuda:9"]})
+    assert status == 2 and "device: expected auto, cpu or one that is here, got 'cuda:9'" in error
+
+
 def test_too_little_memory_shows_the_plan_and_fails_as_the_run_would(
     plan: Plan, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

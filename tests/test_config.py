@@ -107,6 +107,15 @@ def test_every_way_to_choose_anchors_can_be_asked_for():
     assert set(get_args(AnchorMethod)) == {"auto", *METHODS}
 
 
+def test_a_live_model_is_on_each_device_that_is_named():
+    for device, devices in (("cpu", ["cpu"]), (["cuda:0", "cuda:0", "cuda:1"], ["cuda:0", "cuda:0", "cuda:1"])):
+        assert parse_config({**MINIMAL, "merge3": {"device": device}}).merge3.devices() == devices
+    assert parse_config(MINIMAL).merge3.devices() == ["auto"]
+    for wrong in ([], 2, [0]):
+        with pytest.raises(ConfigError, match="merge3.device"):
+            parse_config({**MINIMAL, "merge3": {"device": wrong}})
+
+
 def test_flags_win_and_leave_the_rest():
     config = parse_config(
         {**MINIMAL, "merge3": {"seed": 3, "search": {"popsize": 5}}},

@@ -123,7 +123,11 @@ class Merge3Config(Strict):
     held_out: Fraction = Field(1 / 3, description="share of the items that only the confirmation reads")
     confirm: int = Field(3, ge=1, description="best candidates that are scored on the held-out items")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    device: str = "auto"
+    device: str | Annotated[list[str], Field(min_length=1)] = Field(
+        "auto",
+        description="auto, cpu or cuda:1; a list for a live model on each of its devices, several of one where it is "
+        "named several times",
+    )
     data: dict[str, str] = Field(default_factory=dict, description="task -> local data file")
     id_field: str | None = Field(None, description="field of a document that names the item")
     split: dict[str, str] = Field(default_factory=dict, description="task -> split its items come from")
@@ -157,6 +161,10 @@ class Merge3Config(Strict):
         description="take parents' answers from earlier runs that asked the very same, and keep them for later",
     )
     eval: EvalConfig = Field(default_factory=EvalConfig)
+
+    def devices(self) -> list[str]:
+        """The device of each live model."""
+        return [self.device] if isinstance(self.device, str) else self.device
 
     @model_validator(mode="after")
     def _rungs(self) -> Merge3Config:

@@ -67,6 +67,11 @@ class Assessor:
             return NOTHING
         return self._evaluator.price(candidate, self.ladder.items(place), list(self.objectives.whole))
 
+    def begin(self, candidate: Candidate, place: Place) -> None:
+        """Let a live model of several begin with what `score` will be asked."""
+        items, whole = self.ladder.items(place), list(self.objectives.whole)
+        self._evaluator.begin(candidate, SEARCH, items, whole, batch=place.newest, rung=place.rung)
+
     def score(self, candidate: Candidate, vector: FloatArray, place: Place) -> Scored:
         """The candidate at ``place``, scored there or taken from the record."""
         return self.assess(candidate, vector, SEARCH, place)

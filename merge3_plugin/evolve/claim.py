@@ -29,6 +29,9 @@ def claim(store: RunStore, config: RunConfig, folder: Path) -> None:
     if kept != own:
         # A key that is newer than the record had its default then.
         kept = _lasting(parse_config(kept, str(store.path)))
+        # How many live models there are, and on which of several GPUs, may change on the way.
+        for each in (kept, own):
+            each["merge3"]["device"] = _kind(each["merge3"]["device"])
     if kept != own:
         key, was, now = next(_differences(kept, own))
         raise RunError(
@@ -45,6 +48,11 @@ def _lasting(config: RunConfig) -> dict[str, Any]:
     own["merge3"].pop("reuse")  # the answers are the same either way
     own["merge3"].pop("baselines")  # they come after all else, so a finished run may still be asked for them
     return own
+
+
+def _kind(device: str | list[str]) -> str:
+    names = [device] if isinstance(device, str) else device
+    return ", ".join(sorted({name.partition(":")[0] for name in names}))
 
 
 def _differences(kept: Any, own: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 from merge3_plugin.evolve.objectives import Assessment
 from merge3_plugin.evolve.reuse import Known
 from merge3_plugin.evolve.store import COMPLETE, FAILED, Evaluation, RunStore
+from merge3_plugin.evolve.workers import ItemScorer, Worker, Workers
 from merge3_plugin.harness.scoring import NOTHING, Price, Scores
 
 
@@ -24,24 +26,6 @@ class Candidate:
     id: str
     recipe: Mapping[str, Any] | None = None
     parent: str | None = None
-
-
-class LiveModel(Protocol):
-    """What changes the weights of the model that the scorer reads."""
-
-    def merge(self, recipe: Mapping[str, Any]) -> None: ...
-
-    def load_parent(self, name: str) -> None: ...
-
-
-class ItemScorer(Protocol):
-    """What scores the live model as it is now."""
-
-    def evaluate(
-        self, items: Mapping[str, Sequence[str]], whole: Iterable[str]
-    ) -> tuple[Mapping[str, Scores], Mapping[str, float]]: ...
-
-    def price(self, items: Mapping[str, Sequence[str]], whole: Iterable[str]) -> Price: ...
 
 
 class EarlierAnswers(Protocol):
@@ -59,19 +43,47 @@ Assess = Callable[[Mapping[str, Scores], Mapping[str, float]], Assessment]
 class Evaluator:
     """Evaluates candidates through the record; ``finished`` hears of every new evaluation once it is on disk.
 
-    What ``earlier`` runs know of a parent goes into the record as if it were scored now, and is not paid for.
+    What ``earlier`` runs know of a parent goes into the record as if it were scored now, and is not paid for. The
+    ``workers`` merge and score, in threads of their own if they are several; all else, and so what the record holds at
+    any time, is in the thread that calls. ``scorer`` says what scoring costs.
     """
 
     def __init__(
         self,
         store: RunStore,
-        live: LiveModel,
+        workers: Workers,
         scorer: ItemScorer,
         finished: Callable[[Evaluation], None],
         earlier: EarlierAnswers | None = None,
     ) -> None:
-        self._store, self._live, self._scorer, self._finished = store, live, scorer, finished
-        self._earlier = earlier
+        self._store, self._scorer, self._finished = store, scorer, finished
+        self._workers, self._earlier = workers, earlier
+        self._begun: dict[tuple[str, str, int, int], _Begun] = {}
+
+    @property
+    def live_models(self) -> int:
+        """How many candidates can be at work at a time."""
+        return len(self._workers)
+
+    def begin(
+        self,
+        candidate: Candidate,
+        purpose: str,
+        items: Mapping[str, Sequence[str]],
+        whole: Iterable[str] = (),
+        *,
+        batch: int = 0,
+        rung: int = 0,
+    ) -> None:
+        """Let a worker begin with what `evaluate` will be asked by the same arguments, where there are several.
+
+        Nothing is begun of what the record holds, nor of a candidate whose answers are on the way: what is to be asked
+        beyond those is known once they are there.
+        """
+        key = candidate.id, purpose, batch, rung
+        on_the_way = {candidate for candidate, *_ in self._begun}
+        if len(self._workers) > 1 and candidate.id not in on_the_way and self._store.find(*key) is None:
+            self._begun[key] = self._begin(candidate, items, whole)
 
     def evaluate(
         self,
@@ -94,35 +106,36 @@ class Evaluator:
         recorded = self._store.find(candidate.id, purpose, batch, rung)
         if recorded is not None:
             return recorded
-        started, left = time.monotonic(), self._left(candidate, items, whole)
-        price = reused = NOTHING
-        try:
-            earlier, asked = self._known_earlier(candidate, left)
-            if asked.items or asked.whole:
-                self._put_on(candidate)
-            price = self._scorer.price(asked.items, asked.whole)
-            new = self._ask(candidate, asked)
-            if asked is not left:
-                reused = self._scorer.price(left.items, left.whole).less(price)
-                price = price.plus(reused)
-            found = Known({**earlier.answers, **new.answers}, {**earlier.whole, **new.whole})
-            evaluation = self._evaluation(candidate, purpose, items, left, found, assess)
-        except Exception:  # noqa: BLE001 - the candidate boundary: what fails in here is no failure of the run
-            evaluation = Evaluation(candidate.id, purpose, FAILED, error=traceback.format_exc())
+        ahead = self._begun.pop((candidate.id, purpose, batch, rung), None)
+        begun = ahead or self._begin(candidate, items, whole)
+        answered = begun.answered.result()
+        started = time.monotonic()
+        if ahead is not None:
+            # As if it were begun now: what happens to be asked twice meanwhile is no part of the run.
+            begun = begun._replace(left=self._left(candidate, items, whole))
+        left, asked = begun.left, begun.asked_of_left
+        price = self._scorer.price(asked.items, asked.whole) if answered.merged else NOTHING
+        reused = self._scorer.price(left.items, left.whole).less(price) if answered.new is not None else NOTHING
+        evaluation = self._evaluation(candidate, purpose, items, begun, answered, assess)
         evaluation = replace(
             evaluation,
             recipe=candidate.recipe,
-            seconds=time.monotonic() - started,
+            seconds=answered.seconds + time.monotonic() - started,
             batch=batch,
             rung=rung,
-            tokens=price.tokens,
-            beside=price.items - evaluation.n_items,
+            tokens=price.tokens + reused.tokens,
+            beside=price.items + reused.items - evaluation.n_items,
             reused_items=reused.items,
             reused_tokens=reused.tokens,
         )
         self._store.add(evaluation)
         self._finished(evaluation)
         return evaluation
+
+    def _begin(self, candidate: Candidate, items: Mapping[str, Sequence[str]], whole: Iterable[str]) -> _Begun:
+        left = self._left(candidate, items, whole)
+        earlier, asked = self._known_earlier(candidate, left)
+        return _Begun(left, earlier, asked, self._workers.submit(lambda worker: _answer(worker, candidate, asked)))
 
     def price(self, candidate: Candidate, items: Mapping[str, Sequence[str]], whole: Iterable[str] = ()) -> Price:
         """What an evaluation of the candidate would take now: what the record does not know yet."""
@@ -153,32 +166,31 @@ class Evaluator:
         items = {task: ids for task, ids in left.items.items() if task not in known.answers}
         return known, left._replace(items=items, whole=[task for task in left.whole if task not in known.whole])
 
-    def _ask(self, candidate: Candidate, asked: _Left) -> Known:
-        scored = Known(*self._scorer.evaluate(asked.items, asked.whole))
-        if self._earlier is not None and candidate.parent is not None:
-            self._earlier.keep(candidate.parent, asked.items, asked.whole, scored)
-        return scored
-
-    def _put_on(self, candidate: Candidate) -> None:
-        if candidate.parent is not None:
-            self._live.load_parent(candidate.parent)
-        else:
-            self._live.merge(candidate.recipe or {})
-
     def _evaluation(
         self,
         candidate: Candidate,
         purpose: str,
         items: Mapping[str, Sequence[str]],
-        left: _Left,
-        new: Known,
+        begun: _Begun,
+        answered: _Answered,
         assess: Assess | None,
     ) -> Evaluation:
-        scored, values = new.answers, {**left.values, **new.whole}
-        found = None
-        if assess is not None:
-            everything = {task: _joined(left.known[task], scored.get(task)) for task in items}
-            found = assess({task: _on(everything[task], ids) for task, ids in items.items()}, values)
+        if answered.new is None:
+            return Evaluation(candidate.id, purpose, FAILED, error=answered.error)
+        new, left, earlier = answered.new, begun.left, begun.earlier
+        try:
+            if self._earlier is not None and candidate.parent is not None:
+                self._earlier.keep(candidate.parent, begun.asked.items, begun.asked.whole, new)
+            scored = {
+                task: _only(of, left.items.get(task, ())) for task, of in {**earlier.answers, **new.answers}.items()
+            }
+            values = {**left.values, **earlier.whole, **new.whole}
+            found = None
+            if assess is not None:
+                everything = {task: _joined(left.known[task], scored.get(task)) for task in items}
+                found = assess({task: _on(everything[task], ids) for task, ids in items.items()}, values)
+        except Exception:  # noqa: BLE001 - the candidate boundary, as in `_answer`
+            return Evaluation(candidate.id, purpose, FAILED, error=traceback.format_exc())
         return Evaluation(
             candidate.id,
             purpose,
@@ -198,6 +210,54 @@ class _Left(NamedTuple):
     whole: Sequence[str]
     known: Mapping[str, Scores]
     values: Mapping[str, float]
+
+
+class _Answered(NamedTuple):
+    """What a worker made of a candidate: whether it could be merged, and its answers or the traceback of a failure."""
+
+    merged: bool
+    new: Known | None
+    error: str | None
+    seconds: float
+
+
+class _Begun(NamedTuple):
+    """What was ``left`` to ask of a candidate, what ``earlier`` runs knew of it, and the rest, which is on the way."""
+
+    left: _Left
+    earlier: Known
+    asked: _Left
+    answered: Future[_Answered]
+
+    @property
+    def asked_of_left(self) -> _Left:
+        """What was asked of what is left."""
+        left = {task: set(ids) for task, ids in self.left.items.items()}
+        asked = {task: ids for task, ids in self.asked.items.items() if task in left}
+        items = {task: [item for item in ids if item in left[task]] for task, ids in asked.items()}
+        return self.left._replace(items=items, whole=[task for task in self.asked.whole if task in self.left.whole])
+
+
+def _answer(worker: Worker, candidate: Candidate, asked: _Left) -> _Answered:
+    """Merge and ask, in the worker's thread."""
+    started, merged, new, error = time.monotonic(), False, None, None
+    try:
+        if asked.items or asked.whole:
+            if candidate.parent is not None:
+                worker.live.load_parent(candidate.parent)
+            else:
+                worker.live.merge(candidate.recipe or {})
+        merged = True
+        new = Known(*worker.scorer.evaluate(asked.items, asked.whole))
+    except Exception:  # noqa: BLE001 - the candidate boundary: what fails in here is no failure of the run
+        error = traceback.format_exc()
+    return _Answered(merged, new, error, time.monotonic() - started)
+
+
+def _only(scores: Scores, item_ids: Iterable[str]) -> Scores:
+    """The scores of these items alone."""
+    ids = set(item_ids)
+    return Scores(*({item: score for item, score in of.items() if item in ids} for of in scores))
 
 
 def _joined(known: Scores, new: Scores | None) -> Scores:

@@ -27,7 +27,7 @@ class Executor(Protocol):
         ...
 
     def submit(self, number: int, work: Work) -> None:
-        """Take a piece of work under its number."""
+        """Take a piece of work under its number; calling it gives its result, once it is there."""
         ...
 
     def result(self) -> tuple[int, Scored]:
@@ -35,20 +35,25 @@ class Executor(Protocol):
         ...
 
 
-class Serial:
-    """One device: one piece at a time."""
+class InOrder:
+    """So many ``live_models`` at work; whichever is done first, results come in the order in which work was begun.
 
-    def __init__(self) -> None:
-        self._waiting: deque[tuple[int, Work]] = deque()
+    So they follow from the config, and not from how fast a live model was. Half as many pieces again are begun, so that
+    none waits for a slow one: more would be drawn before the strategy has heard of what is under way.
+    """
+
+    def __init__(self, live_models: int = 1) -> None:
+        self._most = live_models + live_models // 2
+        self._begun: deque[tuple[int, Work]] = deque()
 
     def free(self) -> bool:
-        return not self._waiting
+        return len(self._begun) < self._most
 
     def submit(self, number: int, work: Work) -> None:
-        self._waiting.append((number, work))
+        self._begun.append((number, work))
 
     def result(self) -> tuple[int, Scored]:
-        number, work = self._waiting.popleft()
+        number, work = self._begun.popleft()
         return number, work()
 
 

@@ -43,6 +43,21 @@ def check_test_sets(config: RunConfig, benchmarks: Mapping[str, Benchmark], *, a
     return warnings
 
 
+def check_sampling(config: RunConfig, benchmarks: Mapping[str, Benchmark]) -> None:
+    """Raise ConfigError for answers that are sampled where several live models would share torch's generator for it."""
+    if len(config.merge3.devices()) == 1:
+        return
+    for name, benchmark in benchmarks.items():
+        for leaf in benchmark.items.leaves.values():
+            asked = {**(getattr(leaf.config, "generation_kwargs", None) or {}), **(config.merge3.eval.gen_kwargs or {})}
+            sampled = asked.get("do_sample", bool(asked.get("temperature")))
+            if benchmark.items.output_type == "generate_until" and sampled:
+                raise ConfigError(
+                    f"task {name}: expected greedy answers where there are several live models, got sampled ones; "
+                    "set merge3.eval.gen_kwargs: {do_sample: false}, or name one device"
+                )
+
+
 def check_metrics(config: RunConfig, benchmarks: Mapping[str, Benchmark]) -> list[str]:
     """A line on each task that is evaluated in full.
 

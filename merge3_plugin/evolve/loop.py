@@ -51,6 +51,8 @@ class Scoring(Protocol):
 
     def price(self, candidate: Candidate, place: Place) -> Price: ...
 
+    def begin(self, candidate: Candidate, place: Place) -> None: ...
+
     def score(self, candidate: Candidate, vector: FloatArray, place: Place) -> Scored: ...
 
     def disagreements(self, entry: Scored, *, apart: bool) -> tuple[float, ...]: ...
@@ -179,6 +181,7 @@ class Search:
         self._store.event(f"{ASK}{job.number}", asked | {"batches": job.place.batches, "rung": job.place.rung})
         self._begun += 1
         self._flight[job.number] = job
+        self._scoring.begin(job.candidate, job.place)
         self._executor.submit(job.number, lambda: self._scoring.score(job.candidate, job.vector, job.place))
 
     def _committed(self) -> Price:

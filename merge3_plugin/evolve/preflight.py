@@ -29,7 +29,8 @@ class Memory:
 
     ``mapped`` parents are read from their files through the page cache: what of them does not fit beside the rest is
     read again for each merge, which is slow, and no failure. ``copied`` parents are in another dtype than their files
-    and lie in host memory. ``live`` is the model that is merged into, ``activations`` those of one batch.
+    and lie in host memory. ``live`` is a model that is merged into, ``activations`` those of one batch: each of
+    ``live_models`` on the device takes as much. The run uses so many ``devices``, of which this one has least to spare.
     """
 
     device: str
@@ -41,21 +42,25 @@ class Memory:
     activations: int
     available: int
     device_available: int | None
+    live_models: int = 1
+    devices: int = 1
 
     @property
     def spare(self) -> int:
-        return int(SPARE * (self.mapped + self.copied + self.live))
+        return int(SPARE * (self.mapped + self.copied + self.live_models * self.live))
 
     @property
     def on_host(self) -> int:
         """What must be resident in host memory."""
-        rest = 0 if self.device_available is not None else self.live + self.activations
+        rest = 0 if self.device_available is not None else self.live_models * (self.live + self.activations)
         return self.copied + rest + self.spare
 
     @property
     def on_device(self) -> int:
         """What must be on a GPU."""
-        return 0 if self.device_available is None else int((1 + SPARE) * self.live) + self.activations
+        return (
+            0 if self.device_available is None else self.live_models * (int((1 + SPARE) * self.live) + self.activations)
+        )
 
     @property
     def streamed(self) -> int:
@@ -63,6 +68,13 @@ class Memory:
         if self.device_available is None:
             return 0
         return max(0, self.mapped + self.copied - int((1 - SPARE) * (self.device_available - self.on_device)))
+
+    @property
+    def left(self) -> int:
+        """What the device has beyond that; of the CPU, the host."""
+        if self.device_available is None:
+            return self.available - self.on_host
+        return self.device_available - self.on_device
 
     @property
     def fits(self) -> bool:
@@ -85,9 +97,16 @@ def workloads(config: RunConfig, sketch: Sketch, benchmarks: Mapping[str, Benchm
 
 
 def memory_needed(
-    sketch: Sketch, device: str, work: Iterable[Workload], *, batch_size: int, more_layers: int = 0
+    sketch: Sketch,
+    device: str,
+    work: Iterable[Workload],
+    *,
+    batch_size: int,
+    more_layers: int = 0,
+    live_models: int = 1,
+    devices: int = 1,
 ) -> Memory:
-    """The memory of a run on this machine; merged models may get ``more_layers``."""
+    """The memory of a run on this machine, on one of its devices; merged models may get ``more_layers``."""
     sizes = sketch.sizes.values()
     return Memory(
         device,
@@ -99,6 +118,8 @@ def memory_needed(
         _activations(sketch, work, batch_size, sketch.live // sketch.parameters),
         memory_available(),
         device_memory_available(device),
+        live_models,
+        devices,
     )
 
 
@@ -130,7 +151,10 @@ def check_memory(memory: Memory, sketch: Sketch, work: Collection[Workload], bat
 
     What the error says would help has been reckoned with.
     """
-    parts = f"the live model {in_bytes(memory.live)}, a batch {in_bytes(memory.activations)}, and {SPARE:.0%} more"
+    many = memory.live_models > 1
+    live = f"{memory.live_models} live models of" if many else "the live model"
+    batch = "a batch for each" if many else "a batch"
+    parts = f"{live} {in_bytes(memory.live)}, {batch} {in_bytes(memory.activations)}, and {SPARE:.0%} more"
     if memory.on_device > (memory.device_available or 0):
         raise RunError(
             f"memory of {memory.device}: expected {in_bytes(memory.on_device)} free ({parts}), got "
@@ -156,6 +180,11 @@ def _remedy(memory: Memory, sketch: Sketch, work: Collection[Workload], batch_si
     files = [size.files for size in sketch.sizes.values()]
     whole = sketch.live * len(files)
     itemsize = sketch.live // sketch.parameters
+    for fewer in range(memory.live_models - 1, 0, -1):
+        now = replace(memory, live_models=fewer)
+        if now.fits or fewer == 1:
+            ways.append(("one live model" if fewer == 1 else f"{fewer} live models", now))
+            break
     if batch_size > 1:
         smaller = max(1, batch_size // 8)
         activations = _activations(sketch, work, smaller, itemsize)
@@ -191,7 +220,7 @@ def time_needed(
 
     Arithmetic is two operations for each weight and token; a merge reads every parent and writes the live model once,
     and copies to a GPU what does not stay there. ``work`` are the tasks, each by how many items a model is asked of it.
-    A run takes several times as long.
+    Several devices share it all; a run takes several times as long.
     """
     share = sum(items for items, _ in work)
     tokens = evaluations * sum(items * each.tokens for items, each in work) / max(1, share)
@@ -203,9 +232,9 @@ def time_needed(
         "tokens": tokens,
         "flops": 2.0 * sketch.parameters * tokens,
         "flops_per_second": rate,
-        "scoring_seconds": 2.0 * sketch.parameters * tokens / rate,
+        "scoring_seconds": 2.0 * sketch.parameters * tokens / rate / memory.devices,
         "merges": merges,
         "bytes_per_second": traffic,
         "upload_bytes_per_second": upload,
-        "merging_seconds": merges * merging,
+        "merging_seconds": merges * merging / memory.devices,
     }

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from merge3_plugin.config.search import FidelityConfig
 from merge3_plugin.evolve.assessor import SEARCH, Assessor
-from merge3_plugin.evolve.executor import Executor, Replay, Serial
+from merge3_plugin.evolve.executor import Executor, InOrder, Replay
 from merge3_plugin.evolve.fidelity.brackets import by_rank, halving, hyperband
 from merge3_plugin.evolve.fidelity.ladder import Ladder
 from merge3_plugin.evolve.fidelity.strategies import Difference, Fidelity, Fixed, Racing
@@ -53,7 +53,7 @@ def make_fidelity(config: FidelityConfig, ladder: Ladder, difference: Difference
 def search(
     stage: Stage, assessor: Assessor, improved: Callable[[Improvement], None], executor: Executor | None = None
 ) -> SearchResult:
-    """Everything that the search scored; ``improved`` hears of each new best. Without ``executor`` one after another.
+    """Everything that the search scored; ``improved`` hears of each new best. ``executor``: instead of `InOrder`.
 
     What the record holds of this search is replayed first. Strategies are made for the budget with which it was begun,
     so that a greater one extends it.
@@ -80,7 +80,7 @@ def search(
         assessor,
         make_fidelity(settings.fidelity, assessor.ladder, assessor.difference, several=several),
         Limits(settings.search, assessor.difference),
-        Replay(executor or Serial(), steps(store)),
+        Replay(executor or InOrder(stage.setting.evaluator.live_models), steps(store)),
         several=several,
         interrupted=lambda: "interrupted" if stage.watcher.interrupted() else stage.watcher.stop_reason(),
         improved=better,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,15 +21,16 @@ from merge3_plugin.evolve.claim import claim, pin_inputs
 from merge3_plugin.evolve.constraints import check_constraints
 from merge3_plugin.evolve.evaluate import Evaluator
 from merge3_plugin.evolve.guard import (
-    chat_template,
     check_filters,
     check_metrics,
+    check_sampling,
     check_scales,
     check_test_sets,
     depth_note,
     locked,
 )
 from merge3_plugin.evolve.labels import labels
+from merge3_plugin.evolve.live_models import make_scorer, make_workers
 from merge3_plugin.evolve.objectives import check_objectives
 from merge3_plugin.evolve.preflight import Memory, check_memory, disk_needed, memory_needed, workloads
 from merge3_plugin.evolve.reuse import Reuse
@@ -120,7 +121,7 @@ def make_merger(config: RunConfig, folder: Path, flags: Flags) -> Merger:
         config.genome.base_model,
         tokenizer_source=config.genome.tokenizer_source,
         dtype=config.merge3.dtype,
-        device=config.merge3.device,
+        device=config.merge3.devices()[0],
         random_seed=config.merge3.seed,
         trust_remote_code=flags.trust_remote_code,
         allow_crimes=flags.allow_crimes,
@@ -134,6 +135,7 @@ def load_tasks(config: RunConfig, flags: Flags) -> dict[str, Benchmark]:
     Raises Merge3Error children for tasks that cannot be searched on, or not as the config says.
     """
     everything = _benchmarks(config, flags)
+    check_sampling(config, everything)
     benchmarks = {name: everything[name] for name in config.objectives()}
     for warning in check_test_sets(config, benchmarks, allowed=flags.allow_benchmark_tasks):
         log.warning(warning)
@@ -146,14 +148,23 @@ def load_tasks(config: RunConfig, flags: Flags) -> dict[str, Benchmark]:
 def find_memory(
     config: RunConfig, rehearsal: Rehearsal, benchmarks: Mapping[str, Benchmark]
 ) -> tuple[Memory, dict[str, Workload]]:
-    """The memory that a run needs and what is there, and what each benchmark takes. ConfigError without the device."""
-    from merge3_plugin.merging.merger import find_device
+    """The memory that a run needs and what is there, on the device that has least; and what each benchmark takes.
+
+    Raises ConfigError without the devices.
+    """
+    from merge3_plugin.merging.devices import live_models_on
 
     sketch, batch_size = rehearsal.outline.sketch, config.merge3.eval.batch_size
     work = workloads(config, sketch, benchmarks)
-    device = str(find_device(config.merge3.device))
-    more = rehearsal.more_layers
-    return memory_needed(sketch, device, work.values(), batch_size=batch_size, more_layers=more), work
+    more, live_models = rehearsal.more_layers, live_models_on(config.merge3.devices())
+    needed = [
+        memory_needed(
+            sketch, device, work.values(), batch_size=batch_size, more_layers=more, live_models=n,
+            devices=len(live_models),
+        )
+        for device, n in live_models.items()
+    ]  # fmt: skip
+    return min(needed, key=lambda memory: memory.left), work
 
 
 def check_machine(
@@ -180,9 +191,6 @@ def opened(config: RunConfig, folder: Path, flags: Flags) -> Iterator[Setting]:
 
     Raises Merge3Error children for whatever is wrong with config, tasks, models or folder, cheap checks first.
     """
-    from merge3_plugin.harness.scoring import Scorer
-
-    settings = config.merge3
     with locked(folder):
         store = RunStore(folder)
         try:
@@ -198,20 +206,8 @@ def opened(config: RunConfig, folder: Path, flags: Flags) -> Iterator[Setting]:
             merger.check_space(folder, space.depth - merger.n_layers if isinstance(space, DisSpace) else 0)
             parents = {label: name for name, label in labels(config.genome.parents()).items()}
             pin_inputs(store, benchmarks, [merger.folders(name) for name in parents.values()])
-            template, reason = chat_template(config, merger.chat_templates)
-            if reason:
-                log.info(reason)
-            multiturn = template if config.fewshot_as_multiturn is None else config.fewshot_as_multiturn
-            scorer = Scorer(
-                benchmarks,
-                merger.model,
-                merger.tokenizer,
-                batch_size=settings.eval.batch_size,
-                apply_chat_template=template,
-                fewshot_as_multiturn=multiturn,
-                gen_kwargs=settings.eval.gen_kwargs,
-                system_instruction=settings.eval.system_instruction,
-            )
+            scorer = make_scorer(config, merger, benchmarks)
+            workers = make_workers(config, merger, scorer, benchmarks)
             if HALVED in store.meta():
                 scorer.halve()
 
@@ -220,10 +216,12 @@ def opened(config: RunConfig, folder: Path, flags: Flags) -> Iterator[Setting]:
                     store.pin(HALVED, True)
                 plugin_host().evaluation_finished(evaluation=evaluation)
 
-            evaluator = Evaluator(store, merger, scorer, finished, _earlier(config, merger, scorer, benchmarks))
+            earlier = _earlier(config, merger, scorer, benchmarks)
+            evaluator = Evaluator(store, workers, scorer, finished, earlier)
             searched = {name: benchmarks[name] for name in config.objectives()}
             unseen = {name: benchmarks[name] for name in config.unseen()}
-            yield Setting(config, folder, store, merger, scorer, evaluator, space, searched, parents, unseen, warm)
+            with closing(workers):
+                yield Setting(config, folder, store, merger, scorer, evaluator, space, searched, parents, unseen, warm)
         except sqlite3.OperationalError as error:
             raise RunError(
                 f"{folder}: expected room for the record, got: {error}; free some space, the same command goes on"

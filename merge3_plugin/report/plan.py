@@ -107,13 +107,17 @@ def _items(plan: Mapping[str, Any]) -> list[str]:
 def _machine(machine: Mapping[str, Any]) -> list[str]:
     memory, disk, time = machine["memory"], machine["disk"], machine["time"]
     parts = [f"parents in {memory['dtype']} {in_bytes(memory['copied'])}"] if memory["copied"] else []
-    parts += [f"live model {in_bytes(memory['live'])}", f"a batch about {in_bytes(memory['activations'])}"]
-    what = f"{', '.join(parts)}, and 10 % of parents and live model to work with"
+    many = memory["live_models"] > 1
+    live = f"{memory['live_models']} live models of" if many else "live model"
+    parts.append(f"{live} {in_bytes(memory['live'])}")
+    parts.append(f"a batch {'for each ' * many}about {in_bytes(memory['activations'])}")
+    what = f"{', '.join(parts)}, and 10 % of parents and live model{'s' * many} to work with"
     host = f"{in_bytes(memory['on_host'])} beside the program itself, of {in_bytes(memory['available'])} that are free"
     lines = [f"Memory: {host}"]
     if memory["device_available"] is not None:
         of_device = f"{in_bytes(memory['on_device'])} of {in_bytes(memory['device_available'])} that are free"
-        lines = [f"Memory of {memory['device']}: {of_device}", f"Memory of the host: {host}"]
+        least = f", with least to spare of {memory['devices']} devices" * (memory["devices"] > 1)
+        lines = [f"Memory of {memory['device']}{least}: {of_device}", f"Memory of the host: {host}"]
     lines.append(f"  {what}")
     if memory["streamed"]:
         upload = f"{time['upload_bytes_per_second'] / 1e9:,.1f} GB/s"

@@ -6,7 +6,9 @@ from filelock import FileLock
 
 from merge3_plugin.config import parse_config
 from merge3_plugin.errors import ConfigError, RunError
-from merge3_plugin.evolve.guard import chat_template, check_test_sets, fingerprint, locked
+from merge3_plugin.evolve.claim import claim
+from merge3_plugin.evolve.guard import chat_template, check_sampling, check_test_sets, fingerprint, locked
+from merge3_plugin.evolve.store import RunStore
 
 
 def config(**merge3):
@@ -42,6 +44,45 @@ def test_a_public_test_set_is_refused_unless_the_flag_says_so(name, source, spli
 )
 def test_own_tasks_and_training_splits_pass(name, source, split):
     assert check_test_sets(config(), {name: benchmark(name, source, split)}, allowed=False) == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "of_task", "sampled"),
+    [
+        ({}, {"temperature": 0.7}, True),
+        ({"do_sample": False}, {"temperature": 0.7}, False),
+        ({}, {"do_sample": True}, True),
+        ({"temperature": 0.0}, {"temperature": 0.7}, False),
+        ({"temperature": 0.7}, None, True),
+        ({}, {"until": ["x"]}, False),
+    ],
+)
+def test_sampled_answers_are_for_one_live_model(asked, of_task, sampled):
+    leaf = SimpleNamespace(config=SimpleNamespace(generation_kwargs=of_task))
+    items = SimpleNamespace(output_type="generate_until", leaves={"x": leaf})
+    benchmarks = {"x": SimpleNamespace(items=items)}
+    check_sampling(config(eval={"gen_kwargs": asked}), benchmarks)
+    two = config(eval={"gen_kwargs": asked}, device=["cpu", "cpu"])
+    if sampled:
+        with pytest.raises(ConfigError, match="task x: expected greedy answers"):
+            check_sampling(two, benchmarks)
+    else:
+        check_sampling(two, benchmarks)
+
+
+def test_a_folder_may_go_on_with_other_live_models_of_the_same_kind(tmp_path):
+    store = RunStore(tmp_path)
+    claim(store, config(device="cuda"), tmp_path)
+    store._db.execute(
+        "INSERT INTO evaluations (candidate, purpose, state, estimates, whole, n_items, started, seconds)"
+        " VALUES ('c', 'search', 'COMPLETE', '{}', '{}', 0, 0, 0)"
+    )
+    for device in (["cuda:0", "cuda:1"], "cuda:3", ["cuda", "cuda"]):
+        claim(store, config(device=device), tmp_path)
+    for other in ("cpu", ["cpu", "cpu"]):
+        with pytest.raises(RunError, match="merge3.device was 'cuda', is 'cpu'"):
+            claim(store, config(device=other), tmp_path)
+    store.close()
 
 
 def test_the_config_may_say_which_split_it_is():

@@ -34,10 +34,13 @@ def of_models(models: list[Path], dtype: str) -> Sketch:
     return read_outline([str(model) for model in models], None, dtype=dtype).sketch
 
 
-def memory(monkeypatch: pytest.MonkeyPatch, sketch: Sketch, free: int, on_device: int | None = None) -> Memory:
+def memory(
+    monkeypatch: pytest.MonkeyPatch, sketch: Sketch, free: int, on_device: int | None = None, live_models: int = 1
+) -> Memory:
     monkeypatch.setattr(preflight, "memory_available", lambda: free)
     monkeypatch.setattr(preflight, "device_memory_available", lambda device: on_device)
-    return memory_needed(sketch, "cpu" if on_device is None else "cuda", WORK, batch_size=32)
+    device = "cpu" if on_device is None else "cuda"
+    return memory_needed(sketch, device, WORK, batch_size=32, live_models=live_models)
 
 
 def test_parents_in_their_own_dtype_stay_in_their_files(
@@ -73,6 +76,41 @@ def test_too_little_memory_says_the_sizes_and_what_would_fit(
     assert check_memory(memory(monkeypatch, sketch, GB), sketch, WORK, 32) is None
     note = check_memory(memory(monkeypatch, sketch, need + sketch.live), sketch, WORK, 32)
     assert note is not None and "too little for 0.4 MB of parents in the page cache" in note
+
+
+def test_each_live_model_is_counted_and_fewer_are_a_way_out(
+    tiny_models: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sketch = of_models(tiny_models, "float32")
+    one, three = memory(monkeypatch, sketch, GB), memory(monkeypatch, sketch, GB, live_models=3)
+    assert three.on_host == one.on_host + 2 * (one.live + one.activations) + three.spare - one.spare
+    assert three.mapped == one.mapped and three.left == GB - three.on_host
+    on_gpu = memory(monkeypatch, sketch, GB, on_device=10**7, live_models=3)
+    assert on_gpu.on_device == 3 * (int(1.1 * one.live) + one.activations)
+    assert on_gpu.on_host == on_gpu.spare and on_gpu.left == 10**7 - on_gpu.on_device
+    two = memory(monkeypatch, sketch, GB, live_models=2).on_host
+    for free, words in ((two, "2 live models"), (two - 1, "one live model")):
+        with pytest.raises(RunError, match=rf"3 live models of .*, a batch for each .*; what would fit: {words} \("):
+            check_memory(memory(monkeypatch, sketch, free, live_models=3), sketch, WORK, 32)
+        assert memory(monkeypatch, sketch, free, live_models=3 - 1 - (free < two)).fits
+
+
+def test_several_devices_share_the_time(tiny_models: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "bytes_per_second", lambda device, source=None: 1e9)
+    monkeypatch.setattr(preflight, "flops_per_second", lambda device, dtype: 1e9)
+    sketch = of_models(tiny_models, "float32")
+    found = [
+        time_needed(
+            sketch,
+            memory_needed(sketch, "cpu", WORK, batch_size=32, devices=n),
+            [(20, WORK[0])],
+            evaluations=100,
+            merges=3,
+        )
+        for n in (1, 4)
+    ]
+    for part in ("scoring_seconds", "merging_seconds"):
+        assert found[0][part] == pytest.approx(4 * found[1][part])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from merge3_plugin.evolve.store import RunStore
-from tests.evolve.world import canonical, kill, make_world, run, run_here, run_paused
+from tests.evolve.world import canonical, evolve_here, kill, make_world, run, run_here, run_paused
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +57,19 @@ def test_a_run_killed_in_a_recalibration_and_before_its_surrogate_is_confirmed_g
     assert [body["candidates"] // 12 for body in found] == [*range(1, len(found) + 1)]
     assert len({body["tasks"]["tiny_sum"]["items"] for body in found}) == len(found) > 1
     assert "surrogate" in {model["label"] for model in ours["models"]}
+
+
+def test_a_run_of_two_live_models_killed_with_several_in_flight_goes_on_to_the_same_record(tiny_models, tmp_path):
+    config = make_world(tmp_path, tiny_models, device=["cpu", "cpu"])
+    expected = evolve_here(config, tmp_path / "unbroken")
+    out = tmp_path / "out"
+    kill(run_paused(config, out, "search", 5, tmp_path / "pause"))
+    store = RunStore.open(out)
+    steps = [name.split()[0] for name, _ in store.events()]
+    store.close()
+    assert steps.count("ask") == steps.count("tell") + 3, "three were in flight"
+    assert evolve_here(config, out) == expected
+    assert canonical(out) == canonical(tmp_path / "unbroken")
 
 
 def test_ctrl_c_ends_with_the_best_so_far_and_the_run_goes_on(unbroken, tmp_path):

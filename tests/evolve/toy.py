@@ -21,6 +21,7 @@ from merge3_plugin.evolve.search import SearchResult
 from merge3_plugin.evolve.setting import Watcher
 from merge3_plugin.evolve.spaces.variables import Variable
 from merge3_plugin.evolve.store import RunStore
+from merge3_plugin.evolve.workers import Worker, Workers
 from merge3_plugin.harness.scoring import Price, Scores
 from merge3_plugin.irt import sigmoid
 from tests.estimate.worlds import quick_calibration
@@ -133,6 +134,7 @@ class Toy:
         folder.mkdir(exist_ok=True)
         self.folder, self.store = folder, store(folder)
         self.store._db.execute("PRAGMA synchronous = OFF")  # hundreds of searches wait for no disk
+        self.workers = Workers([Worker(self.model, self.model)])
         self.improvements: list = []
         self.watcher = Watcher()
 
@@ -158,7 +160,7 @@ class Toy:
             config=self.config,
             setting=SimpleNamespace(
                 store=self.store,
-                evaluator=Evaluator(self.store, self.model, self.model, lambda evaluation: None),
+                evaluator=Evaluator(self.store, self.workers, self.model, lambda evaluation: None),
                 space=SimpleNamespace(variables=variables),
                 folder=self.folder,
                 warm=(),
