@@ -100,6 +100,13 @@ def _interval(value: Any) -> Any:
     return {"min": value[0], "max": value[1]}
 
 
+def _devices(value: Any) -> Any:
+    names = value if isinstance(value, list) else [value]
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"expected auto, cpu, cuda:1 or the like, or a list of them, got {value!r}")
+    return value
+
+
 class Merge3Config(Strict):
     """The ``merge3:`` block."""
 
@@ -123,7 +130,7 @@ class Merge3Config(Strict):
     held_out: Fraction = Field(1 / 3, description="share of the items that only the confirmation reads")
     confirm: int = Field(3, ge=1, description="best candidates that are scored on the held-out items")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    device: str | Annotated[list[str], Field(min_length=1)] = Field(
+    device: Annotated[str | list[str], BeforeValidator(_devices)] = Field(
         "auto",
         description="auto, cpu or cuda:1; a list for a live model on each of its devices, several of one where it is "
         "named several times",

@@ -6,6 +6,7 @@ they cost is counted apart from the search.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -125,8 +126,13 @@ class Baselines:
         rng, variables = self._stage.rng(BASELINES), self._stage.setting.space.variables
         cost, left = self._per_candidate(), self._searched_items()
         entries: list[Scored] = []
+        ahead: deque[FloatArray] = deque()
         while len(entries) < draws and cost <= left:
-            vector = draw(variables, rng)
+            most = min(self._stage.setting.evaluator.live_models, draws - len(entries), left // cost)
+            while len(ahead) < most:
+                ahead.append(draw(variables, rng))
+                self._begin(self._stage.candidates.at(ahead[-1]))
+            vector = ahead.popleft()
             entry = self._scored(f"random {len(entries) + 1}", self._stage.candidates.at(vector), vector)
             entries.append(entry)
             left -= cost if entry.assessment is not None else 0
@@ -182,6 +188,11 @@ class Baselines:
             "dtype": self._stage.setting.merger.dtype_name,
             **{key: value for key, value in extra.items() if value},
         }
+
+    def _begin(self, candidate: Candidate) -> None:
+        """Let a live model of several begin with what `_scored` will be asked."""
+        objectives = self._assessor.objectives
+        self._stage.setting.evaluator.begin(candidate, BASELINES, objectives.anchors(), list(objectives.whole))
 
     def _scored(self, label: str, candidate: Candidate, vector: FloatArray | None = None) -> Scored:
         """The candidate on all anchors of every task."""

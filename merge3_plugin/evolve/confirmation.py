@@ -60,14 +60,14 @@ class HeldOut:
         """Every model of ``field`` (by label) that can be scored, on all held-out items."""
         self._stage.watcher.phase(purpose, len(field))
         seen: dict[str, Confirmed] = {}
-        for label, candidate in field.items():
-            if self._stage.evaluate(label, candidate, purpose, self.items).state == FAILED:
+        for label, evaluation in self._stage.evaluate_each(field, purpose, self.items):
+            if evaluation.state == FAILED:
                 continue
             answers = {
-                task: self._stage.setting.evaluator.answers(candidate, task, ids).right
+                task: self._stage.setting.evaluator.answers(field[label], task, ids).right
                 for task, ids in self.items.items()
             }
-            seen[label] = self.scale.confirmed(label, candidate.id, answers)
+            seen[label] = self.scale.confirmed(label, field[label].id, answers)
         return seen
 
 

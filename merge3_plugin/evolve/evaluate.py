@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -84,6 +84,13 @@ class Evaluator:
         on_the_way = {candidate for candidate, *_ in self._begun}
         if len(self._workers) > 1 and candidate.id not in on_the_way and self._store.find(*key) is None:
             self._begun[key] = self._begin(candidate, items, whole)
+
+    def drop(self) -> None:
+        """Forget what was begun and nobody asked for yet; the live models are free then."""
+        for begun in self._begun.values():
+            begun.answered.cancel()
+        wait([begun.answered for begun in self._begun.values()])
+        self._begun.clear()
 
     def evaluate(
         self,

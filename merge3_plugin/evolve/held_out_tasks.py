@@ -54,10 +54,10 @@ def score_held_out_tasks(stage: Stage, models: Mapping[str, Candidate], winner: 
     stage.watcher.phase(HELD_OUT_TASKS, len(models))
     seen: dict[str, Confirmed] = {}
     found = []
-    for label, candidate in models.items():
-        evaluation = stage.evaluate(label, candidate, HELD_OUT_TASKS, items, whole)
+    for label, evaluation in stage.evaluate_each(models, HELD_OUT_TASKS, items, whole):
         if evaluation.state == FAILED:
             continue
+        candidate = models[label]
         answers = {t: stage.setting.evaluator.answers(candidate, t, ids).right for t, ids in items.items()}
         accuracies = {}
         if items:

@@ -52,8 +52,8 @@ class Preparation:
     def _score_parents(self) -> None:
         self._stage.watcher.phase(PARENTS, len(self._parents))
         items = {name: benchmark.item_ids for name, benchmark in self._tasks.items()}
-        for label, parent in self._parents.items():
-            evaluation = self._stage.evaluate(label, parent, PARENTS, items, list(self._stage.whole))
+        for label, evaluation in self._stage.evaluate_each(self._parents, PARENTS, items, list(self._stage.whole)):
+            parent = self._parents[label]
             if evaluation.state == FAILED:
                 # Unlike a candidate's, this failure may be mended: a full disk, a GPU in use.
                 self._setting.store.discard_failure(parent.id, PARENTS)
@@ -123,7 +123,6 @@ class Preparation:
             for _ in range(self._config.merge3.auto_merges)
         ]
         self._stage.watcher.phase(CALIBRATION, len(drawn))
-        states = [
-            self._stage.evaluate(f"random merge {i}", c, CALIBRATION, items).state for i, c in enumerate(drawn, 1)
-        ]
-        return [c for c, state in zip(drawn, states, strict=True) if state != FAILED]
+        merges = {f"random merge {i}": candidate for i, candidate in enumerate(drawn, 1)}
+        found = self._stage.evaluate_each(merges, CALIBRATION, items)
+        return [merges[label] for label, evaluation in found if evaluation.state != FAILED]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -44,10 +44,24 @@ class Stage:
     ) -> Evaluation:
         """As `Evaluator.evaluate`, and the watcher hears of it. Raises Interrupted where a person stopped the run."""
         if self.watcher.interrupted():
+            self.setting.evaluator.drop()
             raise Interrupted
         evaluation = self.setting.evaluator.evaluate(candidate, purpose, items, whole, assess)
         self.watcher.evaluated(label, evaluation)
         return evaluation
+
+    def evaluate_each(
+        self,
+        candidates: Mapping[str, Candidate],
+        purpose: str,
+        items: Mapping[str, Sequence[str]],
+        whole: Sequence[str] = (),
+    ) -> Iterator[tuple[str, Evaluation]]:
+        """`evaluate` for one after another, by label; several live models share them."""
+        for candidate in candidates.values():
+            self.setting.evaluator.begin(candidate, purpose, items, whole)
+        for label, candidate in candidates.items():
+            yield label, self.evaluate(label, candidate, purpose, items, whole)
 
     def answers(self, candidates: Iterable[Candidate], task: str, items: Sequence[str]) -> dict[str, Scores]:
         """The recorded scores of each candidate on these items, by its id."""

@@ -14,9 +14,11 @@ import pytest
 
 from merge3_plugin.evolve.executor import InOrder
 from merge3_plugin.evolve.optimizers import Trial
+from merge3_plugin.evolve.setting import Watcher
 from merge3_plugin.evolve.workers import Closed, Worker, Workers
 from tests.evolve.test_search import STRATEGIES, Killed, fatal
 from tests.evolve.toy import N_ANCHORS, Model, Toy, in_batches, in_one_batch
+from tests.evolve.world import canonical, evolve_here, make_world
 
 
 class Slow(Model):
@@ -54,6 +56,11 @@ def crew_of(toy: Toy, n: int = 3, seed: int = 0, breaks: float = 2.0) -> Iterato
         yield crew
 
 
+def threads() -> list[str]:
+    """Of live models."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("live model")]
+
+
 def steps(toy: Toy, kind: str) -> list[int]:
     return [int(name.split()[1]) for name, _ in toy.store.events() if name.startswith(kind)]
 
@@ -66,7 +73,7 @@ def test_a_search_by_several_is_the_same_however_long_each_takes(tmp_path, strat
         toy = Toy(tmp_path / f"{seed}", **settings)
         with crew_of(toy, seed=seed) as crew:
             toy.search(strategy=in_batches)
-        assert 1 < crew.most <= 3
+        assert 1 < crew.most <= 3 and not threads()
         assert steps(toy, "tell") == sorted(steps(toy, "tell")), "told in the order in which they were begun"
         found.append(toy.record())
     assert found[0] == found[1] == found[2]
@@ -78,10 +85,10 @@ def test_a_search_by_several_is_the_same_however_long_each_takes(tmp_path, strat
 
 
 def test_one_live_model_needs_no_thread_and_searches_as_ever(tmp_path):
-    alone, asked = Toy(tmp_path / "alone", search={"max_fevals": 12}), threading.active_count()
+    alone = Toy(tmp_path / "alone", search={"max_fevals": 12})
     with crew_of(alone, 1) as crew:
         alone.search(strategy=in_batches)
-        assert threading.active_count() == asked and crew.most == 1
+        assert not threads() and crew.most == 1
     again = Toy(tmp_path / "again", search={"max_fevals": 12})
     again.search(InOrder(), in_batches)
     assert alone.record() == again.record()
@@ -177,7 +184,7 @@ def test_a_run_that_was_begun_by_several_goes_on_by_one_and_the_other_way_round(
 
 
 def test_when_a_run_ends_at_once_its_threads_do_too(tmp_path):
-    before, held = threading.active_count(), threading.Event()
+    held = threading.Event()
 
     class Endless(Model):
         def evaluate(self, items, whole):
@@ -197,7 +204,7 @@ def test_when_a_run_ends_at_once_its_threads_do_too(tmp_path):
     toy.store.event = lambda name, body: body if name != "ask 2" else second_ctrl_c(body)  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt), closing(toy.workers):
         toy.search(strategy=in_batches)
-    assert threading.active_count() == before and wait.done()
+    assert not threads() and wait.done()
     assert toy.store.spent() == {}
     with pytest.raises(Closed):
         toy.workers.check()
@@ -219,3 +226,31 @@ def test_each_thread_enters_once_with_its_own_live_model():
     assert len(seen) == 2 and {live for live, _ in seen} == {id(model) for model in models}
     assert sorted(name for name, _ in entered) == ["a", "b"]
     assert {thread for _, thread in entered} == {thread for _, thread in seen}
+
+
+def test_all_phases_of_a_run_are_shared_and_find_what_one_live_model_finds(tiny_models, tmp_path):
+    """Of a strategy that learns nothing, for which the order makes no difference."""
+    config = make_world(tmp_path, tiny_models, search={"max_fevals": 7, "optimizer": "random"}, baselines=True)
+    found = []
+    for device in ("cpu", ["cpu"] * 3):
+        found.append(evolve_here(config, tmp_path / str(len(found)), merge3__device=device))
+    assert not threads()
+    assert found[0] == found[1]
+    rows = [
+        [line for line in canonical(tmp_path / name).splitlines() if line.startswith('{"answers"')] for name in "01"
+    ]
+    assert rows[0] == rows[1] and len(rows[0]) > 30
+
+
+def test_a_person_who_stops_a_phase_gets_the_live_models_back(tiny_models, tmp_path):
+    class Stop(Watcher):
+        def phase(self, name, total):
+            self.at = name
+
+        def interrupted(self):
+            return self.at == "confirmation"
+
+    config = make_world(tmp_path, tiny_models, device=["cpu", "cpu"], search={"max_fevals": 4, "popsize": 4})
+    assert evolve_here(config, tmp_path / "out", Stop())["state"] == "stopped before the confirmation"
+    assert not threads()
+    assert (tmp_path / "out" / "final_model" / "config.json").is_file()
