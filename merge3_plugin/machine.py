@@ -11,13 +11,13 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def memory_in_use() -> dict[str, int]:
-    """Bytes of this process that are resident, files mapped into it included; on a GPU in use, what is taken there."""
+    """Bytes of this process that are resident, files mapped into it included; of GPUs in use, what is taken there."""
     import psutil
 
     used = {"memory_bytes": int(psutil.Process().memory_info().rss)}
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
-        used["device_memory_bytes"] = int(torch.cuda.memory_reserved())
+        used["device_memory_bytes"] = sum(map(torch.cuda.memory_reserved, range(torch.cuda.device_count())))
     return used
 
 

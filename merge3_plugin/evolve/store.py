@@ -2,7 +2,7 @@
 
 The search is a deterministic program over recorded evaluations: run again after a stop, it asks for the same
 evaluations in the same order, finds those that are here, and goes on with the first that is not. So the record is all
-that a resume needs, and a process killed at any moment loses the evaluation in flight and nothing else.
+that a resume needs, and a process killed at any moment loses the evaluations in flight and nothing else.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from mergekit.options import MergeOptions
 from safetensors.torch import load_file
 
 from merge3_plugin.merging import residence
+from merge3_plugin.merging.devices import use_device
 from merge3_plugin.merging.merger import Merger
 from merge3_plugin.testing import make_tiny_family
 
@@ -87,6 +89,28 @@ def test_merging_again_takes_no_more_memory(family: tuple[str, list[Path]]) -> N
     for recipe in recipes * 3:
         merger.merge(recipe)
     assert torch.cuda.memory_allocated() == used
+
+
+def test_two_live_models_of_one_gpu_merge_in_streams_of_their_own(family: tuple[str, list[Path]]) -> None:
+    dtype, (base, *models) = family
+    recipes = [recipe_of(method, dtype, base, models) for method in ("dare_ties", "linear", "ties")]
+    merger = Merger([str(model) for model in models], str(base), random_seed=SEED, device="cuda")
+    expected = []
+    for recipe in recipes:
+        merger.merge(recipe)
+        expected.append({name: tensor.clone() for name, tensor in merger.model.state_dict().items()})
+    torch.cuda.synchronize()
+
+    def merge_all(other: Merger) -> None:
+        use_device(other.device, own_stream=True)
+        for place in (0, 1, 2) * 4:
+            other.merge(recipes[place])
+            found = other.model.state_dict()
+            method = recipes[place]["merge_method"]
+            assert all(close(found[name].cpu(), tensor.cpu(), method) for name, tensor in expected[place].items())
+
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(merge_all, [merger, *merger.beside(["cuda:0"])]))
 
 
 @pytest.mark.parametrize("method", ["linear", "ties", "model_stock"])
