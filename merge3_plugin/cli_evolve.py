@@ -83,7 +83,9 @@ REFUSED = {
 )
 @click.option("--in-memory/--no-in-memory", default=None, help="Accepted; always in memory.")
 @click.option("--reshard/--no-reshard", default=None, help="Accepted; never needed.")
-@click.option("--num-gpus", type=click.IntRange(1), help="A live model on each of the first so many GPUs.  [1]")
+@click.option(
+    "--num-gpus", type=click.IntRange(1), help="A live model on each of the first so many GPUs, all at work.  [1]"
+)
 @click.option("--vllm/--no-vllm", default=False, help="Not supported yet.")
 @click.option("--load-in-8bit", is_flag=True, help="Not supported.")
 @click.option("--load-in-4bit", is_flag=True, help="Not supported.")
