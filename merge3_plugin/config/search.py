@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, FiniteFloat, model_validator
+from pydantic import BeforeValidator, Field, FiniteFloat, model_validator
 
 from merge3_plugin.config.base import ModelName, Strict
+
+
+def _listed(value: Any) -> Any:
+    """One name is a list of one."""
+    return [] if value is None else [value] if isinstance(value, str) else value
 
 
 class SearchConfig(Strict):
@@ -28,7 +33,10 @@ class SearchConfig(Strict):
     scalarisation: Literal["sum", "parego", "random"] = Field(
         "sum", description="how a strategy for one objective sees several tasks; nsga2 and nsga3 see each task"
     )
-    warm_start: str | None = Field(None, description="folder of another run whose best recipes are scored first")
+    warm_start: Annotated[list[str], BeforeValidator(_listed)] = Field(
+        default_factory=list,
+        description="scored first: the best of other runs, by their folders, and mergekit recipes, by their files",
+    )
 
 
 class FidelityConfig(Strict):

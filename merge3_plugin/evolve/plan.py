@@ -24,7 +24,7 @@ from merge3_plugin.evolve.preflight import check_memory, disk_needed, time_neede
 from merge3_plugin.evolve.setup import Flags, Rehearsal, find_memory, load_tasks, rehearse
 from merge3_plugin.evolve.spaces import Space
 from merge3_plugin.evolve.spaces.variables import Kind, described, start
-from merge3_plugin.evolve.warm_start import best_vectors
+from merge3_plugin.evolve.warm_start import warm_vectors
 from merge3_plugin.harness.benchmark import Benchmark
 from merge3_plugin.harness.calibrations import check_items
 
@@ -77,7 +77,7 @@ def make_plan(config: RunConfig, flags: Flags) -> dict[str, Any]:
     benchmarks = load_tasks(config, flags)
     tasks = plan_tasks(config, benchmarks)
     known = space.known_points()
-    warm = best_vectors(config, space) if settings.search.warm_start else []
+    warm = warm_vectors(config, space, rehearsal.outline.family)
     unseen = sum(min(config.limit or math.inf, len(benchmarks[name].item_ids)) for name in config.unseen())
     phases = plan_phases(config, tasks, len(space.variables), UNIFORM in known, int(unseen))
     recipe = space.decode(start(space.variables))
@@ -93,7 +93,7 @@ def make_plan(config: RunConfig, flags: Flags) -> dict[str, Any]:
             "about": space.describe(),
             "dimension": len(space.variables),
             "variables": [described(variable) for variable in space.variables],
-            "known_points": [*known, *(f"warm start {i}" for i in range(1, len(warm) + 1))],
+            "known_points": [*known, *warm],
         },
         "search": settings.search.model_dump(mode="json"),
         "fidelity": settings.fidelity.model_dump(mode="json"),

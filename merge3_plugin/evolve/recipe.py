@@ -16,9 +16,12 @@ from typing import Any
 
 import yaml
 
+from merge3_plugin.errors import ConfigError
 from merge3_plugin.merging import MERGES, SELECT
 
 _MODEL_KEYS = ("model", "base_model", "tokenizer_source")
+# As a tokenizer_source these are no models.
+_SOURCE_WORDS = ("base", "union")
 
 
 def candidate_id(recipe: Mapping[str, Any], parents: Sequence[str] = ()) -> str:
@@ -54,7 +57,7 @@ def to_yaml(
         documents = [recipe]
         command = ["mergekit-yaml", recipe_file, model_folder]
     command += ["--random-seed", str(random_seed), *flags]
-    models = _models(recipe) - set(recipe.get(MERGES, ()))
+    models = models_of(recipe)
     local = {name: str(Path(name).expanduser().absolute()) for name in models if _is_folder(name)}
     text = yaml.safe_dump_all(
         [renamed(document, local) for document in documents],
@@ -66,13 +69,35 @@ def to_yaml(
     return f"# {shlex.join(command)}\n{text}"
 
 
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The recipe of a file for ``mergekit-yaml`` or ``mergekit-multi``. Raises ConfigError for a file that is none."""
+    try:
+        documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: expected a recipe in YAML, got: {' '.join(str(error).split())}") from None
+    if not documents or not all(isinstance(document, dict) for document in documents):
+        raise ConfigError(f"{path}: expected a recipe of mergekit, a mapping with merge_method, got none")
+    *named, last = documents
+    if not named:
+        return dict(last)
+    if "name" in last or not all("name" in document for document in named):
+        raise ConfigError(f"{path}: expected documents with a name each and last one without, got others")
+    merges = {document["name"]: {k: v for k, v in document.items() if k != "name"} for document in named}
+    return {MERGES: merges, SELECT: last}
+
+
 def renamed(node: Any, names: Mapping[str, str], key: str = "") -> Any:
     """The recipe with these models under their new names."""
     if isinstance(node, Mapping):
         return {k: renamed(value, names, k) for k, value in node.items()}
     if isinstance(node, list | tuple):
         return [renamed(value, names) for value in node]
-    return names.get(node, node) if key in _MODEL_KEYS else node
+    return names.get(node, node) if _names_model(key, node) else node
+
+
+def models_of(recipe: Mapping[str, Any]) -> set[str]:
+    """The names of the models that a recipe is made of."""
+    return _models(recipe) - set(recipe.get(MERGES, ()))
 
 
 def _models(node: Any, key: str = "") -> set[str]:
@@ -80,7 +105,12 @@ def _models(node: Any, key: str = "") -> set[str]:
         return set().union(*(_models(value, k) for k, value in node.items()))
     if isinstance(node, list | tuple):
         return set().union(*(_models(value) for value in node))
-    return {node} if key in _MODEL_KEYS and isinstance(node, str) else set()
+    return {node} if _names_model(key, node) else set()
+
+
+def _names_model(key: str, node: Any) -> bool:
+    words = _SOURCE_WORDS if key == "tokenizer_source" else ()
+    return key in _MODEL_KEYS and isinstance(node, str) and node not in words
 
 
 def _is_folder(name: str) -> bool:

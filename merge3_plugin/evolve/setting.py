@@ -38,7 +38,7 @@ class Setting:
     benchmarks: Mapping[str, Benchmark]
     parents: Mapping[str, str]  # label -> name in the config
     held_out_tasks: Mapping[str, Benchmark] = field(default_factory=dict)  # only for the end: nothing is chosen by them
-    warm: Sequence[FloatArray] = ()  # vectors of another run, to be scored first
+    warm: Sequence[FloatArray] = ()  # vectors that the config names, to be scored first
 
 
 class Watcher:

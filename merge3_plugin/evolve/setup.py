@@ -197,7 +197,7 @@ def opened(config: RunConfig, folder: Path, flags: Flags) -> Iterator[Setting]:
             claim(store, config, folder)
             store.pin(FLAGS, asdict(flags))
             rehearsal = rehearse(config, flags)
-            warm = warm_start(store, config, rehearsal.space)
+            warm = warm_start(store, config, rehearsal.space, rehearsal.outline.family)
             benchmarks = load_tasks(config, flags)
             check_machine(config, rehearsal, benchmarks, folder, flags)
             merger = make_merger(config, folder, flags)

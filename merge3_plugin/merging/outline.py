@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mergekit.architecture import arch_info_for_config
 from mergekit.common import ModelReference
 from mergekit.options import MergeOptions
 
 from merge3_plugin.errors import ModelError
-from merge3_plugin.merging.parents import check_dtype, check_files, read_configs
+from merge3_plugin.merging.parents import Family, check_dtype, check_files, read_configs, weightless_family
 from merge3_plugin.merging.references import SMALL_FILES, canonical, find_model
 from merge3_plugin.merging.residual import why_not_scaled
 from merge3_plugin.merging.sketch import Sketch, sketch_parents
@@ -23,9 +22,9 @@ from merge3_plugin.merging.stack import lists_by_layer
 
 @dataclass(frozen=True)
 class Outline:
-    """The depth of a merged model, the torch name of its dtype, its tensors' names, and a sketch of the parents.
+    """The depth of a merged model, the torch name of its dtype, the parents without weights, and a sketch of them.
 
-    ``tensors`` is None where mergekit knows the architecture only from the weights. Where these are not here yet, the
+    ``family`` is None where mergekit knows the architecture only from the weights. Where these are not here yet, the
     dtype is the one that the configs announce, and ``Merger.dtype_name`` may be another. ``unscalable`` says why no
     residual scale can be folded into such a model (None: it can). ``by_layer`` are the lists of the config that have an
     entry for each layer.
@@ -33,10 +32,15 @@ class Outline:
 
     n_layers: int
     dtype_name: str
-    tensors: tuple[str, ...] | None
+    family: Family | None
     unscalable: str | None
     by_layer: tuple[str, ...]
     sketch: Sketch
+
+    @property
+    def tensors(self) -> tuple[str, ...] | None:
+        """The names of a merged model's tensors, where they are known."""
+        return None if self.family is None else tuple(weight.name for weight in self.family.weights())
 
 
 def read_outline(
@@ -64,8 +68,8 @@ def read_outline(
     n_layers = getattr(donor, "num_hidden_layers", None)
     if not n_layers:
         raise ModelError(f"model {name!r}: expected num_hidden_layers in its config, got none")
-    info = arch_info_for_config(donor)
-    tensors = None if info is None else tuple(weight.name for weight in info.all_weights(donor))
+    family = weightless_family(refs, base, configs, options)
+    tensors = None if family is None else [weight.name for weight in family.weights()]
     announced = _announced(configs.values()) if dtype == "auto" else dtype
     sketch = sketch_parents(
         refs,
@@ -77,7 +81,7 @@ def read_outline(
         options=options,
     )
     by_layer = tuple(lists_by_layer(donor, n_layers))
-    return Outline(n_layers, sketch.dtype_name, tensors, why_not_scaled(donor, tensors), by_layer, sketch)
+    return Outline(n_layers, sketch.dtype_name, family, why_not_scaled(donor, tensors), by_layer, sketch)
 
 
 def _is_away(name: str, ref: ModelReference) -> bool:

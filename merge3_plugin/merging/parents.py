@@ -120,6 +120,22 @@ def make_family(
     return Family(parents, pre, layers, post, target, module)
 
 
+def weightless_family(
+    refs: Mapping[str, ModelReference], base: str | None, configs: Mapping[str, Any], options: MergeOptions
+) -> Family | None:
+    """The parents ``refs`` without their weights; None where mergekit knows the architecture only from these.
+
+    Optional weights are all there. Raises ModelError for an architecture of several stacks.
+    """
+    if arch_info_for_config(configs[base or next(iter(refs))]) is None:
+        return None
+    module = _module(list(refs), base, refs, configs, options)
+    layers = [module.layer_weights(index) for index in range(module.num_layers())]
+    names = {weight.name: weight.name for weight in module.all_weights()}
+    parents = {name: Parent(name, ref, configs[name], {}, names) for name, ref in refs.items()}
+    return Family(parents, module.pre_weights(), layers, module.post_weights(), torch.float32, module)
+
+
 def check_dtype(dtype: str) -> None:
     """Raise ConfigError unless ``dtype`` is ``auto`` or a torch name that models are merged in."""
     if dtype != "auto" and dtype not in _DTYPES:

@@ -14,7 +14,7 @@ import yaml
 from safetensors.torch import load_file
 
 from merge3_plugin.config import GenomeConfig
-from merge3_plugin.evolve.recipe import candidate_id, to_yaml
+from merge3_plugin.evolve.recipe import candidate_id, renamed, to_yaml
 from merge3_plugin.evolve.spaces.genome import GenomeSpace
 from merge3_plugin.evolve.spaces.variables import draw
 from merge3_plugin.merging.merger import Merger
@@ -57,6 +57,8 @@ def test_yaml_keeps_every_digit_and_makes_local_models_absolute(
     recipe = space("ties", relative).decode(draw(space("ties", relative).variables, np.random.default_rng(1)) * 1e-7)
     written = yaml.safe_load(to_yaml(recipe, random_seed=0))
     assert written == space("ties", tiny_models).decode(space("ties", relative).encode(recipe))
+    base = {"base_model": "base", "tokenizer_source": "base"}
+    assert renamed(base, {"base": "m"}) == {"base_model": "m", "tokenizer_source": "base"}
     hub = {"merge_method": "linear", "models": [{"model": "org/model"}], "tokenizer_source": "union"}
     assert yaml.safe_load(to_yaml(hub, random_seed=0)) == hub
 

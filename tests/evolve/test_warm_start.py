@@ -1,4 +1,4 @@
-"""The best of another run, scored first: which they are, and what becomes of them in a real run."""
+"""Recipes of files and the best of other runs, scored first: which they are, and what becomes of them in a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from merge3_plugin.domain import Estimate
 from merge3_plugin.errors import ConfigError
 from merge3_plugin.evolve.spaces import make_space
 from merge3_plugin.evolve.store import COMPLETE, FAILED, Evaluation, RunStore
-from merge3_plugin.evolve.warm_start import BEST, best_vectors
+from merge3_plugin.evolve.warm_start import BEST, warm_vectors
+from merge3_plugin.merging.outline import read_outline
 from tests.commands import refused
 from tests.evolve.world import evolve_here, make_world
 
@@ -53,12 +54,13 @@ def test_the_best_that_the_space_has_come_first_under_the_names_of_this_run(tmp_
     other_run(tmp_path / "other", theirs, vectors, fitness)
     config = warm(own, tmp_path / "other")
     space = make_space(config, 2, dtype="float32")
-    found = best_vectors(config, space)
-    assert np.array_equal(found, vectors[[2, 6, 3, 4, 0]]) and len(found) == BEST
+    found = warm_vectors(config, space, None)
+    assert np.array_equal(list(found.values()), vectors[[2, 6, 3, 4, 0]]) and len(found) == BEST
+    assert list(found) == [f"{tmp_path / 'other'}: best {place}" for place in (1, 2, 3, 4, 5)]
     confirmed = [("c5", 0.6, {"tiny_sum": {}}), ("c7", 0.8, {"tiny_sum": {}}), ("c3", 0.0, {})]
     models = [{"candidate": id, "held_out_overall": overall, "held_out": of} for id, overall, of in confirmed]
     (tmp_path / "other" / "summary.json").write_text(json.dumps({"models": models}))
-    assert np.array_equal(best_vectors(config, space), vectors[[7, 5, 2, 6, 3]])
+    assert np.array_equal(list(warm_vectors(config, space, None).values()), vectors[[7, 5, 2, 6, 3]])
 
 
 def test_what_is_scored_first_anyway_or_is_of_another_space_is_left_out(tmp_path, caplog):
@@ -70,7 +72,8 @@ def test_what_is_scored_first_anyway_or_is_of_another_space_is_left_out(tmp_path
     store = RunStore(tmp_path / "other")
     store.add(Evaluation("x", "search", COMPLETE, fitness=0.8, recipe={"merge_method": "linear", "slices": []}))
     store.close()
-    assert [vector.tolist() for vector in best_vectors(warm(own, tmp_path / "other"), space)] == [[0.3, 0.4]]
+    found = warm_vectors(warm(own, tmp_path / "other"), space, None)
+    assert [vector.tolist() for vector in found.values()] == [[0.3, 0.4]]
     assert "are scored first; 1 that this space does not have left out" in caplog.text
 
 
@@ -81,8 +84,58 @@ def test_what_is_scored_first_anyway_or_is_of_another_space_is_left_out(tmp_path
 def test_recipes_none_of_which_fits_are_an_error(tmp_path, changes, dimension):
     other_run(tmp_path / "other", config_of("/m/base", "/m/m_1", **changes), [np.full(dimension, 0.4)], [0.5])
     config = warm(config_of("/m/base", "/m/m_1"), tmp_path / "other")
-    with pytest.raises(ConfigError, match="expected recipes of this space in .*, got 1 of others"):
-        best_vectors(config, make_space(config, 2, dtype="float32"))
+    with pytest.raises(ConfigError, match="expected merges of this space in .*, got 1 of others, the last of which"):
+        warm_vectors(config, make_space(config, 2, dtype="float32"), None)
+
+
+def test_a_coarser_run_starts_a_finer_one(tiny_models, tmp_path):
+    base, first, *_ = map(str, tiny_models)
+    other_run(tmp_path / "other", config_of(base, first, layer_granularity=2), [[0.4], [0.7]], [0.5, 0.6])
+    config = warm(config_of(base, first), tmp_path / "other")
+    found = warm_vectors(config, make_space(config, 2, dtype="float32"), read_outline([first], base).family)
+    assert [vector.tolist() for vector in found.values()] == [[0.7, 0.7], [0.4, 0.4]]
+
+
+FILES = {
+    "known.yml": "{model: model_1, parameters: {weight: 0.4}}, {model: model_3, parameters: {weight: 0.25}}",
+    "uniform.yml": ", ".join(f"{{model: model_{i}, parameters: {{weight: {1 / 3}}}}}" for i in (1, 2, 3)),
+    "foreign.yml": "{model: model_4, parameters: {weight: 0.4}}",
+}
+
+
+def recipes(folder):
+    """Files of recipes by task arithmetic, in which models have the ends of their paths for names."""
+    for name, models in FILES.items():
+        text = f"merge_method: task_arithmetic\nbase_model: base\nmodels: [{models}]\n"
+        (folder / name).write_text(text)
+    return [folder / name for name in FILES]
+
+
+def test_files_of_recipes_are_scored_first_or_refused_with_a_line(tiny_models, tmp_path, command):
+    known, uniform, foreign = recipes(tmp_path)
+    config = make_world(tmp_path, tiny_models)
+    raw = yaml.safe_load(config.read_text())
+
+    def plan(*files):
+        raw["merge3"]["search"]["warm_start"] = list(map(str, files))
+        config.write_text(yaml.safe_dump(raw))
+        return command("plan", config, "--task-search-path", config.parent / "tasks")
+
+    status, text, _ = plan(known, uniform)
+    assert status == 0 and f"base, uniform, {known}\n" in text, "the uniform merge is there already"
+    evolve_here(config, tmp_path / "out", merge3__search__max_fevals=10)
+    store = RunStore.open(tmp_path / "out")
+    asked = [body for name, body in store.events() if name.startswith("ask ")]
+    assert asked[2]["vector"] == [0.4, 0.0, 0.25] * 2 and asked[2]["trial"] is None and asked[3]["trial"] == 0
+    told = dict(store.events())["tell 2"]
+    assert told["values"] is not None and store.recipe(told["candidate"])["slices"][1]["sources"][1]["parameters"] == {
+        "weight": 0.0
+    }
+    refusal = refused(plan(foreign))
+    assert (
+        f"merge3.search.warm_start: {foreign}: expected a merge that this space has, got model 'model_4', " in refusal
+    )
+    assert "expected the file of a recipe, or the folder of a run" in refused(plan(tmp_path / "nothing.yml"))
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +154,7 @@ def world(tiny_models, tmp_path_factory):
 def test_a_run_scores_them_first_tells_its_strategy_and_keeps_them_in_its_record(world, tmp_path, command):
     config, other, vectors = world
     plan = command("plan", config, "--task-search-path", config.parent / "tasks")[1]
-    assert "Scored first: base, uniform, warm start 1, warm start 2, warm start 3\n" in plan
+    assert f"Scored first: base, uniform, {', '.join(f'{other}: best {i}' for i in (1, 2, 3))}\n" in plan
     summary = evolve_here(config, tmp_path / "out")
     store = RunStore.open(tmp_path / "out")
     steps = store.events()
@@ -116,4 +169,7 @@ def test_a_run_scores_them_first_tells_its_strategy_and_keeps_them_in_its_record
     finally:
         shutil.move(other.with_name("gone"), other)
     assert again == summary and RunStore.open(tmp_path / "out").events() == steps
-    assert "merge3.search.warm_start: expected the folder of a run" in refusal
+    assert (
+        "merge3.search.warm_start: expected the file of a recipe, or the folder of a run, with its run.sqlite, got"
+        in refusal
+    )

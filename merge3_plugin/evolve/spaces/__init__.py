@@ -12,6 +12,7 @@ from merge3_plugin.evolve.spaces.variables import Variable
 
 if TYPE_CHECKING:
     from merge3_plugin.config import RunConfig
+    from merge3_plugin.merging.made import Made
 
 # By kind: the class that is made of (config, n_layers, dtype=), imported when it is asked for.
 _SPACES = {
@@ -40,6 +41,10 @@ class Space(Protocol):
 
     def encode(self, recipe: Mapping[str, Any]) -> FloatArray:
         """A vector whose ``decode`` is exactly ``recipe``. Raises ConfigError for a recipe of another space."""
+        ...
+
+    def nearest(self, merge: Sequence[Made]) -> FloatArray:
+        """A vector whose merge comes near to this one, of whatever recipe; the same where the space has the same."""
         ...
 
     def known_points(self) -> dict[str, FloatArray]:

@@ -20,6 +20,7 @@ from merge3_plugin.merging.residual import BRANCH_ENDS
 
 if TYPE_CHECKING:
     from merge3_plugin.config import RunConfig
+    from merge3_plugin.merging.made import Made
 
 # Decimals of a scale. Nobody can tell finer ones apart, and a recipe, which has products of them, gives them back.
 _DECIMALS = 4
@@ -116,6 +117,16 @@ class DisSpace:
         except (KeyError, IndexError, TypeError, ValueError):
             pass
         raise ConfigError("recipe: expected a stack of this search space, got another; build it with the same config")
+
+    def nearest(self, merge: Sequence[Made]) -> FloatArray:
+        """The vector of a stack's layers and scales; where a search starts for what is no stack over all positions."""
+        layers = [one for one in merge if one.layer >= 0 and BRANCH_ENDS[0] in one.name]
+        try:
+            return self._vector(
+                [(_Layer(model, one.value("scale", model) or 1.0), one.of) for one in layers for model in one.inputs]
+            )
+        except (KeyError, IndexError, ZeroDivisionError):
+            return start(self.variables)
 
     def known_points(self) -> dict[str, FloatArray]:
         """Where a search starts: ``parent:BASE``, or ``start`` where the scales' range leaves 1 out.

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from merge3_plugin.domain import FloatArray
 from merge3_plugin.evolve.spaces.bounds import Bounds
 from merge3_plugin.evolve.spaces.layout import Layout
 from merge3_plugin.evolve.spaces.variables import Kind, Variable, decimal
+
+if TYPE_CHECKING:
+    from merge3_plugin.merging.made import Made
 
 # DELLA drops with probabilities density +- epsilon, which must stay inside (0, 1).
 _EPSILON_ROOM = 0.999
@@ -74,6 +77,10 @@ class Genes(Protocol):
 
     def read(self, slices: Sequence[Mapping[str, Any]]) -> list[float]: ...
 
+    def nearest(self, merge: Sequence[Made]) -> list[float]:
+        """The values with which the coding comes near to a merge by its method."""
+        ...
+
 
 class ParameterGenes:
     """Genes that are parameters of the method, set where mergekit-evolve sets them: at each source of each slice.
@@ -111,6 +118,22 @@ class ParameterGenes:
                 setting = setting[gene.group]
             values.append(float(setting))
         return values
+
+    def nearest(self, merge: Sequence[Made]) -> list[float]:
+        """Those that the merge's tensors have; what no tensor says is where it starts."""
+        by_filter: dict[str | None, dict[int, Made]] = {filter_: {} for filter_ in self._layout.filters}
+        for one in merge:  # of a layer, and around the stack, one tensor of each filter says it
+            by_filter[self._layout.filter_of(one.name)].setdefault(one.layer, one)
+        shares = {
+            filter_: np.array([self._layout.shares(layer, filter_) for layer in said])
+            for filter_, said in by_filter.items()
+        }
+        found = []
+        for gene in self.genes:
+            values = [one.value(gene.parameter, gene.model) for one in by_filter[gene.filter].values()]
+            value = _solved(shares[gene.filter], values, gene.group)
+            found.append(gene.start if value is None else gene.bounds.inside(value))
+        return found
 
     def _settings(self, values: Sequence[float], place: int, model: str | None) -> dict[str, Any]:
         """The parameters of a model (None: of all) in the slice at this place."""
@@ -179,9 +202,32 @@ class SlerpGenes:
             values += [{base: gap, other: 0.0}.get(model, -1.0) for model in self._layout.sources]
         return values
 
+    def nearest(self, merge: Sequence[Made]) -> list[float]:
+        """Those of the first tensor of each group."""
+        values = []
+        for first, _ in self._layout.spans:
+            one = next(one for one in merge if one.layer == first)
+            nearer, other = sorted(one.inputs, key=lambda model: one.turned(model).value("t", None))
+            chosen = {nearer: _gap_of(one.turned(nearer).value("t", None)), other: 0.0}
+            values += [chosen.get(model, -1.0) for model in self._layout.sources]
+        return values
+
     def _grouped(self, values: Sequence[float]) -> Iterator[tuple[tuple[int, int], FloatArray]]:
         table = np.asarray(values, dtype=np.float64).reshape(len(self._layout.spans), len(self._layout.sources))
         return zip(self._layout.spans, table, strict=True)
+
+
+def _solved(shares: FloatArray, values: Sequence[Any], group: int) -> float | None:
+    """The number in the ``group`` of which, with others, ``values`` are made by ``shares``; None where none is."""
+    known = [(row, float(value)) for row, value in zip(shares, values, strict=True) if value is not None]
+    if not any(row[group] for row, _ in known):
+        return None
+    for row, value in known:
+        if row[group] == 1:
+            return value
+    rows, numbers = zip(*known, strict=True)
+    # What is left of rounding is far below the digits that people write.
+    return round(float(np.linalg.lstsq(np.array(rows), np.array(numbers), rcond=None)[0][group]), 12)
 
 
 def _smaller_softmax(gap: float) -> float:

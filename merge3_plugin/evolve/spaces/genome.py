@@ -27,6 +27,7 @@ from merge3_plugin.evolve.spaces.variables import Variable, checked, start
 if TYPE_CHECKING:
     from merge3_plugin.config import GenomeConfig
     from merge3_plugin.config.spaces import KnotsConfig
+    from merge3_plugin.merging.made import Made
     from merge3_plugin.plugins import MethodEntry
 
 # Where the space has a model exactly, in every dtype: one model's weight at this value and the others' at zero, or
@@ -116,6 +117,15 @@ class GenomeSpace:
         except (KeyError, IndexError, TypeError, ValueError, StopIteration):
             pass
         raise ConfigError("recipe: expected one of this search space, got another; build it with the same config")
+
+    def nearest(self, merge: Sequence[Made]) -> FloatArray:
+        """The vector whose merge comes near to this one; where a search starts for a merge by another method."""
+        if any(one.method != self._name for one in merge):
+            return start(self.variables)
+        if self._name == "slerp" and self._base and self._base in merge[0].inputs:
+            merge = [one.turned(self._base) for one in merge]
+        values = self._genes.nearest(merge)
+        return np.array([gene.coordinate(value) for gene, value in zip(self._genes.genes, values, strict=True)])
 
     def known_points(self) -> dict[str, FloatArray]:
         """Vectors worth scoring first: ``parent:NAME`` for parents, and where a search starts.

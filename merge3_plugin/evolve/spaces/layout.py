@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from merge3_plugin.domain import FloatArray
 from merge3_plugin.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -39,6 +42,20 @@ class Layout:
     def gene_name(self, parameter: str, label: str | None, group: int, filter_: str | None) -> str:
         where = f"[{filter_}]" if filter_ else ""
         return f"{label + '.' if label else ''}{parameter}{where}{self.places[filter_][group]}"
+
+    def filter_of(self, tensor: str) -> str | None:
+        """The filter that a tensor follows: the first that is part of its name."""
+        return next((filter_ for filter_ in self.filters if filter_ and filter_ in tensor), None)
+
+    def shares(self, layer: int, filter_: str | None) -> FloatArray:
+        """What each value of a filter counts in a layer, or before (-1) or after the stack; they sum to 1."""
+        places, n_layers = self.places[filter_], self.spans[-1][1]
+        if not self.smooth:
+            layer = min(max(layer, 0), n_layers - 1)
+            return np.array([float(first <= layer < end) for first, end in self.spans])
+        # Gradients begin again for what stands after the stack, as they do before it.
+        at = layer / max(n_layers - 1, 1) if 0 <= layer < n_layers else 0.0
+        return np.maximum(0.0, 1 - np.abs(at * (len(places) - 1) - np.arange(len(places))))
 
     def describe(self) -> list[str]:
         """How many values a parameter has over the depth, where it is interpolated between them."""

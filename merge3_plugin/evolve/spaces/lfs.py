@@ -19,6 +19,7 @@ from merge3_plugin.merging import MERGES, SELECT
 
 if TYPE_CHECKING:
     from merge3_plugin.config import GenomeConfig, RunConfig
+    from merge3_plugin.merging.made import Made
 
 _WITH_BASE = ("task_arithmetic", "ties")
 
@@ -80,6 +81,18 @@ class LfsSpace:
             pass
         raise ConfigError("recipe: expected one of this search space, got another; build it with the same config")
 
+    def nearest(self, merge: Sequence[Made]) -> FloatArray:
+        """The vector of what the first tensor of each group and set says; where a search starts for other methods."""
+        parts = []
+        for first, _ in self._spans:
+            layer = [one for one in merge if one.layer == first]
+            said = [next((one for one in layer if self._set_of(one.name) == place), layer[0]) for place in self._sets]
+            method = said[0].method
+            if method not in self._methods or any(one.method != method for one in said):
+                return start(self.variables)
+            parts.append(self._part(method, self._methods[method].nearest(said)))
+        return settled(self.variables, np.concatenate(parts))
+
     def known_points(self) -> dict[str, FloatArray]:
         """Each model alone and ``uniform``, by ``linear``; the base where differences to it can be scaled to nothing.
 
@@ -136,6 +149,14 @@ class LfsSpace:
                         owner = f"{label_of[p.model]}." if p.model else ""
                         label = f"{owner}{name}.{p.name}{f'[{filter_}]' if filter_ else ''}{place}"
                         yield Variable(label, 0.0, p.high, p.start, when=when)
+
+    @property
+    def _sets(self) -> range:
+        return range(len(self._space.filters) + 1)
+
+    def _set_of(self, tensor: str) -> int:
+        """Which of the sets a tensor is of."""
+        return next((i for i, filter_ in enumerate(self._space.filters) if filter_ in tensor), len(self._space.filters))
 
     def _of(self, method: str) -> tuple[Parameter, ...]:
         return self._methods[method].parameters

@@ -7,7 +7,7 @@ its own. Values have the shape (sets, parameters).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -16,6 +16,10 @@ from merge3_plugin.domain import FloatArray
 # Weights and logits are counted in such steps. No merge tells finer ones apart, no weight that counts is 0 in float32,
 # and sums and differences of logits are exact.
 _STEP = 2.0**-24
+
+
+if TYPE_CHECKING:
+    from merge3_plugin.merging.made import Made
 
 
 class Parameter(NamedTuple):
@@ -45,6 +49,10 @@ class Method(Protocol):
         """Raises KeyError, IndexError, TypeError or ValueError for a slice of another method or other models."""
         ...
 
+    def nearest(self, said: Sequence[Made]) -> FloatArray:
+        """The values that come near to how a tensor of each set is made, by this method."""
+        ...
+
 
 class Linear:
     """The mean of all models under weights, which mergekit divides by their sum. All 0 stand for all alike."""
@@ -67,6 +75,10 @@ class Linear:
     def values(self, slice_: Mapping[str, Any]) -> FloatArray:
         return np.stack([_numbers(source["parameters"]["weight"]) for source in slice_["sources"]], axis=1)
 
+    def nearest(self, said: Sequence[Made]) -> FloatArray:
+        weights = np.array([[one.value("weight", model) or 0.0 for model in self._models] for one in said])
+        return weights / np.maximum(weights.max(axis=1, keepdims=True), 1.0)
+
 
 class TaskArithmetic:
     """The base and ``scale`` times the sum of all models' differences to it."""
@@ -83,6 +95,9 @@ class TaskArithmetic:
 
     def values(self, slice_: Mapping[str, Any]) -> FloatArray:
         return _numbers(slice_["parameters"]["lambda"])[:, None]
+
+    def nearest(self, said: Sequence[Made]) -> FloatArray:
+        return np.array([[one.value("lambda", None)] for one in said])
 
 
 class Ties:
@@ -106,6 +121,12 @@ class Ties:
         settings = slice_["parameters"]
         # Exact: 1 - rate has no digits beyond those of a number near 1.
         return np.stack([1 - _numbers(settings["density"]), _numbers(settings["lambda"])], axis=1)
+
+    def nearest(self, said: Sequence[Made]) -> FloatArray:
+        densities = [next(own["density"] for own in one.own.values() if "density" in own) for one in said]
+        return np.array(
+            [[1 - density, one.value("lambda", None)] for density, one in zip(densities, said, strict=True)]
+        )
 
 
 class Slerp:
@@ -131,7 +152,15 @@ class Slerp:
 
     def values(self, slice_: Mapping[str, Any]) -> FloatArray:
         first, second = (self._models.index(source["model"]) for source in slice_["sources"])
-        t = _numbers(slice_["parameters"]["t"])
+        return self._logits(first, second, _numbers(slice_["parameters"]["t"]))
+
+    def nearest(self, said: Sequence[Made]) -> FloatArray:
+        first = said[0].base or ""
+        (second,) = (model for model in said[0].inputs if model != first)
+        t = np.array([one.value("t", None) for one in said])
+        return self._logits(self._models.index(first), self._models.index(second), t)
+
+    def _logits(self, first: int, second: int, t: FloatArray) -> FloatArray:
         gaps = np.rint(np.log((1 - t) / t) / _STEP) * _STEP
         found = np.zeros((len(t), len(self._models)))
         # As high as they can be, so that the other models' sums are below both.

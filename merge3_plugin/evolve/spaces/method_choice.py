@@ -19,6 +19,7 @@ from merge3_plugin.plugins import plugin_host
 
 if TYPE_CHECKING:
     from merge3_plugin.config import GenomeConfig, RunConfig
+    from merge3_plugin.merging.made import Made
     from merge3_plugin.plugins import MethodEntry
 
 METHOD = "merge_method"
@@ -60,6 +61,11 @@ class MethodChoice:
         if method not in self._spaces:
             raise ConfigError(f"recipe: expected one of {', '.join(self._spaces)} of this search space, got {method!r}")
         return self._placed(method, self._spaces[method].encode(recipe))
+
+    def nearest(self, merge: Sequence[Made]) -> FloatArray:
+        """That of the merge's method; where a search starts if it is none of these."""
+        space = self._spaces.get(method := merge[0].method)
+        return self._placed(method, space.nearest(merge)) if space else start(self.variables)
 
     def known_points(self) -> dict[str, FloatArray]:
         """The parents that any method has exactly, and ``uniform``: of ``linear`` if it is there, else of the first."""

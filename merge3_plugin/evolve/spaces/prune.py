@@ -18,6 +18,7 @@ from merge3_plugin.evolve.spaces.variables import Kind, Variable, settled, start
 
 if TYPE_CHECKING:
     from merge3_plugin.config import RunConfig
+    from merge3_plugin.merging.made import Made
 
 
 class _Mix(NamedTuple):
@@ -93,6 +94,16 @@ class PruneSpace:
         except (KeyError, IndexError, TypeError, ValueError):
             pass
         raise ConfigError("recipe: expected a stack of this search space, got another; build it with the same config")
+
+    def nearest(self, merge: Sequence[Made]) -> FloatArray:
+        """The vector of the layers that stay, and of the models and the weight that the first tensor of each has."""
+        mixes: dict[int, _Mix] = {}
+        for one in merge:
+            if 0 <= one.of < self._n_layers:
+                models = tuple(model for model in one.inputs if model != self._base)
+                weight = one.value("weight", models[0]) if len(models) > 1 else 1.0
+                mixes.setdefault(one.of, _Mix(models, min(max(weight or 0.0, 0.0), 1.0)))
+        return self._vector(mixes)
 
     def known_points(self) -> dict[str, FloatArray]:
         """``start``, the base's own layers, and ``uniform``, all models by the same weight in each; no parent."""

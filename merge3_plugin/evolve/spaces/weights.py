@@ -22,6 +22,7 @@ from merge3_plugin.evolve.spaces.variables import Variable, checked, start
 
 if TYPE_CHECKING:
     from merge3_plugin.config import RunConfig
+    from merge3_plugin.merging.made import Made
 
 _UNITS = 10**9
 # Where every model has the same weight: the middle of the interval that strategies without limits search.
@@ -96,6 +97,11 @@ class WeightsSpace:
         except (KeyError, IndexError, TypeError, ValueError):
             pass
         raise ConfigError("recipe: expected one weighting of all models of this search space, got another")
+
+    def nearest(self, merge: Sequence[Made]) -> FloatArray:
+        """The vector of the weights that the merge's first tensor has, as shares of their sum."""
+        weights = np.array([merge[0].value("weight", model) or 0.0 for model in self._models], dtype=np.float64)
+        return self._coordinates(weights / weights.sum()) if weights.sum() > 0 else start(self.variables)
 
     def known_points(self) -> dict[str, FloatArray]:
         """Each model alone, as ``parent:NAME``, and ``uniform``."""
