@@ -17,6 +17,14 @@ import train  # noqa: E402
 
 SYSTEMS = sorted((EXAMPLES / "systems").glob("*.yml"))
 SETTINGS = train.Settings(evaluation_items=104)
+# As published, of three models or two in four layers: SLERP by filter, 2K genes, groups * (1 + sets * (2 models + 3)).
+GENES = {
+    "merge3_cross_lingual": (4 + 4 + 1, {"real"}),
+    "mergenetic_ga": (4 + 4 + 1, {"integer"}),
+    "mergenetic_nsga2": (2 * 3, {"integer"}),
+    "layer_wise_fusion": (2 * (1 + 3 * (2 * 3 + 3)), {"real", "categorical"}),
+    "multi_fidelity": (2 * (1 + 3 * (2 * 3 + 3)), {"real", "categorical"}),
+}
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +53,9 @@ def test_each_system_can_be_planned(
     found = json.loads(capsys.readouterr().out)
     assert status == 0 and found["layers"] == SETTINGS.layers
     assert found["phases"]["search"]["evaluations"] > 0
+    if config.stem in GENES:
+        kinds = [variable["kind"] for variable in found["space"]["variables"]]
+        assert (len(kinds), set(kinds)) == GENES[config.stem]
     assert not any("takes longer" in warning for warning in found["warnings"]), "a strategy that suits the space"
 
 
