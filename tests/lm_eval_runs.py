@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -86,7 +87,15 @@ def local_tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def run_lm_eval(local_tasks: Path):
+def no_environment_report() -> Iterator[None]:
+    """lm-eval describes the machine in every result, which takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
+        yield
+
+
+@pytest.fixture(scope="session")
+def run_lm_eval(local_tasks: Path, no_environment_report: None):
     """Runs one model as the ``lm_eval`` command does and keeps its logs under ``output``."""
     from lm_eval import simple_evaluate
     from lm_eval.loggers import EvaluationTracker

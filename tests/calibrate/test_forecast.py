@@ -1,6 +1,7 @@
 """What more models or anchors would buy: from other benchmarks alone, and from learning curves."""
 
 import itertools
+from functools import cache
 
 import numpy as np
 import pytest
@@ -17,14 +18,20 @@ def world():
     return simulate_responses(40, 250, rng=np.random.default_rng(0))
 
 
+@pytest.fixture(scope="module")
+def from_models(world):
+    """The forecast for 50 anchors from the first so many of the world's models, each made once."""
+    return cache(lambda n_models: forecast_of(world, n_models))
+
+
 def forecast_of(world, n_models, n_anchors=50):
     made = study(world.models(world.model_ids[:n_models]), seed=0)
     return forecast(made, n_anchors, made.default_design)
 
 
 @pytest.mark.parametrize("n_models", [2, 3, 4])
-def test_few_models_are_not_enough_and_it_says_what_to_add(world, n_models):
-    found = forecast_of(world, n_models)
+def test_few_models_are_not_enough_and_it_says_what_to_add(from_models, n_models):
+    found = from_models(n_models)
     assert not found.measured and not found.enough
     assert found.verdict.startswith(f"Not enough data: {n_models} models cannot show the error of their estimates")
     assert "it takes 5 or more" in found.verdict and "other benchmarks" in found.verdict
@@ -36,8 +43,8 @@ def test_few_models_are_not_enough_and_it_says_what_to_add(world, n_models):
 
 
 @pytest.mark.parametrize("n_models", [2, 6, 12])
-def test_more_models_and_more_anchors_never_seem_to_hurt(world, n_models):
-    found = forecast_of(world, n_models)
+def test_more_models_and_more_anchors_never_seem_to_hurt(from_models, n_models):
+    found = from_models(n_models)
     assert found.models[0] == n_models and found.anchors == (20, 50, 100, 200)
     for n in found.anchors:
         errors = [found.at(m, n).error for m in found.models]
@@ -48,10 +55,10 @@ def test_more_models_and_more_anchors_never_seem_to_hurt(world, n_models):
     assert all(p.interval[0] <= p.error <= p.interval[1] for p in found.predictions)
 
 
-def test_the_forecast_of_a_few_models_holds_for_many(world):
+def test_the_forecast_of_a_few_models_holds_for_many(world, from_models):
     """From 12 models, the error that 38 calibration models then have."""
     measured = left_out(study(world, seed=1), 50, "kd").error
-    found = forecast_of(world, 12)
+    found = from_models(12)
     low, high = found.at(50, 50).interval
     assert found.measured and low <= measured <= high
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from merge3_plugin import irt
-from merge3_plugin.calibrate import build_calibration
 from merge3_plugin.calibrate.recalibrate import RECALIBRATED, answer_weights, recalibrate
 from merge3_plugin.domain import ItemParameters, ResponseMatrix
 from merge3_plugin.errors import DataError
 from merge3_plugin.testing import simulate_merges, simulate_responses
+from tests.estimate.worlds import quick_calibration
 
 N_ITEMS = 300
 
@@ -25,7 +25,7 @@ def world(rng, n_models=24):
         right = rng.random((n, N_ITEMS)) < irt.probabilities(items, abilities)
         return ResponseMatrix(right, [f"{prefix}{m}" for m in range(n)], ids)
 
-    return build_calibration(answers(n_models, "old"), 60, seed=0), true, answers
+    return quick_calibration(answers(n_models, "old"), 60), true, answers
 
 
 def on_anchors(calibration, answers):
@@ -51,6 +51,7 @@ def test_imported_parameters_stay_as_published():
 
 def test_items_that_nobody_was_asked_stay_bit_for_bit():
     calibration, _, answers = world(np.random.default_rng(1))
+    calibration = replace(calibration, errors={"p-irt": 0.03})
     refined = recalibrate(calibration, on_anchors(calibration, answers(30, "new")))
     others = np.setdiff1d(np.arange(N_ITEMS), calibration.anchor_positions())
     for before, after in zip(
@@ -136,7 +137,7 @@ def test_relatives_count_as_few():
 def test_parents_whom_the_calibration_lacks_join():
     everyone = simulate_merges(3, 12, 200, rng=np.random.default_rng(6))
     parents = everyone.models(["p0", "p1", "p2"])
-    calibration = build_calibration(everyone.models([f"m{m}" for m in range(10)]), 30, seed=0)
+    calibration = quick_calibration(everyone.models([f"m{m}" for m in range(10)]), 30)
     new = everyone.models(["m10", "m11"])
     refined = recalibrate(calibration, new, parents)
     assert refined.responses.model_ids[-5:] == ("m10", "m11", "p0", "p1", "p2")
@@ -166,7 +167,7 @@ def test_a_misspecified_world_is_not_bent():
     errors = []
     for seed in range(4):
         world_ = simulate_responses(40, 400, rng=np.random.default_rng(seed), misfit=1.0)
-        calibration = build_calibration(world_.models([f"m{m}" for m in range(12)]), 50, seed=seed)
+        calibration = quick_calibration(world_.models([f"m{m}" for m in range(12)]), 50, seed=seed)
         refined = recalibrate(calibration, on_anchors(calibration, world_.models([f"m{m}" for m in range(12, 26)])))
         later = world_.models([f"m{m}" for m in range(26, 40)])
         places = calibration.anchor_positions()

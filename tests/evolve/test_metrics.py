@@ -134,6 +134,7 @@ def test_the_model_is_asked_once_for_all_metrics_of_a_task(finished):
     assert given["texts"] == 4 * evaluated
 
 
+@pytest.mark.usefixtures("no_environment_report")
 def test_scores_of_both_metrics_are_lm_evals(finished, config, tiny_models):
     from lm_eval import simple_evaluate
     from lm_eval.tasks import TaskManager

@@ -1,10 +1,7 @@
 """Whole runs on tiny real models, in this process."""
 
 import json
-import shlex
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -19,7 +16,8 @@ from merge3_plugin.evolve.setting import Interrupted, Watcher
 from merge3_plugin.evolve.store import FAILED, RunStore
 from merge3_plugin.hookspecs import hookimpl
 from merge3_plugin.plugins import plugin_host
-from tests.evolve.world import N_ITEMS, canonical, environment, evolve_here, make_world
+from tests.evolve.world import N_ITEMS, canonical, evolve_here, make_world
+from tests.mergekit_command import assert_same_weights, by_command
 
 
 @pytest.fixture(scope="module")
@@ -68,21 +66,14 @@ def test_candidates_never_see_a_held_out_item_before_the_confirmation(config, tm
     assert summary["cost"]["search_items"] == sum(body["paid"] for body in told) + sum(beside)
 
 
-def test_the_result_is_what_its_files_say(config, tmp_path, tiny_models):
-    from safetensors.torch import load_file
-
+def test_the_result_is_what_its_files_say(config, tmp_path, monkeypatch):
     out = tmp_path / "out"
     summary = evolve_here(config, out)
     assert summary["state"] == "finished" and summary == json.loads((out / "summary.json").read_text())
     assert {m["label"] for m in summary["models"]} >= {"base", "model_1", "uniform", "best 1"}
     text = (out / "best_config.yaml").read_text()
     assert yaml.safe_load(text)["slices"] == summary["winner"]["recipe"]["slices"]
-    first_line = shlex.split(text.splitlines()[0].removeprefix("# "))
-    assert first_line[:3] == ["mergekit-yaml", "best_config.yaml", "final_model"]
-    module = [sys.executable, "-m", "mergekit.scripts.run_yaml", first_line[1], "again", *first_line[3:]]
-    subprocess.run(module, cwd=out, env=environment(), check=True, capture_output=True)
-    ours, theirs = (load_file(out / folder / "model.safetensors") for folder in ("final_model", "again"))
-    assert ours.keys() == theirs.keys() and all((ours[name] == theirs[name]).all() for name in ours)
+    assert_same_weights(out / "final_model", by_command(text, tmp_path, monkeypatch))
 
 
 def test_the_search_is_told_by_paired_differences(config, tmp_path):
@@ -188,16 +179,25 @@ def estimated(summary, label):
     return bool(model["estimated"])
 
 
+OF_SEARCH = {"max_fevals": 30, "popsize": 6}
+
+
+@pytest.fixture(scope="module")
+def free(config, tmp_path_factory):
+    """A search that only its candidates limit: its folder, and what it found."""
+    out = tmp_path_factory.mktemp("free") / "out"
+    return out, evolve_here(config, out, merge3__search=OF_SEARCH)
+
+
 @pytest.mark.parametrize("unit", ["items", "tokens"])
-def test_peak_and_mean_are_scored_within_the_searchs_budget_or_not_at_all(config, tmp_path, unit):
-    of_search = {"max_fevals": 30, "popsize": 6}
-    free = evolve_here(config, tmp_path / "free", merge3__search=of_search)
+def test_peak_and_mean_are_scored_within_the_searchs_budget_or_not_at_all(config, free, tmp_path, unit):
+    folder, free = free
     cost = free["cost"][f"search_{unit}"]
-    peak, mean = (spent_on(tmp_path / "free", purpose, unit) for purpose in (SURROGATE, MEAN))
+    peak, mean = (spent_on(folder, purpose, unit) for purpose in (SURROGATE, MEAN))
     assert peak > 0 and mean > 0
     for limit, paid in ((cost, [peak, mean]), (cost - 1, [peak, 0]), (cost - mean - 1, [0, 0])):
         out = tmp_path / str(limit)
-        changes = {"merge3__search": {**of_search, f"max_{unit}": limit}}
+        changes = {"merge3__search": {**OF_SEARCH, f"max_{unit}": limit}}
         summary = evolve_here(config, out, **changes)
         assert [spent_on(out, purpose, unit) for purpose in (SURROGATE, MEAN)] == paid
         assert estimated(summary, SURROGATE) == (paid[0] > 0)
@@ -407,6 +407,7 @@ def test_a_calibration_file_serves_and_a_wrong_one_is_refused(config, tmp_path):
         evolve_here(config, tmp_path / "fourth", **other)
 
 
+@pytest.mark.usefixtures("no_environment_report")
 def test_the_logs_of_other_models_calibrate_a_run(config, tmp_path, tiny_models):
     from merge3_plugin.harness.benchmark import load_benchmarks
     from merge3_plugin.harness.collect import EvaluationSettings, collect_logs
@@ -482,11 +483,9 @@ def test_a_parent_that_changed_under_a_run_is_noticed(config, tmp_path, tiny_mod
         evolve_here(config, tmp_path / "out", **models, merge3__search__max_fevals=5)
 
 
-def test_what_a_person_gets_wrong_is_one_line(config, tmp_path):
-    with pytest.raises(ConfigError, match="'tiny_sum'"):
-        evolve_here(config, tmp_path / "a", tasks=["tiny_sun"])
+def test_a_model_that_is_not_there_is_named(config, tmp_path):
     with pytest.raises(ModelError, match="no_such_model"):
-        evolve_here(config, tmp_path / "b", genome__models=["/no_such_model", "/neither"])
+        evolve_here(config, tmp_path / "out", genome__models=["/no_such_model", "/neither"])
 
 
 def test_memory_that_runs_out_fails_no_candidate_and_is_recorded(config, tmp_path, monkeypatch):

@@ -224,9 +224,8 @@ def manager(make_manager: Callable[..., Any]) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def no_environment_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """lm-eval describes the machine in every result, which takes seconds."""
-    monkeypatch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
+def _without_environment_report(no_environment_report: None) -> None:
+    """For all tests here."""
 
 
 @pytest.fixture
@@ -234,9 +233,9 @@ def evaluate(model_folder: Path) -> Callable[..., dict[str, Any]]:
     """lm-eval's own evaluation of the tiny model."""
     from lm_eval import simple_evaluate
 
-    def run(manager: Any, *tasks: str, **settings: Any) -> dict[str, Any]:
+    def run(manager: Any, *tasks: str, model: str = "hf", **settings: Any) -> dict[str, Any]:
         return simple_evaluate(
-            model="hf",
+            model=model,
             model_args={"pretrained": str(model_folder), "dtype": "float32"},
             device="cpu",
             tasks=list(tasks),

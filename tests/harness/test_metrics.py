@@ -73,16 +73,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def graded(folder: Path, tiny_models: list[Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def graded(
+    folder: Path, tiny_models: list[Path], no_environment_report: None, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
     """The benchmarks "two" and "alike", and the answers that lm-eval logged of four models."""
     benchmarks = load_benchmarks({"two": None, "alike": "overlap,none"}, include_paths=[folder])
     settings, logs = EvaluationSettings(dtype="float32", device="cpu"), tmp_path_factory.mktemp("logs")
     read = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
-        for name, benchmark in benchmarks.items():
-            paths = collect_logs(benchmark, list(map(str, tiny_models)), logs / name, settings)
-            read[name] = read_responses(paths, name, base=list(benchmark.items.leaves), balance=benchmark.balance_of)
+    for name, benchmark in benchmarks.items():
+        paths = collect_logs(benchmark, list(map(str, tiny_models)), logs / name, settings)
+        read[name] = read_responses(paths, name, base=list(benchmark.items.leaves), balance=benchmark.balance_of)
     return {"benchmarks": benchmarks, "responses": read}
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import random
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -253,18 +250,10 @@ def test_each_row_of_a_batch_ends_with_its_own_stop(model_and_tokenizer):
     assert all(len(text) <= 3 for text in expected) and len(passes) <= 5
 
 
-def test_lm_eval_knows_the_model_by_name(tasks_folder, model_folder, manager, evaluate, tmp_path):
-    """The real command, with the hook on; its results are those of lm-eval's own model."""
+def test_lm_eval_knows_the_model_by_name(manager, evaluate):
+    """By the hook into Python; its results are those of lm-eval's own model."""
     tasks = ["plain_choice", "plain_number"]
-    run = subprocess.run(
-        [sys.executable, "-m", "lm_eval", "--model", "merge3-hf", "--model_args",
-         f"pretrained={model_folder},dtype=float32", "--device", "cpu", "--batch_size", "8", "--include_path",
-         str(tasks_folder), "--tasks", ",".join(tasks), "--output_path", str(tmp_path)],
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-    assert run.returncode == 0, run.stderr
-    (results,) = tmp_path.glob("*/results_*.json")
-    found, expected = json.loads(results.read_text())["results"], evaluate(manager, *tasks)["results"]
+    found, expected = (evaluate(manager, *tasks, model=model)["results"] for model in ("merge3-hf", "hf"))
     for task in tasks:
         metrics = {key for key in expected[task] if "," in key and "stderr" not in key}
         assert metrics and {key: found[task][key] for key in metrics} == {key: expected[task][key] for key in metrics}

@@ -170,7 +170,9 @@ def speaker(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def spoken(speech_folder: Path, speaker: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def spoken(
+    speech_folder: Path, speaker: Path, no_environment_report: None, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
     """The logs of a plain run of the base task and of the anchor task, and what lm-eval wrote for the base's items."""
     from lm_eval import simple_evaluate
     from lm_eval.loggers import EvaluationTracker
@@ -182,18 +184,16 @@ def spoken(speech_folder: Path, speaker: Path, tmp_path_factory: pytest.TempPath
     remember(manager)
     folder = tmp_path_factory.mktemp("spoken")
     tracker = EvaluationTracker(output_path=str(folder))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lm_eval.evaluator.add_env_info", lambda results: None)
-        results = simple_evaluate(
-            model="hf",
-            model_args={"pretrained": str(speaker), "dtype": "float32"},
-            device="cpu",
-            batch_size=16,
-            tasks=["speech", "speech_ja"],
-            task_manager=manager,
-            bootstrap_iters=0,
-            evaluation_tracker=tracker,
-        )
+    results = simple_evaluate(
+        model="hf",
+        model_args={"pretrained": str(speaker), "dtype": "float32"},
+        device="cpu",
+        batch_size=16,
+        tasks=["speech", "speech_ja"],
+        task_manager=manager,
+        bootstrap_iters=0,
+        evaluation_tracker=tracker,
+    )
     samples = results.pop("samples")
     tracker.save_results_aggregated(results=results, samples=samples)
     for name in samples:

@@ -114,7 +114,9 @@ def test_the_commands_are_installed(installed: Any) -> None:
         assert done.returncode == 0 and done.stdout.startswith("Usage:"), done.stderr
 
 
-def test_the_bare_lm_eval_command_scores_our_task(from_wheel: Any, tiny_models: list[Path], tmp_path: Path) -> None:
+def test_the_bare_lm_eval_command_scores_our_task_by_our_model(
+    from_wheel: Any, tiny_models: list[Path], tmp_path: Path
+) -> None:
     data = tmp_path / "ja.jsonl"
     items = [
         {"_id": f"q{i}", "prompt": f"{i}と{i + 1}の和?", "choices": [str(2 * i + k) for k in range(4)], "label": 1}
@@ -123,8 +125,9 @@ def test_the_bare_lm_eval_command_scores_our_task(from_wheel: Any, tiny_models: 
     data.write_text("".join(json.dumps(item, ensure_ascii=False) + "\n" for item in items), encoding="utf-8")
     settings = {"merge3": {"tasks": {"merge3_arc_ja": {"data": str(data)}}}}
     done = from_wheel.run(
-        *("lm_eval", "--model", "hf", "--model_args", f"pretrained={tiny_models[0]},dtype=float32", "--device", "cpu"),
-        *("--tasks", "merge3_arc_ja", "--metadata", json.dumps(settings), "--output_path", tmp_path / "out"),
+        *("lm_eval", "--model", "merge3-hf", "--model_args", f"pretrained={tiny_models[0]},dtype=float32"),
+        *("--device", "cpu", "--tasks", "merge3_arc_ja", "--metadata", json.dumps(settings)),
+        *("--output_path", tmp_path / "out"),
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
@@ -183,7 +186,6 @@ def test_after_uninstall_nothing_of_us_is_left(
     kind: str,
     new_environment: Callable[[], Any],
     request: pytest.FixtureRequest,
-    cwd: Path,
     tiny_models: list[Path],
     tmp_path: Path,
 ) -> None:
@@ -192,9 +194,10 @@ def test_after_uninstall_nothing_of_us_is_left(
     assert environment.run("python", "-c", "import merge3_autoload, merge3_plugin").returncode == 0
     environment.pip("uninstall", "--yes", "merge3-plugin")
     assert not [path for path in environment.folder.rglob("*merge3*") if "__pycache__" not in path.parts]
-    done = environment.run("python", "-c", LIST_TASKS, cwd=cwd)
-    assert (done.returncode, json.loads(done.stdout.splitlines()[-1]), warnings_of(done)) == (0, [], [])
-    if (kind, cwd) == ("wheel", tmp_path):
+    for cwd in (ROOT, tmp_path):
+        done = environment.run("python", "-c", LIST_TASKS, cwd=cwd)
+        assert (done.returncode, json.loads(done.stdout.splitlines()[-1]), warnings_of(done)) == (0, [], [])
+    if kind == "wheel":
         done = environment.run("mergekit-yaml", merge_config(tmp_path, tiny_models, "linear"), tmp_path / "merged")
         assert done.returncode == 0 and not warnings_of(done)
 
