@@ -44,7 +44,7 @@ def config(tiny_models, tmp_path_factory):
     genome = {"models": others, "merge_method": "task_arithmetic", "base_model": base, "layer_granularity": 1}
     merge3 = {"anchors": 12, "auto_merges": 2, "confirm": 1, "front": 3, "dtype": "float32", "device": "cpu"}
     merge3 |= {"constraints": [{"task": "ja", "fall": 0.2}], "reference": {"math": 0.05}}
-    merge3 |= {"search": {"max_fevals": 16, "popsize": 4, "scalarisation": "parego"}}
+    merge3 |= {"search": {"max_fevals": 24, "popsize": 4, "scalarisation": "parego"}}
     merge3 |= {"fidelity": {"strategy": "hyperband", "eta": 2, "fewest": 6}}
     path = folder / "config.yml"
     path.write_text(yaml.safe_dump({"genome": genome, "tasks": TASKS, "merge3": merge3}))
@@ -340,7 +340,7 @@ def test_what_is_picked_is_not_dominated_and_depends_on_ratios_alone(accuracies,
 
 def test_a_run_shows_its_front_by_estimates_until_it_has_confirmed_one(out, command, tmp_path):
     assert "Accuracy in percent on the held-out items" in command("runs", "show", out)[1]
-    assert command("runs", "fork", out, tmp_path / "new", "--max-fevals", "20")[0] == 0
+    assert command("runs", "fork", out, tmp_path / "new", "--max-fevals", "28")[0] == 0
     text = command("runs", "show", tmp_path / "new")[1]
     table = text[text.index("The front so far has") :].split("\n\n")[1].splitlines()
     assert table[0].split() == ["candidate", "math", "ja", "text"] and len(table) >= 4

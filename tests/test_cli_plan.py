@@ -164,10 +164,10 @@ def test_a_plan_shows_how_many_values_each_filter_has_over_the_depth(plan: Plan)
     ("changes", "words"),
     [
         ({"search": {"max_fevals": 59}}, "59 candidates for 6 genes"),
-        ({"search": {"max_fevals": 2, "optimizer": "random"}}, "2 known merges are scored first and leave the search"),
+        ({"search": {"max_fevals": 5, "optimizer": "random"}}, "5 known merges are scored first and leave the search"),
         (
-            {"search": {"max_fevals": 5}},
-            "less 2 known merges that are scored first: expected at least one generation of 4",
+            {"search": {"max_fevals": 8}},
+            "less 5 known merges that are scored first: expected at least one generation of 4",
         ),
         (
             {"genome": {"filters": ["q_proj", "k_proj", "v_proj", "o_proj", "mlp"]}},

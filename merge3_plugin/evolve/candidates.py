@@ -14,7 +14,7 @@ UNIFORM = "uniform"
 
 
 class Candidates:
-    """``parents`` by label; ``known`` by label: vectors of the parents that the space can express, the uniform merge.
+    """``parents`` by label; ``known`` by label: the space's known points, parents among them and the uniform merge.
 
     ``names`` are the models of the run, by which recipes are told apart; ``parents`` maps labels to such names.
     """

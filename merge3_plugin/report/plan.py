@@ -60,6 +60,7 @@ def _genes(variables: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _known(plan: Mapping[str, Any]) -> list[str]:
     label_of = {f"parent:{name}": label for label, name in plan["parents"].items()}
+    label_of |= {f"alone:{name}": f"{label} alone" for label, name in plan["parents"].items()}
     return [label_of.get(point, point) for point in plan["space"]["known_points"]]
 
 

@@ -183,7 +183,7 @@ metadata: {{version: 1}}
     raw = yaml.safe_load(config.read_text())
     raw["tasks"] = ["tiny_sum", {"name": "tiny_text", "weight": -0.001, "metric": "word_perplexity,none"}]
     raw["genome"] = {"models": raw["genome"]["models"], "merge_method": "linear"}
-    raw["merge3"] |= {"baselines": True, "search": {"max_fevals": 4, "popsize": 4}}
+    raw["merge3"] |= {"baselines": True, "search": {"max_fevals": 9, "popsize": 4}}
     (tmp_path / "config.yml").write_text(yaml.safe_dump(raw))
     out = tmp_path / "out"
     summary = evolve_here(tmp_path / "config.yml", out)

@@ -20,7 +20,7 @@ N_OTHERS = 60
 def config(tiny_models, tmp_path_factory):
     """The tiny world with two more tasks of its models: one scored by item, and a perplexity."""
     folder = tmp_path_factory.mktemp("world")
-    path = make_world(folder, tiny_models, search={"max_fevals": 6, "popsize": 4})
+    path = make_world(folder, tiny_models, search={"max_fevals": 9, "popsize": 4})
     draw = random.Random(1)
     rows = [
         {"_id": f"o{n}", "prompt": f"{n}-{n % 7}", "choices": ["3", "8"], "label": draw.randrange(2)}

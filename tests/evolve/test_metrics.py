@@ -75,7 +75,7 @@ def config(tiny_models, tmp_path_factory):
     base, *others = map(str, tiny_models)
     genome = {"models": others, "merge_method": "task_arithmetic", "base_model": base}
     merge3 = {"anchors": 8, "auto_merges": 2, "confirm": 1, "dtype": "float32", "device": "cpu"}
-    merge3 |= {"search": {"max_fevals": 5, "popsize": 4}}
+    merge3 |= {"search": {"max_fevals": 9, "popsize": 4}}
     path = folder / "config.yml"
     path.write_text(yaml.safe_dump({"genome": genome, "tasks": TASKS, "merge3": merge3}))
     return path
@@ -230,7 +230,7 @@ def test_lower_perplexity_is_fitter(finished):
         expected = sum(weight * found.estimates[task].accuracy for task, weight in weights.items())
         expected -= 0.01 * found.whole["text:byte_perplexity,none"] + 0.1 * found.whole["text:bits_per_byte,none"]
         assert found.fitness == pytest.approx(expected)
-    assert len(rows) == 5
+    assert len(rows) == 9
 
 
 def test_a_run_says_what_it_evaluates_in_full(config, tmp_path, caplog):

@@ -56,7 +56,7 @@ def test_a_second_run_takes_the_parents_answers_and_finds_the_same(
     # They are in the record: without the cache the run is the same one, and another seed or space may have them, too.
     shutil.rmtree(Path(os.environ["MERGE3_HOME"]) / "answers")
     assert evolve_here(config, tmp_path / "again", merge3__reuse=False) == again
-    evolve_here(config, tmp_path / "anew", merge3__search__max_fevals=4)
+    evolve_here(config, tmp_path / "anew", merge3__search__max_fevals=9)
     assert spent(tmp_path / "anew")["reused"] == 0
     other = evolve_here(config, tmp_path / "other", merge3__seed=5, genome__merge_method="ties", merge3__anchors=10)
     assert other["cost"]["reused_items"] == 4 * 150
@@ -230,7 +230,7 @@ def test_the_key_is_the_same_elsewhere_and_for_other_searches(asked: Asked, tmp_
         "merge3__seed": 3,
         "merge3__anchors": 5,
         "genome__merge_method": "linear",
-        "merge3__search__max_fevals": 7,
+        "merge3__search__max_fevals": 9,
     }
     assert asked.key(**changes) == before
     for model in ("base", "model_1", "model_2", "model_3"):
@@ -247,7 +247,7 @@ def test_the_key_is_the_same_elsewhere_and_for_other_searches(asked: Asked, tmp_
 def test_a_spoilt_or_unwritable_cache_is_ignored(
     config: Path, tmp_path: Path, merge3_home: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    few = {"merge3__search__max_fevals": 4}
+    few = {"merge3__search__max_fevals": 9}
     first = evolve_here(config, tmp_path / "first", **few)
     kept = sorted((merge3_home / "answers").rglob("*.json"))
     assert len(kept) == 4 and not list(merge3_home.rglob("tmp*"))

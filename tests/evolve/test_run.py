@@ -131,14 +131,14 @@ def test_recalibration_scores_the_best_in_full_and_ranks_all_anew(config, tmp_pa
 
 @pytest.mark.parametrize("method", ["neyman", "representation-clusters"])
 def test_the_config_says_how_anchors_are_chosen(config, tmp_path, method):
-    summary = evolve_here(config, tmp_path / "out", merge3__anchor_method=method, merge3__search__max_fevals=4)
+    summary = evolve_here(config, tmp_path / "out", merge3__anchor_method=method, merge3__search__max_fevals=9)
     # Clusters of unequal size fall back to groups of equal size.
     assert summary["tasks"]["tiny_sum"]["anchor_method"] in (method, "kd" if method != "neyman" else method)
-    auto = evolve_here(config, tmp_path / "auto", merge3__anchor_method="stratified", merge3__search__max_fevals=4)
+    auto = evolve_here(config, tmp_path / "auto", merge3__anchor_method="stratified", merge3__search__max_fevals=9)
     assert auto["tasks"]["tiny_sum"]["anchor_method"] == "stratified"
 
 
-@pytest.mark.parametrize("budget", [4, 9])
+@pytest.mark.parametrize("budget", [9, 14])
 def test_the_budget_of_candidates_is_never_passed(config, tmp_path, budget):
     summary = evolve_here(config, tmp_path / "out", merge3__search__max_fevals=budget)
     store = RunStore.open(tmp_path / "out")
@@ -301,7 +301,7 @@ metadata: {{version: 1}}
     raw = yaml.safe_load(config.read_text())
     raw["tasks"] = ["tiny_sum", {"name": "tiny_perplexity", "weight": -0.001, "metric": "word_perplexity,none"}]
     (tmp_path / "config.yml").write_text(yaml.safe_dump(raw))
-    summary = evolve_here(tmp_path / "config.yml", tmp_path / "out", merge3__search__max_fevals=6)
+    summary = evolve_here(tmp_path / "config.yml", tmp_path / "out", merge3__search__max_fevals=9)
     assert summary["whole_tasks"] == {"tiny_perplexity": -0.001}
     store = RunStore.open(tmp_path / "out")
     (candidate,) = [m["candidate"] for m in summary["models"] if m["label"] == "uniform"]
@@ -312,7 +312,7 @@ metadata: {{version: 1}}
     store.close()
     raw["tasks"] = raw["tasks"][1:]
     (tmp_path / "config.yml").write_text(yaml.safe_dump(raw))
-    alone = evolve_here(tmp_path / "config.yml", tmp_path / "alone", merge3__search__max_fevals=5)
+    alone = evolve_here(tmp_path / "config.yml", tmp_path / "alone", merge3__search__max_fevals=9)
     assert alone["state"].startswith("finished without a confirmation") and alone["verdict"] is None
     assert (tmp_path / "alone" / "final_model" / "config.json").is_file()
 
@@ -347,7 +347,7 @@ def test_a_full_disk_is_one_line_and_nothing_is_lost(config, tmp_path, monkeypat
 
 def test_a_config_key_newer_than_the_record_had_its_default(config, tmp_path):
     out = tmp_path / "out"
-    evolve_here(config, out, merge3__search__max_fevals=4)
+    evolve_here(config, out, merge3__search__max_fevals=9)
     before = canonical(out)
     store = RunStore(out)
     older = store.meta()["config"]
@@ -355,8 +355,8 @@ def test_a_config_key_newer_than_the_record_had_its_default(config, tmp_path):
     store._db.execute("UPDATE meta SET value = ? WHERE key = 'config'", (json.dumps(older, sort_keys=True),))
     store.close()
     with pytest.raises(RunError, match=r"merge3\.recalibrate was None, is 7"):
-        evolve_here(config, out, merge3__search__max_fevals=4, merge3__recalibrate=7)
-    evolve_here(config, out, merge3__search__max_fevals=4)
+        evolve_here(config, out, merge3__search__max_fevals=9, merge3__recalibrate=7)
+    evolve_here(config, out, merge3__search__max_fevals=9)
     assert canonical(out).splitlines()[2:] == before.splitlines()[2:]
 
 
@@ -373,7 +373,7 @@ def test_a_lora_adapter_can_be_a_parent(config, tmp_path, tiny_models):
         peft.get_peft_model(base, settings).save_pretrained(tmp_path / "lora")
     parents = [f"{tiny_models[0]}+{tmp_path / 'lora'}", str(tiny_models[1])]
     out = tmp_path / "out"
-    evolve_here(config, out, genome__models=parents, merge3__search__max_fevals=5)
+    evolve_here(config, out, genome__models=parents, merge3__search__max_fevals=9)
     recipe = yaml.safe_load((out / "best_config.yaml").read_text())
     assert parents[0] in str(recipe)
     changed = load_file(out / "final_model" / "model.safetensors")["model.layers.0.self_attn.q_proj.weight"]
@@ -385,15 +385,15 @@ def test_a_lora_adapter_can_be_a_parent(config, tmp_path, tiny_models):
 
 
 def test_limit_is_a_random_part_of_the_search_items(config, tmp_path):
-    summary = evolve_here(config, tmp_path / "out", limit=40, merge3__search__max_fevals=5)
+    summary = evolve_here(config, tmp_path / "out", limit=40, merge3__search__max_fevals=9)
     task = summary["tasks"]["tiny_sum"]
     assert (task["search_items"], task["held_out_items"]) == (40, N_ITEMS // 3)
 
 
 def test_a_calibration_file_serves_and_a_wrong_one_is_refused(config, tmp_path):
-    evolve_here(config, tmp_path / "first", merge3__search__max_fevals=5)
+    evolve_here(config, tmp_path / "first", merge3__search__max_fevals=9)
     given = tmp_path / "first" / "calibration" / "tiny_sum.safetensors"
-    evolve_here(config, tmp_path / "second", merge3__search__max_fevals=5, merge3__calibration=str(given))
+    evolve_here(config, tmp_path / "second", merge3__search__max_fevals=9, merge3__calibration=str(given))
     _, first = held_out_items(tmp_path / "first")
     held_out, second = held_out_items(tmp_path / "second")
     assert second == first and not second & held_out
@@ -418,7 +418,7 @@ def test_the_logs_of_other_models_calibrate_a_run(config, tmp_path, tiny_models)
     settings = EvaluationSettings(dtype="float32", device="cpu")
     collect_logs(benchmark, list(map(str, others)), tmp_path / "logs", settings)
     setting = {"tiny_sum": {"logs": [str(tmp_path / "logs")]}}
-    summary = evolve_here(config, tmp_path / "out", merge3__calibration=setting, merge3__search__max_fevals=5)
+    summary = evolve_here(config, tmp_path / "out", merge3__calibration=setting, merge3__search__max_fevals=9)
     assert "calibration" not in summary["cost"]["by_phase"]
     held_out, anchors = held_out_items(tmp_path / "out")
     assert len(anchors) == 20 and not anchors & held_out
@@ -434,7 +434,7 @@ def test_wrong_folders_are_refused(config, tmp_path):
     out.mkdir()
     with FileLock(out / "run.lock"), pytest.raises(RunError, match="another run is using it"):
         evolve_here(config, out)
-    evolve_here(config, out, merge3__search__max_fevals=5)
+    evolve_here(config, out, merge3__search__max_fevals=9)
     with pytest.raises(RunError, match="merge3.anchors was 20, is 21"):
         evolve_here(config, out, merge3__anchors=21)
 
@@ -450,7 +450,7 @@ def test_a_folder_in_which_nothing_was_scored_takes_the_mended_config(config, tm
         with pytest.raises((ConfigError, DataError)):
             evolve_here(config, out, **wrong)
         assert RunStore.open(out).spent() == {}
-    assert evolve_here(config, out, merge3__search__max_fevals=5)["state"] == "finished"
+    assert evolve_here(config, out, merge3__search__max_fevals=9)["state"] == "finished"
 
 
 def test_a_search_that_is_stopped_before_its_first_candidate_says_so(config, tmp_path):
@@ -471,16 +471,16 @@ def test_a_search_that_is_stopped_before_its_first_candidate_says_so(config, tmp
         evolve_here(config, tmp_path / "out", Late())
     with pytest.raises(Interrupted):
         evolve_here(config, tmp_path / "out", Stop())
-    assert evolve_here(config, tmp_path / "out", merge3__search__max_fevals=5)["state"] == "finished"
+    assert evolve_here(config, tmp_path / "out", merge3__search__max_fevals=9)["state"] == "finished"
 
 
 def test_a_parent_that_changed_under_a_run_is_noticed(config, tmp_path, tiny_models):
     names = [shutil.copytree(folder, tmp_path / folder.name) for folder in tiny_models]
     models = {"genome__models": list(map(str, names[1:])), "genome__base_model": str(names[0])}
-    evolve_here(config, tmp_path / "out", **models, merge3__search__max_fevals=5)
+    evolve_here(config, tmp_path / "out", **models, merge3__search__max_fevals=9)
     shutil.copyfile(names[2] / "model.safetensors", names[1] / "model.safetensors")
     with pytest.raises(RunError, match="expected model 0 as the run began"):
-        evolve_here(config, tmp_path / "out", **models, merge3__search__max_fevals=5)
+        evolve_here(config, tmp_path / "out", **models, merge3__search__max_fevals=9)
 
 
 def test_a_model_that_is_not_there_is_named(config, tmp_path):

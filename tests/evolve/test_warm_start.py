@@ -122,12 +122,12 @@ def test_files_of_recipes_are_scored_first_or_refused_with_a_line(tiny_models, t
         return command("plan", config, "--task-search-path", config.parent / "tasks")
 
     status, text, _ = plan(known, uniform)
-    assert status == 0 and f"base, uniform, {known}\n" in text, "the uniform merge is there already"
+    assert status == 0 and f"model_3 alone, uniform, {known}\n" in text, "the uniform merge is there already"
     evolve_here(config, tmp_path / "out", merge3__search__max_fevals=10)
     store = RunStore.open(tmp_path / "out")
     asked = [body for name, body in store.events() if name.startswith("ask ")]
-    assert asked[2]["vector"] == [0.4, 0.0, 0.25] * 2 and asked[2]["trial"] is None and asked[3]["trial"] == 0
-    told = dict(store.events())["tell 2"]
+    assert asked[5]["vector"] == [0.4, 0.0, 0.25] * 2 and asked[5]["trial"] is None and asked[6]["trial"] == 0
+    told = dict(store.events())["tell 5"]
     assert told["values"] is not None and store.recipe(told["candidate"])["slices"][1]["sources"][1]["parameters"] == {
         "weight": 0.0
     }
@@ -146,7 +146,7 @@ def world(tiny_models, tmp_path_factory):
     raw = yaml.safe_load(config.read_text())
     vectors = np.random.default_rng(1).random((3, 6))
     other_run(folder / "other", {key: raw[key] for key in ("genome", "tasks")}, vectors, [0.2, 0.4, 0.3])
-    raw["merge3"]["search"] |= {"warm_start": str(folder / "other"), "max_fevals": 10}
+    raw["merge3"]["search"] |= {"warm_start": str(folder / "other"), "max_fevals": 13}
     config.write_text(yaml.safe_dump(raw))
     return config, folder / "other", vectors[[1, 2, 0]]
 
@@ -154,14 +154,15 @@ def world(tiny_models, tmp_path_factory):
 def test_a_run_scores_them_first_tells_its_strategy_and_keeps_them_in_its_record(world, tmp_path, command):
     config, other, vectors = world
     plan = command("plan", config, "--task-search-path", config.parent / "tasks")[1]
-    assert f"Scored first: base, uniform, {', '.join(f'{other}: best {i}' for i in (1, 2, 3))}\n" in plan
+    known = "base, model_1 alone, model_2 alone, model_3 alone, uniform"
+    assert f"Scored first: {known}, {', '.join(f'{other}: best {i}' for i in (1, 2, 3))}\n" in plan
     summary = evolve_here(config, tmp_path / "out")
     store = RunStore.open(tmp_path / "out")
     steps = store.events()
     asked = [body for name, body in steps if name.startswith("ask ")]
-    assert [body["vector"] for body in asked[2:5]] == vectors.tolist()
-    assert [body["trial"] for body in asked[:6]] == [None] * 5 + [0]
-    assert summary["cost"]["candidates"] == 10 and summary["search"]["merges"] == 8, "they may be the best"
+    assert [body["vector"] for body in asked[5:8]] == vectors.tolist()
+    assert [body["trial"] for body in asked[:9]] == [None] * 8 + [0]
+    assert summary["cost"]["candidates"] == 13 and summary["search"]["merges"] == 8, "they may be the best"
     shutil.move(other, other.with_name("gone"))
     try:
         again = evolve_here(config, tmp_path / "out")

@@ -50,7 +50,8 @@ class Space(Protocol):
     def known_points(self) -> dict[str, FloatArray]:
         """Vectors worth scoring first: ``parent:NAME`` for parents, ``uniform`` for the uniform merge, or ``start``.
 
-        A parent is there only where the space has exactly its weights, bit for bit.
+        A parent is there only where the space has exactly its weights, bit for bit; ``alone:NAME`` is a parent but for
+        rounding.
         """
         ...
 

@@ -134,14 +134,17 @@ class GenomeSpace:
         weights, and slerp of more than two models, have no uniform merge.
 
         A parent is there when the space can express it exactly: its recipe merges to the parent's own weights, bit for
-        bit. Methods that add differences to a base give only the base that way, for rounding loses the others.
+        bit. Methods that add differences to a base give only the base that way, for rounding loses the others: their
+        whole differences alone are ``alone:NAME``.
         """
+        first = start(self.variables)
         points = {f"parent:{name}": vector for name, vector in self._parent_points()}
+        points |= {f"alone:{name}": x for name, x in self._whole_differences() if not np.array_equal(x, first)}
         weighted = {gene.model for gene in self._genes.genes if gene.parameter == "weight"}
         uniform = weighted >= set(self._genome.models)
         if self._name == "slerp":  # one half of each of two
             uniform = all(gene.start == 0.5 for gene in self._genes.genes)
-        return points | {"uniform" if uniform else "start": start(self.variables)}
+        return points | {"uniform" if uniform else "start": first}
 
     def describe(self) -> list[str]:
         """The method, what holds for the whole recipe, and how parameters change over the depth."""
@@ -160,13 +163,27 @@ class GenomeSpace:
                 yield from self._exact(other, "t", {"": 1.0})
 
     def _exact(self, name: str, parameter: str, values: Mapping[str, float]) -> Iterator[tuple[str, FloatArray]]:
-        """The point where ``parameter`` is as in ``values`` (by model, else 0), if it can have them."""
-        wanted = {
-            i: values.get(g.model or "", 0.0) for i, g in enumerate(self._genes.genes) if g.parameter == parameter
-        }
-        genes = self._genes.genes
-        if wanted and all(genes[i].value(genes[i].coordinate(value)) == value for i, value in wanted.items()):
-            yield name, np.array([gene.coordinate(wanted.get(i, gene.start)) for i, gene in enumerate(genes)])
+        """The point where ``parameter`` is as in ``values`` (by model, else 0), if it is a gene that can have them."""
+        if any(gene.parameter == parameter for gene in self._genes.genes):
+            yield from self._point(name, {(parameter, m): values.get(m or "", 0.0) for m in (*self._sources, None)})
+
+    def _whole_differences(self) -> Iterator[tuple[str, FloatArray]]:
+        """Each model at weight 1 beside others at 0, nothing of it dropped: but for rounding, that model."""
+        weighted = [gene.model for gene in self._genes.genes if gene.parameter == "weight"]
+        if not self._task_arithmetic_weight() or any(self._fixed.get(name, 1) != 1 for name in ("density", "lambda")):
+            return
+        for name in self._sources:
+            if name in weighted:
+                values: dict[tuple[str, str | None], float] = {("lambda", None): 1.0}
+                for model in self._sources:
+                    values |= {("density", model): 1.0, ("weight", model): float(model == name)}
+                yield from self._point(name, values)
+
+    def _point(self, name: str, values: Mapping[tuple[str, str | None], float]) -> Iterator[tuple[str, FloatArray]]:
+        """The point of these values by parameter and model, else of the start, if the genes can have them."""
+        found = [(gene, values.get((gene.parameter, gene.model), gene.start)) for gene in self._genes.genes]
+        if all(gene.value(gene.coordinate(value)) == value for gene, value in found):
+            yield name, np.array([gene.coordinate(value) for gene, value in found])
 
     def _task_arithmetic_weight(self) -> str | None:
         from mergekit.merge_methods import GeneralizedTaskArithmeticMerge

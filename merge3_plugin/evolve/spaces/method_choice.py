@@ -68,14 +68,18 @@ class MethodChoice:
         return self._placed(method, space.nearest(merge)) if space else start(self.variables)
 
     def known_points(self) -> dict[str, FloatArray]:
-        """The parents that any method has exactly, and ``uniform``: of ``linear`` if it is there, else of the first."""
+        """The parents that any method has exactly, or else alone, and ``uniform``: of ``linear`` if it is there.
+
+        Else that is of the first.
+        """
         points: dict[str, FloatArray] = {}
         for method in sorted(self._spaces, key=lambda method: method != "linear"):
             for label, vector in self._spaces[method].known_points().items():
                 points.setdefault(label, self._placed(method, vector))
         if "uniform" in points:
             points.pop("start", None)
-        return points
+        exact = [label.removeprefix("parent:") for label in points if label.startswith("parent:")]
+        return {label: x for label, x in points.items() if label not in {f"alone:{name}" for name in exact}}
 
     def describe(self) -> list[str]:
         """Each method, and what holds for its recipes."""

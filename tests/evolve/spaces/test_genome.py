@@ -170,12 +170,37 @@ def test_known_parents_are_the_parents_bit_for_bit(
     expected = {"linear": models, "slerp": models}.get(method, [base])
     if method in ("multislerp", "nuslerp", "ram", "ramplus_tl"):
         expected = []
-    assert set(known) == {f"parent:{name}" for name in expected}
+    kin = method in ("task_arithmetic", "ties", "dare_ties", "dare_linear", "della", "della_linear")
+    alone = models if kin or method.startswith("breadcrumbs") else []
+    assert set(known) == {f"parent:{name}" for name in expected} | {f"alone:{name}" for name in alone}
+    of_base = load_file(Path(base) / "model.safetensors")
     for label, vector in known.items():
+        kind, _, model = label.partition(":")
         got = merged(merger, searched.decode(vector))
-        for name, tensor in load_file(Path(label.removeprefix("parent:")) / "model.safetensors").items():
+        for name, tensor in load_file(Path(model) / "model.safetensors").items():
+            own = tensor.to(got[name].dtype)
+            if kind == "alone":
+                away = (own - of_base[name].to(own.dtype)).abs().float().sum()
+                assert (got[name] - own).abs().float().sum() <= 1e-3 * away, (label, name)
+                continue
             bits = torch.int32 if dtype == "float32" else torch.int16
-            assert torch.equal(got[name].view(bits), tensor.to(got[name].dtype).view(bits)), (label, name)
+            assert torch.equal(got[name].view(bits), own.view(bits)), (label, name)
+
+
+def test_a_model_alone_is_a_known_point_where_the_genes_can_have_it_and_it_is_none_anyway(
+    tiny_models: list[Path],
+) -> None:
+    def alone(method: str = "ties", **arguments: Any) -> list[str]:
+        known = space(method, tiny_models, **arguments).known_points()
+        return [label.rpartition("/")[2] for label in known if label.startswith("alone:")]
+
+    assert alone() == ["model_1", "model_2", "model_3"]
+    assert alone(parameters={"density": 1.0}) == alone(bounds={"density": (0.5, 1)}) == alone()
+    assert not alone(parameters={"density": 0.5}) and not alone(bounds={"density": (0, 0.9)})
+    assert not alone(bounds={"weight": (0, 0.9)}) and not alone(bounds={"weight": (0.1, 2)})
+    base, first, *_ = map(str, tiny_models)
+    single = GenomeSpace(genome("task_arithmetic", tiny_models, models=[first]), 2, dtype="float32")
+    assert set(single.known_points()) == {f"parent:{base}", "uniform"}, "of one model the uniform merge is it alone"
 
 
 @pytest.fixture(scope="module")

@@ -74,8 +74,10 @@ def _baseless(recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_known_points_are_the_parents_of_all_methods_and_the_mean(tiny_models: list[Path]) -> None:
-    searched = space(tiny_models, {"methods": ["ties", "linear"]})
     base, *models = map(str, tiny_models)
+    without = space(tiny_models, {"methods": ["ties", "della"]}).known_points()
+    assert set(without) == {f"parent:{base}", "uniform", *(f"alone:{name}" for name in models)}
+    searched = space(tiny_models, {"methods": ["ties", "linear"]})
     known = searched.known_points()
     assert set(known) == {"uniform", *(f"parent:{name}" for name in (base, *models))}
     assert searched.decode(known["uniform"])["merge_method"] == "linear"
