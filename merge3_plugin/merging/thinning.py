@@ -117,8 +117,12 @@ def rescaled(thinning: Thinning, inputs: Inputs, place: int, blocks: Blocks) -> 
 
 
 def sum_of_magnitudes(tensor: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
-    """That of what two tensors differ by, in their dtype, as mergekit sums it."""
-    return (tensor - base).abs_().sum()
+    """That of what two tensors differ by, in their dtype, as mergekit sums it in one thread.
+
+    Over several threads torch rounds the sum of each to half precision, so that mergekit's last bit hangs on how many.
+    """
+    exact = torch.float32 if tensor.dtype == torch.float32 else torch.float64
+    return (tensor - base).abs_().sum(dtype=exact).to(tensor.dtype)
 
 
 def _magnitude_left(thinning: Thinning, tensor: torch.Tensor, base: torch.Tensor, blocks: Blocks) -> torch.Tensor:

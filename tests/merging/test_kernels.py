@@ -19,6 +19,7 @@ from merge3_plugin.merging.blocks import Blocks
 from merge3_plugin.merging.constants import Constants
 from merge3_plugin.merging.kernels import Inputs, linear, nuslerp, slerp
 from merge3_plugin.merging.magnitudes import Magnitudes
+from merge3_plugin.merging.thinning import sum_of_magnitudes
 from merge3_plugin.merging.uniform import Uniform
 
 BLOCK = 512
@@ -165,6 +166,23 @@ def test_threads_share_a_tensor_and_change_nothing(
         assert len(parts) == threads
         parts.clear()
     assert torch.equal(*merged)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_by_how_much_a_delta_is_rescaled_does_not_hang_on_the_number_of_threads(dtype: torch.dtype) -> None:
+    """In half precision torch rounds the sum of each thread: every few tensors that shows in the whole."""
+    pairs = [tensors((300, 256), dtype, 2, seed) for seed in range(30)]
+    before = torch.get_num_threads()
+    found = {}
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found[threads] = [sum_of_magnitudes(*pair).item() for pair in pairs]
+            alone = [(one - other).abs().sum().item() for one, other in pairs]
+            assert (found[threads] == alone) == (threads == 1), "mergekit's, in one thread"
+    finally:
+        torch.set_num_threads(before)
+    assert found[1] == found[2]
 
 
 @pytest.mark.parametrize(
