@@ -9,7 +9,7 @@ FIGURE is among
     binary      the same where answers are only right or wrong
     fidelity    racing, halving and Hyperband against all anchors for every candidate, at equal cost
     optimizers  every strategy, mergekit-evolve's settings and random search, at as many candidates
-    grid        strategies x spaces x estimators, or those that --optimizers and --estimators name
+    grid        strategies x spaces x estimators, or those that --optimizers, --spaces and --estimators name
     quickstart  the same on the quickstart's models, which are trained for it
     soup        one weight for each of 16 checkpoints against soups that need no search
     front       NSGA-II's front and ParEGO's against searches for one weighting each, by hypervolume
@@ -118,12 +118,18 @@ def optimizers() -> list[Plan]:
 def crossed(
     world: Callable[[int], World],
     optimizers: Sequence[str],
-    spaces: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]],
+    known: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]],
+    spaces: Sequence[str] | None,
     estimators: Sequence[str],
     base: Mapping[str, Any],
     **search: Any,
 ) -> list[Plan]:
-    """Every optimizer in every space (its genome, and its keys of ``merge3``) by every estimator."""
+    """Every optimizer in every one of these spaces (None: all) by every estimator.
+
+    Spaces are ``known`` by their genome and their keys of ``merge3``.
+    """
+    if unknown := set(spaces or ()) - known.keys():
+        sys.exit(f"--spaces: expected names among {', '.join(known)}; got {', '.join(sorted(unknown))}")
     return [
         Plan(
             f"{optimizer}, {space}, {estimator}",
@@ -131,30 +137,36 @@ def crossed(
             block({**base, **keys, "estimator": estimator}, optimizer=optimizer, **search),
             genome,
         )
-        for space, (genome, keys) in spaces.items()
+        for space, (genome, keys) in known.items()
+        if not spaces or space in spaces
         for estimator in estimators
         for optimizer in optimizers
     ]
 
 
 def grid(
-    optimizers: Sequence[str] = ("cma-es", "ga", "random"), estimators: Sequence[str] = ("auto", "mean", "gmp-irt")
+    optimizers: Sequence[str] = ("cma-es", "ga", "random"),
+    estimators: Sequence[str] = ("auto", "mean", "gmp-irt"),
+    spaces: Sequence[str] | None = None,
 ) -> list[Plan]:
-    spaces = {
+    known = {
         "12 genes": TASK_ARITHMETIC,
         "6 genes smooth": {**TASK_ARITHMETIC, "layer_granularity": 2, "smooth": True},
         "3 genes": {**TASK_ARITHMETIC, "layer_granularity": 0},
     }
-    alone = {name: (genome, {}) for name, genome in spaces.items()}
-    return crossed(one_task, optimizers, alone, estimators, FEW)
+    alone = {name: (genome, {}) for name, genome in known.items()}
+    return crossed(one_task, optimizers, alone, spaces, estimators, FEW)
 
 
 def quickstart(
-    folder: Path, optimizers: Sequence[str] = ("cma-es", "tpe", "random"), estimators: Sequence[str] = ("auto", "mean")
+    folder: Path,
+    optimizers: Sequence[str] = ("cma-es", "tpe", "random"),
+    estimators: Sequence[str] = ("auto", "mean"),
+    spaces: Sequence[str] | None = None,
 ) -> list[Plan]:
     world, example = Quickstart(folder), CONFIG["genome"]
     base = example["base_model"]
-    spaces = {
+    known = {
         "genome": (example, {}),
         # Of either sign: a mean of these models has no more than a part of each task vector.
         "weights": (
@@ -170,7 +182,7 @@ def quickstart(
     }
     own = {**CONFIG["merge3"]["search"], "max_fevals": 100}
     few = {"anchors": 20, "auto_merges": 2}
-    return crossed(world.at, optimizers, spaces, estimators, few, **own)
+    return crossed(world.at, optimizers, known, spaces, estimators, few, **own)
 
 
 def soup() -> list[Plan]:
@@ -235,6 +247,7 @@ def main() -> None:
         "--optimizers", nargs="+", metavar="NAME", help="of grid and quickstart, in place of three each"
     )
     parser.add_argument("--estimators", nargs="+", metavar="NAME", help="of grid and quickstart, in place of their own")
+    parser.add_argument("--spaces", nargs="+", metavar="NAME", help="of grid and quickstart, not all of theirs")
     parser.add_argument("--json", type=Path, help="write every run with its curve")
     parser.add_argument("--read", type=Path, metavar="FILE", help="print the tables of such a file, and run nothing")
     options = parser.parse_args()
@@ -242,7 +255,7 @@ def main() -> None:
         for name, plans in read(options.read).items():
             report(name, NOTES[name], plans)
         return
-    named = {"optimizers": options.optimizers, "estimators": options.estimators}
+    named = {"optimizers": options.optimizers, "estimators": options.estimators, "spaces": options.spaces}
     crossed_by = {key: names for key, names in named.items() if names}
     figures = {
         **FIGURES,
