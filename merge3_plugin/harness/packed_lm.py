@@ -11,10 +11,12 @@ from typing import Any, TypeVar
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils_hf import stop_sequences_criteria
 from tqdm import tqdm
-from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from merge3_plugin.errors import DataError
+from merge3_plugin.harness.generation import Finite, Stops, caching_in_place
 from merge3_plugin.harness.packed_forward import (
     Predictions,
     Unpackable,
@@ -119,10 +121,10 @@ class PackedLM(HFLM):
         for readers, values, right in found:  # here, after all passes, a GPU is first waited for
             totals.index_add_(0, readers.cpu(), values.cpu().double())
             greedy[readers[~right].cpu()] = False
-        return _finite(list(zip(totals.tolist(), greedy.tolist(), strict=True)))
+        return finite(list(zip(totals.tolist(), greedy.tolist(), strict=True)))
 
     def _padded(self, requests: Sequence[TokenRequest], progress: bool) -> list[Answer]:
-        return _finite(super()._loglikelihood_tokens(list(requests), disable_tqdm=not progress))
+        return finite(super()._loglikelihood_tokens(list(requests), disable_tqdm=not progress))
 
     def _read(self, pack: Pack) -> Predictions:
         return predictions(logits(self.model, pack), pack)
@@ -161,7 +163,7 @@ class PackedLM(HFLM):
             for reader in set(pack.readers.tolist()):
                 tokens, targets = readings[reader]
                 plain = self._model_call(torch.tensor([tokens], device=self.device))[0, -len(targets) :].float()
-                _finite([(float(plain.sum()), False)])  # other weights would show nothing
+                finite([(float(plain.sum()), False)])  # other weights would show nothing
                 apart = found[pack.rows[pack.readers == reader]].float() - plain
                 allowed = _APART.get(self.model.dtype, _APART_ROUNDED)
                 if not (apart.std(dim=-1) <= allowed * plain.std(dim=-1)).all():
@@ -199,55 +201,26 @@ class PackedLM(HFLM):
         if not kwargs.get("temperature") and not kwargs.get("do_sample"):
             kwargs = {**kwargs, "do_sample": False}
             kwargs.pop("temperature", None)
-        dtype = self.mixed_precision_dtype
-        with torch.autocast(device_type=self.device.type, dtype=dtype, enabled=dtype is not None):
+        prompt, dtype = context.shape[1], self.mixed_precision_dtype
+        stops: Any = StoppingCriteriaList([Stops(self.tokenizer, stop, prompt)])
+        if (kwargs.get("num_beams") or self.model.generation_config.num_beams or 1) > 1:
+            # Where a row ends decides which of its beams is the best.
+            stops = stop_sequences_criteria(self.tokenizer, stop, prompt, context.shape[0])
+        autocast = torch.autocast(device_type=self.device.type, dtype=dtype, enabled=dtype is not None)
+        with autocast, caching_in_place(self.model):
             return self.model.generate(
                 input_ids=context,
                 max_length=max_length,
-                stopping_criteria=StoppingCriteriaList([_Stops(self.tokenizer, stop, context.shape[1])]),
-                logits_processor=LogitsProcessorList([_Finite()]),
+                stopping_criteria=stops,
+                logits_processor=LogitsProcessorList([Finite()]),
                 pad_token_id=self.tokenizer.pad_token_id,
                 use_cache=True,
                 **kwargs,
             )
 
 
-def _finite(answers: list[Answer]) -> list[Answer]:
+def finite(answers: list[Answer]) -> list[Answer]:
     bad = next((value for value, _ in answers if not abs(value) < float("inf")), None)
     if bad is not None:
         raise DataError(f"model: expected finite log-likelihoods, got {bad}; its weights overflow this dtype")
     return answers
-
-
-class _Stops(StoppingCriteria):
-    """Ends each row of a batch with the first of the ``stops`` in its own text.
-
-    lm-eval's own criteria end no row before one and the same stop stands in all of them.
-    """
-
-    def __init__(self, tokenizer: Any, stops: Sequence[str], prompt_length: int) -> None:
-        self._tokenizer, self._stops, self._prompt_length = tokenizer, stops, prompt_length
-        # As far back as lm-eval looks: another tokenization of the stop may be a little longer than its own.
-        self._look_back = 2 + max((len(tokenizer.encode(stop, add_special_tokens=False)) for stop in stops), default=0)
-        self._done: list[bool] = []
-
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_: Any) -> Any:
-        self._done = self._done or [False] * len(input_ids)
-        written = input_ids[:, self._prompt_length :].tolist()
-        for row, tokens in enumerate(written):
-            # The end of a text alone may read otherwise than it does behind the rest, so the rest has the last word.
-            self._done[row] = self._done[row] or (self._ended(tokens[-self._look_back :]) and self._ended(tokens))
-        return torch.tensor(self._done, device=input_ids.device)
-
-    def _ended(self, tokens: Sequence[int]) -> bool:
-        text = self._tokenizer.decode(tokens)
-        return any(stop in text for stop in self._stops)
-
-
-class _Finite(LogitsProcessor):
-    """Raises DataError for logits that are NaN or infinite; leaves all others as they are."""
-
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        if not torch.isfinite(scores.amax(dim=-1)).all():
-            raise DataError("model: expected finite logits, got NaN or infinity; its weights overflow this dtype")
-        return scores

@@ -12,7 +12,7 @@ from lm_eval.models.huggingface import HFLM
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from merge3_plugin.errors import DataError
-from merge3_plugin.harness import packed_lm
+from merge3_plugin.harness import generation, packed_lm
 from merge3_plugin.harness.live_model import LiveModel
 from merge3_plugin.testing import make_tiny_tokenizer
 
@@ -227,7 +227,7 @@ class TestOutOfMemory:
         assert not live.halved
 
 
-def generation(texts: list[str], **settings: Any) -> list[Any]:
+def generating(texts: list[str], **settings: Any) -> list[Any]:
     from lm_eval.api.instance import Instance
 
     return [Instance("generate_until", {}, (text, settings), number) for number, text in enumerate(texts)]
@@ -238,16 +238,54 @@ def test_each_row_of_a_batch_ends_with_its_own_stop(model_and_tokenizer):
     model, tokenizer = model_and_tokenizer
     texts, free = ["1+2=", "99+3=", "4", "7+7=1"], {"until": [], "max_gen_toks": 24, "do_sample": False}
     written = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4).generate_until(
-        generation(texts, **free), disable_tqdm=True
+        generating(texts, **free), disable_tqdm=True
     )
     # A stop of its own for each text, early in it.
     settings = {**free, "until": sorted({text[2:4] for text in written})}
-    asked = generation(texts, **settings)
+    asked = generating(texts, **settings)
     expected = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4).generate_until(asked, disable_tqdm=True)
     passes: list[int] = []
     model.register_forward_hook(lambda *_: passes.append(1))
     assert LiveModel(model, tokenizer, 4).generate_until(asked, disable_tqdm=True) == expected
     assert all(len(text) <= 3 for text in expected) and len(passes) <= 5
+
+
+CACHED = {
+    "llama": ({}, 3),
+    "gpt2": (PACKED["gpt2"], 3),
+    "gpt_neox": ({}, 3),
+    "bloom": ({**PADDED["bloom"][0], "tie_word_embeddings": False}, 3),
+    "mixtral": (PACKED["mixtral"], 3),
+    # Layers of windows and of linear attention have caches of their own.
+    "gemma3_text": ({"head_dim": 8, "sliding_window": 8, "num_hidden_layers": 6}, 1),
+    "mistral": ({"sliding_window": 8}, 0),
+    "qwen3_next": ({"head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "num_hidden_layers": 4,
+                    "linear_num_key_heads": 2, "linear_num_value_heads": 2, "linear_key_head_dim": 8,
+                    "linear_value_head_dim": 8}, 1),
+    "mamba": ({}, 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", CACHED)
+def test_what_is_generated_is_lm_evals_and_full_attention_is_cached_in_place(tokenizer, kind, monkeypatch):
+    settings, in_place = CACHED[kind]
+    model = make(tokenizer, kind, **settings)
+    monkeypatch.setattr(generation, "_ROOM", 5)  # so that it runs out several times
+    kinds: list[list[str]] = []
+    model.register_forward_hook(
+        lambda _, args, named, out: kinds.append(
+            [type(c).__name__ for c in getattr(named.get("past_key_values"), "layers", [])]
+        ),
+        with_kwargs=True,
+    )
+    texts = ["1+2=3;4+5=", "99+3=", "4", "7+7=1"]
+    live = LiveModel(model, tokenizer, 4)
+    for more in ({}, {"num_beams": 2}):
+        asked = generating(texts, until=["7", "\n"], max_gen_toks=24, do_sample=False, **more)
+        expected = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4).generate_until(asked, disable_tqdm=True)
+        kinds.clear()
+        assert live.generate_until(asked, disable_tqdm=True) == expected
+        assert {layers.count("_InPlace") for layers in kinds} == {in_place}
 
 
 def test_lm_eval_knows_the_model_by_name(manager, evaluate):
