@@ -21,7 +21,6 @@ NEEDLESS = {
     "reshard": "parents are read as they are, and no candidate is written",
 }
 REFUSED = {
-    "vllm": "--vllm: expected scoring in place, which vLLM cannot do yet; leave the flag out",
     "load_in_8bit": "--load-in-8bit: expected weights that a merge can be written into in place; leave the flag out",
     "load_in_4bit": "--load-in-4bit: expected weights that a merge can be written into in place; leave the flag out",
     "use_wandb": "--wandb: expected an observer plug-in (hook merge3_evaluation_finished), not a flag; leave it out",
@@ -86,7 +85,7 @@ REFUSED = {
 @click.option(
     "--num-gpus", type=click.IntRange(1), help="A live model on each of the first so many GPUs, all at work.  [1]"
 )
-@click.option("--vllm/--no-vllm", default=False, help="Not supported yet.")
+@click.option("--vllm/--no-vllm", default=None, help="Score with vLLM (the extra vllm).  [no]")
 @click.option("--load-in-8bit", is_flag=True, help="Not supported.")
 @click.option("--load-in-4bit", is_flag=True, help="Not supported.")
 @click.option("use_wandb", "--wandb/--no-wandb", default=False, help="Not supported: use an observer plug-in.")
@@ -204,6 +203,7 @@ def _overrides(flags: dict[str, Any]) -> dict[str, Any]:
         "merge3.search.sigma0": flags["sigma0"],
         "merge3.search.popsize": flags["force_population_size"],
         "merge3.seed": flags["random_seed"],
+        "merge3.eval.model": {None: None, True: "vllm", False: "hf"}[flags["vllm"]],
         "merge3.eval.batch_size": flags["batch_size"],
         "merge3.device": device,
     }

@@ -61,6 +61,15 @@ def device_memory_available(device: str) -> int | None:
     return int(torch.cuda.mem_get_info(torch.device(device))[0])
 
 
+def memory_total(device: str) -> int:
+    """All bytes of a GPU's memory; of what shares the host's, those of the host or of this container."""
+    import torch
+
+    if torch.device(device).type != "cuda":
+        return _memory()[1]
+    return int(torch.cuda.mem_get_info(torch.device(device))[1])
+
+
 def flops_per_second(device: str, dtype_name: str, *, size: int = 1024, seconds: float = 0.2) -> float:
     """Floating-point operations a second of matrix products in this dtype, the best of those that fit in the time."""
     import torch

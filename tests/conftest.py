@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["tests.commands", "tests.lm_eval_runs"]
+pytest_plugins = ["tests.commands", "tests.lm_eval_runs", "tests.vllm_here"]
 
 for _name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE"):
     os.environ.setdefault(_name, "1")

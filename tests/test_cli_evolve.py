@@ -55,10 +55,15 @@ def test_several_gpus_have_a_live_model_each(flags, device):
     assert _overrides(context.params).get("merge3.device") == device
 
 
+@pytest.mark.parametrize(("flags", "model"), [(["--vllm"], "vllm"), (["--no-vllm"], "hf"), ([], None)])
+def test_vllm_scores_where_the_flag_says_so(flags, model):
+    context = evolve.make_context("x", ["c", "--storage-path", "o", *flags])
+    assert _overrides(context.params).get("merge3.eval.model") == model
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--vllm"], "vLLM cannot"),
         (["--load-in-8bit"], "leave the flag out"),
         (["--load-in-4bit"], "leave the flag out"),
         (["--wandb"], "observer plug-in"),

@@ -113,6 +113,14 @@ def test_what_a_config_adds_to_a_run_is_counted(plan: Plan) -> None:
     assert each["baselines confirmed"] == (4 + 2, 6 * 50)
 
 
+def test_what_vllm_takes_is_shown_and_where_it_cannot_score_is_said(plan: Plan, vllm: None) -> None:
+    served = {"model": "vllm", "model_args": {"gpu_memory_utilization": 0.01}}
+    status, text, _ = plan(merge3={"eval": served})
+    assert status == 0 and "MB, vLLM " in text and "a batch" not in text
+    status, text, error = plan(merge3={"eval": served, "device": ["cpu", "cpu"]})
+    assert (status, text) == (2, "") and "expected vLLM with one live model, got 2" in error and error.count("\n") == 1
+
+
 def test_a_run_reads_no_more_than_its_plan_says(
     world: Path, tiny_models: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -30,7 +30,7 @@ LAYERS = [
 LEVEL = {unit: len(LAYERS) - depth for depth, layer in enumerate(LAYERS) for unit in layer}
 ONE_UNIT = {"hookspecs": "plugins", "checks": "domain", "units": "domain"}
 HEAVY = {"torch", "transformers", "peft", "mergekit", "lm_eval", "datasets", "scipy", "sklearn", "cma", "ray"}
-HEAVY |= {"pymoo", "optuna"}
+HEAVY |= {"pymoo", "optuna", "vllm"}
 
 
 def unit_of(module: str) -> str:

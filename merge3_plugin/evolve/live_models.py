@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
 from merge3_plugin.config import RunConfig
 from merge3_plugin.evolve.guard import chat_template
+from merge3_plugin.evolve.serving import Served, vllm_settings
 from merge3_plugin.evolve.workers import Worker, Workers
 from merge3_plugin.harness.benchmark import Benchmark
 
 if TYPE_CHECKING:
+    from merge3_plugin.harness.live_model import LiveModel
     from merge3_plugin.harness.scoring import Scorer
+    from merge3_plugin.harness.vllm_model import VllmModel
     from merge3_plugin.merging.merger import Merger
 
 log = logging.getLogger(__name__)
@@ -38,7 +41,17 @@ def make_scorer(
         gen_kwargs=settings.gen_kwargs,
         system_instruction=settings.system_instruction,
         first=first,
+        engine=_engine(config),
     )
+
+
+def _engine(config: RunConfig) -> Callable[[LiveModel], VllmModel] | None:
+    settings = vllm_settings(config)
+    if settings is None:
+        return None
+    from merge3_plugin.harness.vllm_model import VllmModel
+
+    return partial(VllmModel, **settings)
 
 
 def make_workers(config: RunConfig, merger: Merger, scorer: Scorer, benchmarks: Mapping[str, Benchmark]) -> Workers:
@@ -46,6 +59,8 @@ def make_workers(config: RunConfig, merger: Merger, scorer: Scorer, benchmarks: 
     from merge3_plugin.merging.devices import use_device
 
     use_device(merger.device)
+    if scorer.engine is not None:
+        return Workers([Worker(Served(merger, scorer.engine), scorer)])
     others = merger.beside(config.merge3.devices()[1:])
     if not others:
         return Workers([Worker(merger, scorer)])

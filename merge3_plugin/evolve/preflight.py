@@ -30,7 +30,8 @@ class Memory:
     ``mapped`` parents are read from their files through the page cache: what of them does not fit beside the rest is
     read again for each merge, which is slow, and no failure. ``copied`` parents are in another dtype than their files
     and lie in host memory. ``live`` is a model that is merged into, ``activations`` those of one batch: each of
-    ``live_models`` on the device takes as much. The run uses so many ``devices``, of which this one has least to spare.
+    ``live_models`` on the device takes as much. ``served`` is all that vLLM takes there where it reads the batches. The
+    run uses so many ``devices``, of which this one has least to spare.
     """
 
     device: str
@@ -44,6 +45,7 @@ class Memory:
     device_available: int | None
     live_models: int = 1
     devices: int = 1
+    served: int = 0
 
     @property
     def spare(self) -> int:
@@ -52,15 +54,16 @@ class Memory:
     @property
     def on_host(self) -> int:
         """What must be resident in host memory."""
-        rest = 0 if self.device_available is not None else self.live_models * (self.live + self.activations)
-        return self.copied + rest + self.spare
+        if self.device_available is not None:
+            return self.copied + self.spare
+        return self.copied + self.live_models * (self.live + self.activations) + self.served + self.spare
 
     @property
     def on_device(self) -> int:
         """What must be on a GPU."""
-        return (
-            0 if self.device_available is None else self.live_models * (int((1 + SPARE) * self.live) + self.activations)
-        )
+        if self.device_available is None:
+            return 0
+        return self.live_models * (int((1 + SPARE) * self.live) + self.activations) + self.served
 
     @property
     def streamed(self) -> int:
@@ -105,6 +108,7 @@ def memory_needed(
     more_layers: int = 0,
     live_models: int = 1,
     devices: int = 1,
+    served: int = 0,
 ) -> Memory:
     """The memory of a run on this machine, on one of its devices; merged models may get ``more_layers``."""
     sizes = sketch.sizes.values()
@@ -115,11 +119,12 @@ def memory_needed(
         sum(size.mapped for size in sizes),
         sum(size.copied for size in sizes),
         sketch.live + more_layers * sketch.layer,
-        _activations(sketch, work, batch_size, sketch.live // sketch.parameters),
+        0 if served else _activations(sketch, work, batch_size, sketch.live // sketch.parameters),
         memory_available(),
         device_memory_available(device),
         live_models,
         devices,
+        served,
     )
 
 
@@ -153,8 +158,9 @@ def check_memory(memory: Memory, sketch: Sketch, work: Collection[Workload], bat
     """
     many = memory.live_models > 1
     live = f"{memory.live_models} live models of" if many else "the live model"
-    batch = "a batch for each" if many else "a batch"
-    parts = f"{live} {in_bytes(memory.live)}, {batch} {in_bytes(memory.activations)}, and {SPARE:.0%} more"
+    batch = f"{'a batch for each' if many else 'a batch'} {in_bytes(memory.activations)}"
+    passes = f"vLLM {in_bytes(memory.served)}" if memory.served else batch
+    parts = f"{live} {in_bytes(memory.live)}, {passes}, and {SPARE:.0%} more"
     if memory.on_device > (memory.device_available or 0):
         raise RunError(
             f"memory of {memory.device}: expected {in_bytes(memory.on_device)} free ({parts}), got "
@@ -185,7 +191,9 @@ def _remedy(memory: Memory, sketch: Sketch, work: Collection[Workload], batch_si
         if now.fits or fewer == 1:
             ways.append(("one live model" if fewer == 1 else f"{fewer} live models", now))
             break
-    if batch_size > 1:
+    if memory.served:
+        ways.append(("half of eval.model_args.gpu_memory_utilization", replace(memory, served=memory.served // 2)))
+    elif batch_size > 1:
         smaller = max(1, batch_size // 8)
         activations = _activations(sketch, work, smaller, itemsize)
         ways.append((f"eval.batch_size: {smaller}", replace(memory, activations=activations)))
@@ -200,7 +208,7 @@ def _remedy(memory: Memory, sketch: Sketch, work: Collection[Workload], batch_si
     for models in range(memory.models - 1, 1, -1) if memory.copied else ():
         ways.append((f"{models} parents", replace(memory, copied=memory.copied * models // memory.models)))
     if memory.device_available is not None:
-        ways.append(("device: cpu", replace(memory, device_available=None)))
+        ways.append(("device: cpu", replace(memory, device_available=None, served=0)))
     fitting = [f"{what} ({in_bytes(now.on_host + now.on_device)})" for what, now in ways if now.fits]
     return f"what would fit: {', or '.join(fitting[:3])}" if fitting else "take smaller models or free some memory"
 

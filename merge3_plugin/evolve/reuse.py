@@ -45,7 +45,8 @@ class Known:
 class Reuse:
     """What ``cache`` knows of the parents' answers under the settings of one run.
 
-    ``batch_size`` is the scorer's. The tokenizer of ``merger`` and its live model are taken as they are now.
+    ``batch_size`` is the scorer's, ``vllm`` what answers hang on where that gives them. The tokenizer of ``merger`` and
+    its live model are taken as they are now.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Reuse:
         *,
         batch_size: int,
         tokenizer_source: str | None,
+        vllm: Mapping[str, Any] | None = None,
     ) -> None:
         self._cache, self._merger, self._scorer, self._benchmarks = cache, merger, scorer, benchmarks
         self._together = tokenizer_source is not None  # then a parent's embeddings hang on the others, too
@@ -66,6 +68,7 @@ class Reuse:
             "tokenizer_source": tokenizer_source,
             "live model": _model(merger.model),
             "device": _device(merger.device),
+            "vllm": vllm,
             "versions": {name: metadata.version(name) for name in _PACKAGES},
         }
         self._asked: dict[tuple[str, frozenset[str]], str] = {}

@@ -34,6 +34,7 @@ from merge3_plugin.evolve.live_models import make_scorer, make_workers
 from merge3_plugin.evolve.objectives import check_objectives
 from merge3_plugin.evolve.preflight import Memory, check_memory, disk_needed, memory_needed, workloads
 from merge3_plugin.evolve.reuse import Reuse
+from merge3_plugin.evolve.serving import check_vllm, vllm_identity, vllm_memory
 from merge3_plugin.evolve.setting import Setting
 from merge3_plugin.evolve.spaces import Space, make_space
 from merge3_plugin.evolve.spaces.dis import DisSpace
@@ -91,6 +92,7 @@ def rehearse(config: RunConfig, flags: Flags) -> Rehearsal:
     from merge3_plugin.merging.outline import read_outline
 
     genome, settings = config.genome, config.merge3
+    check_vllm(config)
     for note in check_objectives(config):
         log.warning(note)
     if settings.estimator != AUTO:
@@ -160,7 +162,7 @@ def find_memory(
     needed = [
         memory_needed(
             sketch, device, work.values(), batch_size=batch_size, more_layers=more, live_models=n,
-            devices=len(live_models),
+            devices=len(live_models), served=vllm_memory(config, device),
         )
         for device, n in live_models.items()
     ]  # fmt: skip
@@ -235,8 +237,10 @@ def _earlier(config: RunConfig, merger: Merger, scorer: Scorer, benchmarks: Mapp
     if not config.merge3.reuse:
         return None
     source, batch_size = config.genome.tokenizer_source, config.merge3.eval.batch_size
-    folder = UserCache(user_folder())
-    return Reuse(folder, merger, scorer, benchmarks, batch_size=batch_size, tokenizer_source=source)
+    return Reuse(
+        UserCache(user_folder()), merger, scorer, benchmarks, batch_size=batch_size, tokenizer_source=source,
+        vllm=vllm_identity(config),
+    )  # fmt: skip
 
 
 def _benchmarks(config: RunConfig, flags: Flags) -> dict[str, Benchmark]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from merge3_plugin.errors import DataError, nearest
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from merge3_plugin.harness.live_model import LiveModel
     from merge3_plugin.harness.packed_lm import Plan, TokenRequest
+    from merge3_plugin.harness.vllm_model import VllmModel
 
 
 class Scores(NamedTuple):
@@ -55,7 +56,7 @@ class Scorer:
     call alone, so a score depends on the weights and on the set of items asked: others can move a log-likelihood in its
     last bits, which shows only between choices as close as that. One thread at a time asks; any may ask for a `price`.
     Others beside it, each with a model and a thread of its own, take their requests from the ``first`` of them, and
-    the other arguments are the same then.
+    the other arguments are the same then. What an ``engine`` makes of the live model answers in its place.
     Raises DataError for unknown items, scores outside [0, 1], and log-likelihoods that are not finite.
     """
 
@@ -71,16 +72,19 @@ class Scorer:
         system_instruction: str | None = None,
         gen_kwargs: Mapping[str, Any] | None = None,
         first: Scorer | None = None,
+        engine: Callable[[LiveModel], VllmModel] | None = None,
     ) -> None:
         from merge3_plugin.harness.live_model import LiveModel
 
         self._benchmarks = dict(benchmarks)
-        self._model = LiveModel(model, tokenizer, batch_size)
+        self._live = LiveModel(model, tokenizer, batch_size)
+        self.engine = engine(self._live) if engine else None
+        self._model = self.engine or self._live
         self._prompting: dict[str, Any] = {
             "system_instruction": system_instruction,
             "apply_chat_template": apply_chat_template,
             "fewshot_as_multiturn": fewshot_as_multiturn,
-            "chat_template": self._model.apply_chat_template if apply_chat_template else None,
+            "chat_template": self._live.apply_chat_template if apply_chat_template else None,
         }
         for benchmark in self._benchmarks.values():
             if gen_kwargs and benchmark.items.output_type == "generate_until":
@@ -99,13 +103,13 @@ class Scorer:
     @property
     def halved(self) -> bool:
         """Whether memory ran out here or, of the first, in one beside it: half as much is read at a time since then."""
-        return self._model.halved or any(other.halved for other in self._others)
+        return self._live.halved or any(other.halved for other in self._others)
 
     def halve(self) -> None:
         """Begin as after memory ran out, with all that are beside the first."""
         for scorer in (self, *self._others):
-            if not scorer._model.halved:
-                scorer._model.halve()
+            if not scorer._live.halved:
+                scorer._live.halve()
 
     def provenance(self, task: str) -> dict[str, Any]:
         """The benchmark's provenance and how this scorer asks it."""
@@ -123,7 +127,7 @@ class Scorer:
 
     def live(self, task: str) -> tuple[TaskItems, LiveModel]:
         """The items of a task, and the model that is asked them."""
-        return self._benchmark(task).items, self._model
+        return self._benchmark(task).items, self._live
 
     def score(self, task: str, item_ids: Iterable[str]) -> Scores:
         """Scores of each of these items, in the benchmark's order."""
@@ -163,9 +167,9 @@ class Scorer:
         if key not in self._read:
             instances = self._built(task)[item]
             if instances[0].request_type == "loglikelihood":
-                self._read[key] = self._model.tokens_scored([self._tokens[id(instance)] for instance in instances])
+                self._read[key] = self._live.tokens_scored([self._tokens[id(instance)] for instance in instances])
             else:
-                self._read[key] = sum((i.repeats or 1) * self._model.tokens_read(i) for i in instances)
+                self._read[key] = sum((i.repeats or 1) * self._live.tokens_read(i) for i in instances)
         return self._read[key]
 
     def _together(self, asked: Mapping[str, frozenset[str]]) -> list[tuple[str, set[str]]]:
@@ -243,7 +247,7 @@ class Scorer:
             instances.sort(key=lambda instance: instance.idx)
         if items.output_type in ("multiple_choice", "loglikelihood"):
             instances = [instance for of in built.values() for instance in of]
-            self._tokens.update(zip(map(id, instances), self._model.encode(instances), strict=True))
+            self._tokens.update(zip(map(id, instances), self._live.encode(instances), strict=True))
         return built
 
     def _taken(self, task: str, first: Scorer) -> dict[str, list[Instance]]:

@@ -116,6 +116,11 @@ class Merger:
     def config(self) -> Any:
         return self._live.model.config
 
+    @property
+    def tensors(self) -> Mapping[str, torch.Tensor]:
+        """The live model's tensors as they are now, by their names in a checkpoint; not to be written to."""
+        return self._live.tensors
+
     def merge(self, recipe: Mapping[str, Any]) -> None:
         """Write the weights of ``recipe``, as mergekit's command would merge it, into the live model.
 

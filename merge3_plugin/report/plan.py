@@ -111,7 +111,8 @@ def _machine(machine: Mapping[str, Any]) -> list[str]:
     many = memory["live_models"] > 1
     live = f"{memory['live_models']} live models of" if many else "live model"
     parts.append(f"{live} {in_bytes(memory['live'])}")
-    parts.append(f"a batch {'for each ' * many}about {in_bytes(memory['activations'])}")
+    batch = f"a batch {'for each ' * many}about {in_bytes(memory['activations'])}"
+    parts.append(f"vLLM {in_bytes(memory['served'])}" if memory["served"] else batch)
     what = f"{', '.join(parts)}, and 10 % of parents and live model{'s' * many} to work with"
     host = f"{in_bytes(memory['on_host'])} beside the program itself, of {in_bytes(memory['available'])} that are free"
     lines = [f"Memory: {host}"]

@@ -95,6 +95,19 @@ def test_each_live_model_is_counted_and_fewer_are_a_way_out(
         assert memory(monkeypatch, sketch, free, live_models=3 - 1 - (free < two)).fits
 
 
+def test_what_vllm_takes_is_counted_in_the_place_of_a_batch(
+    tiny_models: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sketch = of_models(tiny_models, "float32")
+    alone = memory(monkeypatch, sketch, GB, on_device=GB)
+    served = memory_needed(sketch, "cuda", WORK, batch_size=32, served=GB // 2)
+    assert served.on_device == alone.on_device - alone.activations + GB // 2 and served.on_host == alone.on_host
+    monkeypatch.setattr(preflight, "device_memory_available", lambda device: GB // 2)
+    served = memory_needed(sketch, "cuda", WORK, batch_size=32, served=GB // 2)
+    with pytest.raises(RunError, match=r"\(the live model .*, vLLM .*; what would fit: half of eval.model_args.gpu"):
+        check_memory(served, sketch, WORK, 32)
+
+
 def test_several_devices_share_the_time(tiny_models: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "bytes_per_second", lambda device, source=None: 1e9)
     monkeypatch.setattr(preflight, "flops_per_second", lambda device, dtype: 1e9)

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from merge3_plugin.config import load_config
 from merge3_plugin.evolve import reuse, user_cache
 from merge3_plugin.evolve.reuse import Known, Reuse
+from merge3_plugin.evolve.serving import vllm_identity
 from merge3_plugin.evolve.setup import Flags, load_tasks
 from merge3_plugin.evolve.store import RunStore
 from merge3_plugin.evolve.user_cache import UserCache
@@ -102,6 +103,7 @@ class Asked:
             benchmarks,
             batch_size=batch_size,
             tokenizer_source=tokenizer_source,
+            vllm=vllm_identity(read),
         )
         asked = list(benchmarks["tiny_sum"].item_ids)[items]
         known.keep(names[0], {"tiny_sum": asked}, [], Known({"tiny_sum": Scores(dict.fromkeys(asked, 1.0), {})}))
@@ -222,6 +224,11 @@ def test_no_answers_cross_to_other_arithmetic(asked: Asked, what: str, monkeypat
     else:
         monkeypatch.setattr(reuse, "_own_code", lambda: "other")
     assert asked.key() != before
+
+
+def test_no_answers_cross_between_vllm_and_transformers(asked: Asked, vllm: None) -> None:
+    eager = {"merge3__eval__model": "vllm", "merge3__eval__model_args__enforce_eager": True}
+    assert len({asked.key(), asked.key(merge3__eval__model="vllm"), asked.key(**eager)}) == 3
 
 
 def test_the_key_is_the_same_elsewhere_and_for_other_searches(asked: Asked, tmp_path: Path) -> None:

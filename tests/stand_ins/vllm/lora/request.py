@@ -1,0 +1,5 @@
+"""Stands in for vLLM."""
+
+
+class LoRARequest:
+    pass
