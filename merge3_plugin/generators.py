@@ -21,7 +21,11 @@ class GlobalGenerators:
     """
 
     def __init__(self, seed: int) -> None:
-        self._state = random.Random(seed).getstate(), np.random.RandomState(seed).get_state()
+        self._first = self._state = random.Random(seed).getstate(), np.random.RandomState(seed).get_state()
+
+    def restart(self) -> None:
+        """Go back to the state of the seed."""
+        self._state = self._first
 
     @contextmanager
     def in_use(self) -> Iterator[None]:

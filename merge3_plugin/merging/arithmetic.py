@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
-import numpy as np
 import torch
 from mergekit.merge_methods.generalized_task_arithmetic import ConsensusMethod, GeneralizedTaskArithmeticMerge
 from mergekit.sparsify import SparsificationMethod
@@ -25,15 +26,16 @@ def arithmetic(method: GeneralizedTaskArithmeticMerge, inputs: Inputs, blocks: B
     thinnings = _thinnings(method, inputs, blocks)
     if base is None or not others or thinnings is None or method.consensus_method == ConsensusMethod.count:
         return None
-    weights = torch.tensor([inputs.own[place]["weight"] for place in others], dtype=inputs.tensors[0].dtype)
-    if not torch.isfinite(weights).all():
+    weights, divisor = _rounded(tuple([inputs.own[place]["weight"] for place in others]), inputs.tensors[0].dtype)
+    if not all(map(math.isfinite, weights)):
         return None
     majority, normalize = bool(method.consensus_method), bool(inputs.shared["normalize"])
-    if fused.fits(inputs.tensors[0]):
-        divisor = (0.0 if majority else _divisor(weights)) if normalize else 1.0
-        return _in_one_pass(base, others, weights, thinnings, divisor, factor, majority)
-    sum_ = (_sum_of_majority if majority else _sum)(weights, normalize, blocks)
-    parts = list(zip(others, weights.tolist(), thinnings, strict=True))
+    divisor = divisor if normalize else 1.0
+    if inputs.in_one_pass:
+        of_sum = factor, 0.0 if majority and normalize else divisor, majority
+        return _in_one_pass(inputs, base, weights, thinnings, of_sum)
+    sum_ = _sum_of_majority(weights, normalize, blocks) if majority else _sum(divisor, blocks)
+    parts = list(zip(others, weights, thinnings, strict=True))
 
     def step(sources: Sequence[torch.Tensor], out: torch.Tensor, start: int) -> None:
         deltas = []
@@ -49,19 +51,24 @@ def arithmetic(method: GeneralizedTaskArithmeticMerge, inputs: Inputs, blocks: B
     return step
 
 
+@lru_cache
+def _rounded(numbers: tuple[float, ...], dtype: torch.dtype) -> tuple[list[float], float]:
+    """Numbers in this dtype, and what normalizes them: their sum, or 1 where that is next to nothing."""
+    rounded = torch.tensor(numbers, dtype=dtype)
+    total = rounded.sum(dim=0)
+    return rounded.tolist(), 1.0 if total.abs() < 1e-8 else total.item()
+
+
 def _in_one_pass(
-    base: int, others: Sequence[int], weights: torch.Tensor, thinnings: Sequence[Thinning],
-    divisor: float, factor: float, majority: bool,
-) -> fused.OnePass:  # fmt: skip
-    ratios = [1.0 if thinning.ratio is None else thinning.ratio.item() for thinning in thinnings]
-    scales = np.array([ratios, weights.tolist()], dtype=np.float32).T.copy()
-    thinned = [thinning is not KEEP_ALL for thinning in thinnings]
-    limits, turns, drawn = zip(*(thinning.for_loops() for thinning in thinnings), strict=True)
-    return fused.OnePass(
-        "arithmetic", base, np.array(others), scales, np.array(thinned), np.array(limits, dtype=np.float32),
-        np.array(turns), np.array(drawn), np.float32(divisor), np.float32(factor), majority,
-        kept=[thinning.draws for thinning in thinnings],
-    )  # fmt: skip
+    inputs: Inputs, base: int, weights: Sequence[float], thinnings: Sequence[Thinning], of_sum: Sequence[float]
+) -> fused.OnePass:
+    places = [inputs.addresses[place] for place in (base, *inputs.others)]
+    numbers, turns = list(of_sum), list[int]()
+    for weight, thinning in zip(weights, thinnings, strict=True):
+        limits, places_of_turns = thinning.for_loops()
+        numbers += weight, 1.0 if thinning.ratio is None else thinning.ratio.item(), *limits
+        turns += thinning is not KEEP_ALL, *places_of_turns
+    return fused.OnePass("arithmetic", places, numbers, turns, kept=[thinning.draws for thinning in thinnings])
 
 
 _THINNINGS = {
@@ -89,25 +96,16 @@ def _thinnings(method: GeneralizedTaskArithmeticMerge, inputs: Inputs, blocks: B
     return thinnings
 
 
-def _sum(weights: torch.Tensor, normalize: bool, blocks: Blocks) -> Sum:
-    divisor = blocks.scalar(_divisor(weights), weights.dtype)
-
+def _sum(divisor: float, blocks: Blocks) -> Sum:
     def sum_(deltas: Sequence[torch.Tensor], out: torch.Tensor) -> torch.Tensor:
-        result = _added(deltas, blocks)
-        out.copy_(result)
-        return out.div_(divisor) if normalize else out
+        out.copy_(_added(deltas, blocks))
+        return out if divisor == 1 else out.div_(blocks.scalar(divisor, out.dtype))
 
     return sum_
 
 
-def _divisor(weights: torch.Tensor) -> float:
-    total = weights.sum(dim=0)
-    return 1.0 if total.abs() < 1e-8 else total.item()
-
-
-def _sum_of_majority(weights: torch.Tensor, normalize: bool, blocks: Blocks) -> Sum:
+def _sum_of_majority(weights: Sequence[float], normalize: bool, blocks: Blocks) -> Sum:
     """The sum of those deltas, element by element, whose sign is that of the sum of all."""
-    factors = weights.tolist()
 
     def sum_(deltas: Sequence[torch.Tensor], out: torch.Tensor) -> torch.Tensor:
         wide = [blocks.widened(("wide", number), delta) for number, delta in enumerate(deltas)]
@@ -118,7 +116,7 @@ def _sum_of_majority(weights: torch.Tensor, normalize: bool, blocks: Blocks) -> 
             sign.add_(delta)
         sign.ge_(0).mul_(2).sub_(1)
         result, divisor = (blocks.buffer(name, out, torch.float32).zero_() for name in ("result", "divisor"))
-        for delta, weight in zip(wide, factors, strict=True):
+        for delta, weight in zip(wide, weights, strict=True):
             part = delta.mul_(sign).relu_()
             result.add_(part)
             if normalize:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from mergekit import merge_methods
@@ -15,11 +16,11 @@ from mergekit.merge_methods.buffers import copy_non_floating_buffer
 from mergekit.merge_methods.generalized_task_arithmetic import GeneralizedTaskArithmeticMerge
 
 from merge3_plugin.generators import TORCH_IN_USE, GlobalGenerators
-from merge3_plugin.merging import MergeFailed
+from merge3_plugin.merging import MergeFailed, fused
 from merge3_plugin.merging.arithmetic import arithmetic
 from merge3_plugin.merging.blocks import Blocks
 from merge3_plugin.merging.constants import Constants
-from merge3_plugin.merging.fused import OnePass
+from merge3_plugin.merging.fused import OnePass, Passes
 from merge3_plugin.merging.kernels import Inputs, Step, linear, nuslerp, slerp
 from merge3_plugin.merging.parents import Family
 from merge3_plugin.merging.plan import Job
@@ -30,6 +31,17 @@ from merge3_plugin.merging.vocabulary import Vocabulary
 
 _KERNELS = {"linear": linear, "slerp": slerp, "nuslerp": nuslerp}
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+# How many tensors are remembered with their sources, which differ from recipe to recipe where layers are moved.
+_SETTLED = 10_000
+
+
+@dataclass(frozen=True, eq=False)
+class _Sources:
+    """The tensors that are merged to one, as the parents have them; flat where a kernel may take them, else None."""
+
+    tensors: Sequence[torch.Tensor]
+    flat: Sequence[torch.Tensor] | None
+    addresses: Sequence[int]
 
 
 class Execution:
@@ -42,6 +54,7 @@ class Execution:
         self._family, self._vocabulary = family, vocabulary
         self._device, self._seed, self._turn = device, seed, threading.Lock()
         self._globals = GlobalGenerators(seed)
+        self._settled: dict[Hashable, _Sources] = {}
         self._blocks, self._constants, self._residence = Blocks(device), Constants(), Residence(device)
         self._uniform = Uniform(sum(tensor.nbytes for of in family.parents.values() for tensor in of.tensors.values()))
 
@@ -51,15 +64,18 @@ class Execution:
         Raises MergeFailed for NaN or infinite weights, or when a method gives up, and what ``build`` raises.
         """
         sums: dict[torch.dtype, list[torch.Tensor]] = {}
+        passes = Passes()
         with self.turn(), torch.no_grad():
             with seeded(self._seed, self._device):
-                self._globals = GlobalGenerators(self._seed)
+                self._globals.restart()
                 live = build()
                 for job in jobs:
                     out = live[job.output.name]
-                    sums.setdefault(out.dtype, []).extend(self.write(job, out))
+                    sums.setdefault(out.dtype, []).extend(self.write(job, out, passes))
             # Here, with a GPU still at work, another may begin.
-            self._check(jobs, live, sums)
+            passes.carry_out()
+            if not (passes.finite and _all_finite(sums)):
+                _check(jobs, live)
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -74,33 +90,25 @@ class Execution:
                 if self._device.type == "cuda":
                     torch.cuda.current_stream(self._device).synchronize()
 
-    def _check(
-        self, jobs: Sequence[Job], live: Mapping[str, torch.Tensor], sums: Mapping[torch.dtype, list[torch.Tensor]]
-    ) -> None:
-        # A sum tells at little cost whether all its terms are finite; it may overflow, too. One look at the sums of all
-        # tensors synchronises a GPU once.
-        if all(torch.isfinite(torch.stack(of)).all() for of in sums.values() if of):
-            return
-        for job in jobs:
-            if not torch.isfinite(live[job.output.name]).all():
-                method, name = job.settings.config.merge_method, job.output.name
-                raise MergeFailed(f"{method}: expected finite weights, got NaN or infinity in {name}")
+    def write(self, job: Job, out: torch.Tensor, passes: Passes) -> list[torch.Tensor]:
+        """Write the tensor of one job into ``out``, or add it to ``passes``.
 
-    def write(self, job: Job, out: torch.Tensor) -> list[torch.Tensor]:
-        """Write the tensor of one job into ``out``; sums of its parts, not all finite where a weight of it is not."""
+        Returns sums of its parts, not all finite where a weight of it is not; none where passes tell.
+        """
         try:
-            tensors = self._sources(job)
-            inputs = self._inputs(job, tensors, out)
+            sources = self._sources(job, out)
+            inputs = self._inputs(job, sources)
             step = None if inputs is None else self._step(job, inputs)
             if inputs is None or step is None:
-                out.copy_(self._by_mergekit(job, tensors))
+                out.copy_(self._by_mergekit(job, sources.tensors))
                 return [out.sum(dtype=out.dtype)]
         except (ValueError, ArithmeticError) as error:
             method, name = job.settings.config.merge_method, job.output.name
             raise MergeFailed(f"{method}: {name}: {one_line(error)}") from error
 
         if isinstance(step, OnePass):
-            return [] if step(inputs.tensors, out.view(-1), 0) else [out.new_tensor(math.nan)]
+            passes.add(step, out)
+            return []
 
         def merged(start: int, *blocks: torch.Tensor) -> torch.Tensor:
             *sources, block = blocks
@@ -115,29 +123,52 @@ class Execution:
             return self._family.parents[name].tensors[weight.name]
         return self._vocabulary.embed(weight, together, base)[name]
 
-    def _sources(self, job: Job) -> list[torch.Tensor]:
-        names, base = job.settings.names, job.settings.base_name
-        return [self.tensor(weight, name, names, base) for name, weight in zip(names, job.inputs, strict=True)]
+    def _sources(self, job: Job, out: torch.Tensor) -> _Sources:
+        settings, inputs = job.settings, tuple([weight.name for weight in job.inputs])
+        dtypes = settings.config.dtype, job.output.force_dtype or settings.config.out_dtype
+        key = job.output.name, inputs, settings.names, settings.base_name, dtypes, out.dtype
+        if key not in self._settled:
+            if len(self._settled) > _SETTLED:
+                self._settled.clear()
+            self._settled[key] = self._settle(job, out, [dtype_from_name(name) for name in dtypes if name])
+        return self._settled[key]
 
-    def _inputs(self, job: Job, tensors: Sequence[torch.Tensor], out: torch.Tensor) -> Inputs | None:
-        """What a kernel gets; None where a conversion, a buffer, or weights that are not finite are in its way."""
-        first = tensors[0]
-        dtypes = {out.dtype, *(tensor.dtype for tensor in tensors)}
-        config = job.settings.config
-        dtypes |= {dtype_from_name(name) for name in (config.dtype, job.output.force_dtype or config.out_dtype) if name}
-        if len(dtypes) > 1 or first.dtype not in _DTYPES or any(tensor.shape != out.shape for tensor in tensors):
-            return None
-        if not first.numel() or not all(tensor.is_contiguous() for tensor in (*tensors, out)):
-            return None
-        addresses = [tensor.data_ptr() for tensor in tensors]
-        flat = [self._residence.on_device(tensor).view(-1) for tensor in tensors]
+    def _settle(self, job: Job, out: torch.Tensor, dtypes: Sequence[torch.dtype]) -> _Sources:
+        """Sources of a job; not flat where a conversion, a buffer, or weights that are not finite are in the way."""
+        names, base = job.settings.names, job.settings.base_name
+        tensors = [self.tensor(weight, name, names, base) for name, weight in zip(names, job.inputs, strict=True)]
+        first, addresses = tensors[0], [tensor.data_ptr() for tensor in tensors]
+        everything = [*tensors, out]
+        if {first.dtype} != {*dtypes, *(tensor.dtype for tensor in everything)} or first.dtype not in _DTYPES:
+            return _Sources(tensors, None, addresses)
+        if not first.numel() or any(one.shape != first.shape or not one.is_contiguous() for one in everything):
+            return _Sources(tensors, None, addresses)
+        flat = [tensor.view(-1) for tensor in tensors]
         for one, address in zip(flat, addresses, strict=True):
-            if not self._constants.of(self._is_finite, (one,), (address,)):
-                return None
-        settings = job.settings
+            if not self._constants.of(self._is_finite, [one], [address]):
+                return _Sources(tensors, None, addresses)
+        return _Sources(tensors, flat, addresses)
+
+    def _inputs(self, job: Job, sources: _Sources) -> Inputs | None:
+        """What a kernel gets; None where none may take it."""
+        if sources.flat is None:
+            return None
         return Inputs(
-            flat, addresses, first.shape, settings.base, job.shared, job.own, self._constants, self._uniform
-        )  # fmt: skip
+            [self._residence.on_device(tensor) for tensor in sources.flat],
+            sources.addresses,
+            sources.tensors[0].shape,
+            job.settings.base,
+            job.shared,
+            job.own,
+            self._constants,
+            self._uniform,
+            self._in_one_pass and fused.takes(sources.flat[0].dtype),
+        )
+
+    @cached_property
+    def _in_one_pass(self) -> bool:
+        tensors = (tensor for of in self._family.parents.values() for tensor in of.tensors.values())
+        return fused.merges_here(self._device, max(tensor.numel() for tensor in tensors))
 
     def _step(self, job: Job, inputs: Inputs) -> Step | OnePass | None:
         """The kernel for a job; None where there is none for its method, or for these parameters of it."""
@@ -148,6 +179,7 @@ class Execution:
         return None if kernel is None else kernel(inputs, self._blocks)
 
     def _is_finite(self, tensor: torch.Tensor) -> bool:
+        tensor = self._residence.on_device(tensor)
         sums = torch.stack(self._blocks.map(lambda _, block: block.sum(), tensor))
         return bool(torch.isfinite(sums).all()) or bool(torch.isfinite(tensor).all())
 
@@ -182,6 +214,19 @@ class Execution:
             (merged,) = settings.method((group,), parameters=parameters)
         out_dtype = dtype_from_name(job.output.force_dtype or settings.config.out_dtype)
         return merged.to(out_dtype) if out_dtype else merged
+
+
+def _all_finite(sums: Mapping[torch.dtype, list[torch.Tensor]]) -> bool:
+    # A sum tells at little cost whether all its terms are finite; it may overflow, too. One look at the sums of all
+    # tensors synchronises a GPU once.
+    return all(torch.isfinite(torch.stack(of)).all() for of in sums.values() if of)
+
+
+def _check(jobs: Sequence[Job], live: Mapping[str, torch.Tensor]) -> None:
+    for job in jobs:
+        if not torch.isfinite(live[job.output.name]).all():
+            method, name = job.settings.config.merge_method, job.output.name
+            raise MergeFailed(f"{method}: expected finite weights, got NaN or infinity in {name}")
 
 
 @contextmanager

@@ -10,9 +10,11 @@ torch's (`kernels`, `arithmetic`), and so they are where numba is not installed.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -24,51 +26,98 @@ log = logging.getLogger(__name__)
 _STORED = {torch.bfloat16: torch.uint16, torch.float32: torch.float32}
 # Of smaller tensors torch's operations take no longer, and a model of such alone is merged before a loop is compiled.
 _SMALLEST = 2**15
+# So many elements are merged at a time: a tenth of a second, and a little memory for draws that are not kept.
+_AT_ONCE = 2**22
 # So many elements are worth the twentieth of a millisecond that a second thread takes to begin.
 _WORTH_A_THREAD = 2**19
 
 
-def fits(tensor: torch.Tensor) -> bool:
-    """Whether tensors like this one are merged here."""
-    on_cpu = tensor.device.type == "cpu" and tensor.dtype in _STORED
-    return on_cpu and tensor.numel() >= _SMALLEST and _loops() is not None
+def merges_here(device: torch.device, largest: int) -> bool:
+    """Whether models on this device, whose largest tensor has so many elements, are merged here."""
+    return device.type == "cpu" and largest >= _SMALLEST and _loops() is not None
 
 
+def takes(dtype: torch.dtype) -> bool:
+    """Whether there are loops for tensors of this dtype."""
+    return dtype in _STORED
+
+
+@dataclass(frozen=True, eq=False)
 class OnePass:
-    """Writes a tensor, or the part of it that begins at ``start``, by the loop of this ``name`` (`fused_loops`).
+    """A tensor to be merged by the ``loop`` of this name (`fused_loops`), on sources that lie at these ``places``.
 
-    ``arguments`` go to the loop, ``kept`` stays in memory as long as this does: what arguments only say the place of.
+    ``numbers`` and ``turns`` are what the loop asks for. ``kept`` stays in memory as long as this does: what ``turns``
+    only say the place of.
     """
 
-    def __init__(self, name: str, *arguments: Any, kept: Sequence[torch.Tensor | None] = ()) -> None:
-        self._name, self._arguments, self._kept = name, arguments, kept
-
-    def __call__(self, sources: Sequence[torch.Tensor], out: torch.Tensor, start: int) -> bool:
-        """Whether all that was written is finite."""
-        places, written = _places(*sources), _as_array(out)
-
-        def part(first: int, last: int) -> bool:
-            found: bool = _loop(self._name)(places, written, start, first, last, *self._arguments)
-            return found
-
-        return _in_parts(part, out.numel())
+    loop: str
+    places: Sequence[int]
+    numbers: Sequence[float]
+    turns: Sequence[int] = ()
+    kept: Sequence[torch.Tensor | None] = ()
 
 
-def _in_parts(part: Callable[[int, int], bool], n: int) -> bool:
-    """``part`` on all of ``n`` elements, by as many threads as torch has; whether it is true of each part."""
-    threads = min(torch.get_num_threads(), n // _WORTH_A_THREAD)
-    if threads < 2:
-        return part(0, n)
-    ends = [n * number // threads for number in range(threads + 1)]
-    return all(_pool(threads).map(part, ends[:-1], ends[1:]))
+class Passes:
+    """Merges of tensors in one pass, carried out many at a time, which is once what a call and a thread cost.
+
+    ``finite`` says whether all that was written so far is.
+    """
+
+    def __init__(self) -> None:
+        self.finite = True
+        self._waiting: dict[tuple[str, int, torch.dtype], list[tuple[OnePass, torch.Tensor]]] = {}
+        self._elements = 0
+
+    def add(self, one: OnePass, out: torch.Tensor) -> None:
+        """Write this merge into ``out``, now or when `carry_out` is called."""
+        self._waiting.setdefault((one.loop, len(one.places), out.dtype), []).append((one, out))
+        self._elements += out.numel()
+        if self._elements >= _AT_ONCE:
+            self.carry_out()
+
+    def carry_out(self) -> None:
+        """Write all that was added."""
+        for (loop, _, dtype), waiting in self._waiting.items():
+            self.finite = _merged(_loop(loop), dtype, waiting) and self.finite
+        self._waiting.clear()
+        self._elements = 0
 
 
-def magnitude_left(
-    tensor: torch.Tensor, base: torch.Tensor, limits: Sequence[float], turns: Sequence[int], drawn: int
-) -> float:
+def _merged(loop: Any, dtype: torch.dtype, passes: Sequence[tuple[OnePass, torch.Tensor]]) -> bool:
+    """Whether what is written is finite, of tensors of this dtype that are merged by one loop from as many sources."""
+    places = np.array([[*one.places, out.data_ptr()] for one, out in passes])
+    numbers = np.array([one.numbers for one, _ in passes], dtype=np.float32)
+    turns = np.array([one.turns for one, _ in passes], dtype=np.int64)
+    like = _as_array(torch.empty(0, dtype=dtype))
+
+    def part(spans: Any) -> bool:
+        return bool(loop(places, numbers, turns, like, spans))
+
+    spans = _shared_out(np.array([out.numel() for _, out in passes]))
+    waiting = [_pool(len(spans) - 1).submit(part, span) for span in spans[1:]]
+    return all([part(spans[0]), *(other.result() for other in waiting)])
+
+
+def _shared_out(sizes: Any) -> list[Any]:
+    """Rows of a tensor's number, its first element and its last, for each thread: as many elements for one as another.
+
+    There are as many threads as torch has, or fewer where that is not worth their while.
+    """
+    ends = np.cumsum(sizes)
+    begins, total = ends - sizes, int(ends[-1])
+    threads = max(1, min(torch.get_num_threads(), total // _WORTH_A_THREAD))
+    bounds = [total * number // threads for number in range(threads + 1)]
+    shares = []
+    for first, last in pairwise(bounds):
+        spans = np.stack([np.arange(len(sizes)), np.maximum(first - begins, 0), np.minimum(last - begins, sizes)], 1)
+        shares.append(spans[spans[:, 1] < spans[:, 2]])
+    return shares
+
+
+def magnitude_left(tensor: torch.Tensor, base: torch.Tensor, limits: Sequence[float], turns: Sequence[int]) -> float:
     """The sum of the magnitudes of ``tensor - base`` that are left, in fp32 and beyond (`thinning.Thinning`)."""
     cut = np.array(limits, dtype=np.float32)
-    return float(_loop("magnitude_left")(_places(tensor, base), _as_array(tensor), cut, np.array(turns), drawn))
+    return float(_loop("magnitude_left")(_places(tensor, base), _as_array(tensor), cut, np.array(turns)))
 
 
 def count_magnitudes(tensor: torch.Tensor, base: torch.Tensor) -> torch.Tensor:

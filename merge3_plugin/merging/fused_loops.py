@@ -1,9 +1,10 @@
 # mypy: disallow-untyped-defs=False, disallow-untyped-decorators=False, disallow-untyped-calls=False
 """The loops of `fused`, in the part of Python that numba compiles; their tests are those of the methods.
 
-Each takes the ``places`` of the sources in memory, the array to write, the place in the tensor where that begins, and
-which of its elements to write; and returns whether all that it wrote is finite. Elements are computed in fp32 and, as
-torch does, rounded to the type of the array after each step that torch has an operation for.
+Each merge takes for each tensor, a row, the ``places`` in memory of its sources and of what to write, its ``numbers``
+and its ``turns``; an array whose type tensors have; and ``spans``, rows of a tensor's number and of the first and last
+element to write; and returns whether all that it wrote is finite. Elements are computed in fp32 and, as torch does,
+rounded to their type after each step that torch has an operation for.
 """
 
 from __future__ import annotations
@@ -32,37 +33,43 @@ _compiled = njit(nogil=True, error_model="numpy")
 
 
 @_compiled
-def linear(places, out, start, first, last, weights, total):
-    """The sum of the sources times their ``weights``, over ``total``."""
-    result, end = np.empty(_CHUNK, np.float32), len(weights) - 1
+def linear(places, numbers, turns, like, spans):
+    """The sum of the sources times their weights, over the last of the ``numbers``."""
+    result, end = np.empty(_CHUNK, np.float32), places.shape[1] - 2
     most = uint32(0)
-    for at in range(first, last, _CHUNK):
-        n = min(_CHUNK, last - at)
-        result[:n] = 0
-        for k in range(end):
-            source, weight = part(places[k], at, n, out), weights[k]
+    for span in range(len(spans)):
+        tensor, first, last = spans[span]
+        for at in range(first, last, _CHUNK):
+            n = min(_CHUNK, last - at)
+            result[:n] = 0
+            for k in range(end):
+                source, weight = part(places[tensor, k], at, n, like), numbers[tensor, k]
+                for i in range(n):
+                    result[i] = multiply_add(widened(source[i]), weight, result[i])
+            source, weight, total = part(places[tensor, end], at, n, like), numbers[tensor, end], numbers[tensor, -1]
+            written = part(places[tensor, -1], at, n, like)
             for i in range(n):
-                result[i] = multiply_add(widened(source[i]), weight, result[i])
-        source, weight, written = part(places[end], at, n, out), weights[end], out[at : at + n]
-        for i in range(n):
-            element = stored(multiply_add(widened(source[i]), weight, result[i]) / total, out)
-            written[i] = element
-            most = max(most, magnitude_bits(element))
+                element = stored(multiply_add(widened(source[i]), weight, result[i]) / total, like)
+                written[i] = element
+                most = max(most, magnitude_bits(element))
     return most < INFINITE
 
 
 @_compiled
-def chord(places, out, start, first, last, order, weights):
-    """The sum of two sources, in this order, times their ``weights``; products are rounded, in fp32."""
+def chord(places, numbers, turns, like, spans):
+    """The sum of two sources times their weights; products are rounded, in fp32."""
     most = uint32(0)
-    for at in range(first, last, _CHUNK):
-        n = min(_CHUNK, last - at)
-        a, b = part(places[order[0]], at, n, out), part(places[order[1]], at, n, out)
-        written = out[at : at + n]
-        for i in range(n):
-            element = stored(widened(a[i]) * weights[0] + widened(b[i]) * weights[1], out)
-            written[i] = element
-            most = max(most, magnitude_bits(element))
+    for span in range(len(spans)):
+        tensor, first, last = spans[span]
+        weights = numbers[tensor]
+        for at in range(first, last, _CHUNK):
+            n = min(_CHUNK, last - at)
+            a, b = part(places[tensor, 0], at, n, like), part(places[tensor, 1], at, n, like)
+            written = part(places[tensor, 2], at, n, like)
+            for i in range(n):
+                element = stored(widened(a[i]) * weights[0] + widened(b[i]) * weights[1], like)
+                written[i] = element
+                most = max(most, magnitude_bits(element))
     return most < INFINITE
 
 
@@ -81,9 +88,9 @@ def _keep_between(delta, low, high):
 
 
 @inlined
-def _thin(delta, at, cut, turns, drawn, like):
-    """Thin out a chunk of a delta that begins ``at`` this place of the tensor (see `thinning.Thinning`)."""
-    n, done = delta.size, 0
+def _thin(delta, at, cut, turns, like):
+    """Thin out a chunk of a delta that begins ``at`` this place of the tensor (see `thinning.Thinning.for_loops`)."""
+    n, done, drawn = delta.size, 0, turns[2]
     while done < n:
         # Limits are others before and after a place of their own.
         below, above = at + done < turns[0], at + done < turns[1]
@@ -103,7 +110,7 @@ def _thin(delta, at, cut, turns, drawn, like):
 
 
 @_compiled
-def magnitude_left(places, like, cut, turns, drawn):
+def magnitude_left(places, like, cut, turns):
     """The sum of the magnitudes of a delta, once it is thinned out; ``like`` is one of its two tensors."""
     sums, delta, wide = np.zeros(_CHUNK, np.float32), np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.float32)
     total, rounds = float64(0), 0
@@ -113,7 +120,7 @@ def magnitude_left(places, like, cut, turns, drawn):
         for i in range(n):
             wide[i] = widened(base[i])
         _delta(source, wide, delta, like)
-        _thin(delta[:n], at, cut, turns, drawn, like)
+        _thin(delta[:n], at, cut, turns, like)
         for i in range(n):
             sums[i] += abs(delta[i])
         rounds += 1
@@ -162,52 +169,55 @@ def _emptied(sums):
 
 
 @_compiled
-def arithmetic(
-    places, out, start, first, last,
-    base, others, scales, thinned, cuts, turns, drawn, divisor, factor, majority,
-):  # fmt: skip
-    """The base and ``factor`` times the sum of the others' deltas times their ``scales``, ``thinned`` or not (`_thin`).
+def arithmetic(places, numbers, turns, like, spans):
+    """The base, the first source, and a factor times the sum of the others' deltas, thinned out or not (`_thin`).
 
-    ``scales`` has for each of the others the ratio that rescales what is left of its delta, and its weight. If
-    ``majority``, the sum is of those that have the sign of the sum of all, element by element. It is divided by
-    ``divisor``; where that is 0, by the weights of those that are in it; where it is 1, by nothing.
+    ``numbers`` begin with the factor, a divisor, and whether the sum is of those alone that have the sign of the sum of
+    all, element by element. It is divided by the divisor; where that is 0, by the weights of those that are in it;
+    where it is 1, by nothing. For each of the others follow its weight, the ratio that rescales what is left of its
+    delta, and five that `_thin` asks for; ``turns`` say of it whether it is thinned, and three that `_thin` asks for.
     """
-    k = len(others)
+    k = places.shape[1] - 2
     deltas, wide = np.empty((k, _CHUNK), np.float32), np.empty(_CHUNK, np.float32)
     result, signs, sums = np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.float32)
     most = uint32(0)
-    for at in range(first, last, _CHUNK):
-        n = min(_CHUNK, last - at)
-        source = part(places[base], at, n, out)
-        for i in range(n):
-            wide[i] = widened(source[i])
-        for j in range(k):
-            delta, other, ratio, weight = deltas[j], part(places[others[j]], at, n, out), scales[j, 0], scales[j, 1]
-            if thinned[j]:
-                _delta(other, wide, delta, out)
-                _thin(delta[:n], start + at, cuts[j], turns[j], drawn[j], out)
-                if ratio != 1:
+    for span in range(len(spans)):
+        tensor, first, last = spans[span]
+        factor, divisor, majority = numbers[tensor, 0], numbers[tensor, 1], numbers[tensor, 2]
+        own, own_turns = numbers[tensor, 3:].reshape(k, 7), turns[tensor].reshape(k, 4)
+        for at in range(first, last, _CHUNK):
+            n = min(_CHUNK, last - at)
+            source = part(places[tensor, 0], at, n, like)
+            for i in range(n):
+                wide[i] = widened(source[i])
+            for j in range(k):
+                delta, other = deltas[j], part(places[tensor, j + 1], at, n, like)
+                weight, ratio = own[j, 0], own[j, 1]
+                if own_turns[j, 0]:
+                    _delta(other, wide, delta, like)
+                    _thin(delta[:n], at, own[j, 2:], own_turns[j, 1:], like)
+                    if ratio != 1:
+                        for i in range(n):
+                            delta[i] = rounded(delta[i] * ratio, like)
                     for i in range(n):
-                        delta[i] = rounded(delta[i] * ratio, out)
+                        delta[i] = rounded(delta[i] * weight, like)
+                else:
+                    for i in range(n):
+                        delta[i] = rounded(rounded(widened(other[i]) - wide[i], like) * weight, like)
+            _add(deltas, result, n)
+            if majority:
+                _add_majority(deltas, own, result, signs, sums, n, like)
+            if divisor == 0:
                 for i in range(n):
-                    delta[i] = rounded(delta[i] * weight, out)
-            else:
+                    result[i] = rounded(result[i], like) / sums[i]
+            elif divisor != 1:
                 for i in range(n):
-                    delta[i] = rounded(rounded(widened(other[i]) - wide[i], out) * weight, out)
-        _add(deltas, result, n)
-        if majority:
-            _add_majority(deltas, scales, result, signs, sums, n, out)
-        if divisor == 0:
+                    result[i] = rounded(result[i], like) / divisor
+            written = part(places[tensor, -1], at, n, like)
             for i in range(n):
-                result[i] = rounded(result[i], out) / sums[i]
-        elif divisor != 1:
-            for i in range(n):
-                result[i] = rounded(result[i], out) / divisor
-        written = out[at : at + n]
-        for i in range(n):
-            element = stored(wide[i] + rounded(rounded(result[i], out) * factor, out), out)
-            written[i] = element
-            most = max(most, magnitude_bits(element))
+                element = stored(wide[i] + rounded(rounded(result[i], like) * factor, like), like)
+                written[i] = element
+                most = max(most, magnitude_bits(element))
     return most < INFINITE
 
 
@@ -222,13 +232,13 @@ def _add(deltas, result, n):
 
 
 @inlined
-def _add_majority(deltas, scales, result, signs, sums, n, like):
+def _add_majority(deltas, own, result, signs, sums, n, like):
     """From the sum in ``result`` the sum of those of its sign; in ``sums`` their weights, 1 where there is none."""
     for i in range(n):
         signs[i] = float32(1) if result[i] >= 0 else float32(-1)
         result[i] = sums[i] = 0
     for j in range(len(deltas)):
-        delta, weight = deltas[j], scales[j, 1]
+        delta, weight = deltas[j], own[j, 0]
         for i in range(n):
             agreeing = max(delta[i] * signs[i], float32(0))
             result[i] += agreeing

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 
 from merge3_plugin.merging import fused
@@ -31,7 +31,7 @@ class Inputs:
     """Flat ``tensors`` of one length, dtype and device; their ``shape``; the place of the ``base`` among them.
 
     ``addresses`` tell the parents' tensors apart. ``shared`` and ``own`` are the parameters by name, of the method and
-    of each source.
+    of each source. ``in_one_pass`` says whether the loops of `fused` merge them.
     """
 
     tensors: Sequence[torch.Tensor]
@@ -42,6 +42,7 @@ class Inputs:
     own: Sequence[Mapping[str, Any]]
     constants: Constants
     uniform: Uniform
+    in_one_pass: bool = False
 
     @property
     def others(self) -> list[int]:
@@ -56,12 +57,12 @@ class Inputs:
 
 def linear(inputs: Inputs, blocks: Blocks) -> Step | fused.OnePass:
     """The sum of the weighted sources, each product added unrounded, over the sum of the weights."""
-    weights = torch.tensor([[own["weight"] for own in inputs.own]], dtype=torch.float32)
-    total = weights.sum(dim=1).item() if inputs.shared["normalize"] else 1.0
-    if fused.fits(inputs.tensors[0]):
-        return fused.OnePass("linear", weights[0].numpy(), np.float32(total))
+    weights, total = _in_single(tuple([own["weight"] for own in inputs.own]))
+    total = total if inputs.shared["normalize"] else 1.0
+    if inputs.in_one_pass:
+        return fused.OnePass("linear", inputs.addresses, [*weights, total])
     divisor = blocks.scalar(total, torch.float32)
-    first, *others = weights[0].tolist()
+    first, *others = weights
     factor = blocks.factor(first)
 
     def step(sources: Sequence[torch.Tensor], out: torch.Tensor, start: int) -> None:
@@ -76,18 +77,22 @@ def linear(inputs: Inputs, blocks: Blocks) -> Step | fused.OnePass:
     return step
 
 
+@lru_cache
+def _in_single(weights: tuple[float, ...]) -> tuple[list[float], float]:
+    """Numbers in fp32, and their sum."""
+    rounded = torch.tensor([weights], dtype=torch.float32)
+    return rounded[0].tolist(), rounded.sum(dim=1).item()
+
+
 def slerp(inputs: Inputs, blocks: Blocks) -> Step | fused.OnePass:
     """A point of the arc from the base to the other source, or of the chord where they are nearly collinear."""
     (other,) = inputs.others
     pair = (other if inputs.base is None else inputs.base, other)
-    t = torch.tensor(inputs.shared["t"], dtype=torch.float32)
-    cosine = inputs.constant(cosine_of_arc, *pair)
-    chord = cosine.abs() > 0.9995
-    angle = torch.acos(torch.where(chord, 0, cosine))
-    sine = torch.sin(angle)
-    shares = [torch.where(chord, share, torch.sin(share * angle) / sine).item() for share in (1 - t, t)]
-    if fused.fits(inputs.tensors[0]):
-        return fused.OnePass("chord", np.array(pair), np.array(shares, dtype=np.float32))
+    chord, angle, sine = inputs.constant(_arc, *pair)
+    parts = _parts(inputs.shared["t"])
+    shares = (parts if chord else torch.sin(parts * angle) / sine).tolist()
+    if inputs.in_one_pass:
+        return fused.OnePass("chord", [inputs.addresses[place] for place in pair], shares)
     weights = [blocks.factor(share) for share in shares]
 
     def step(sources: Sequence[torch.Tensor], out: torch.Tensor, start: int) -> None:
@@ -98,6 +103,20 @@ def slerp(inputs: Inputs, blocks: Blocks) -> Step | fused.OnePass:
         out.copy_(a)
 
     return step
+
+
+def _arc(a: torch.Tensor, b: torch.Tensor) -> tuple[bool, torch.Tensor, torch.Tensor]:
+    """Whether two flat tensors are nearly collinear, the angle between them, and its sine; in fp32."""
+    cosine = cosine_of_arc(a, b)
+    angle = torch.acos(cosine)
+    return bool(cosine.abs() > 0.9995), angle, torch.sin(angle)
+
+
+@lru_cache
+def _parts(t: float) -> torch.Tensor:
+    """``1 - t`` and ``t`` in fp32."""
+    rounded = torch.tensor(t, dtype=torch.float32)
+    return torch.stack((1 - rounded, rounded))
 
 
 def nuslerp(inputs: Inputs, blocks: Blocks) -> Step | None:

@@ -29,11 +29,14 @@ class Cut:
 
 
 class Magnitudes:
-    """The magnitudes of ``tensor - base``, flat tensors of fewer than 2**31 elements and of one dtype."""
+    """The magnitudes of ``tensor - base``, flat tensors of fewer than 2**31 elements and of one dtype.
 
-    def __init__(self, tensor: torch.Tensor, base: torch.Tensor) -> None:
-        self._tensor, self._base = tensor, base
-        counts = fused.count_magnitudes(tensor, base) if fused.fits(tensor) else self._counts()
+    They are looked through ``in_one_pass`` (`fused`), or by torch.
+    """
+
+    def __init__(self, tensor: torch.Tensor, base: torch.Tensor, *, in_one_pass: bool = False) -> None:
+        self._tensor, self._base, self._in_one_pass = tensor, base, in_one_pass
+        counts = fused.count_magnitudes(tensor, base) if in_one_pass else self._counts()
         occupied = counts > 0
         # Of the 2**15 values most do not occur: what is kept takes less than a hundredth of what the tensor takes.
         self._values = occupied.nonzero().flatten().cpu().numpy().astype(np.int16)
@@ -74,7 +77,7 @@ class Magnitudes:
 
     def _place_of_equal(self, value: float, n_before: int) -> int:
         """The place of the element of this magnitude that has so many equal ones before it."""
-        if fused.fits(self._tensor):
+        if self._in_one_pass:
             place = fused.place_of_equal(self._tensor, self._base, value, n_before)
         else:
             place = self._place_by_blocks(value, n_before)

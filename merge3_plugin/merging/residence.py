@@ -11,7 +11,7 @@ _LEFT_FREE = 0.1
 
 
 class Residence:
-    """Parents' tensors on ``device``, which are told apart by where they lie in host memory.
+    """Parents' tensors on ``device``, flat or not, which are told apart by where they lie in host memory.
 
     They stay on a GPU while a tenth of its memory is free, for the passes of the model. Further ones are copied there
     for every merge, from page-locked memory while a tenth of the host's is free, which is several times as fast as
@@ -29,12 +29,12 @@ class Residence:
             return tensor
         address = tensor.data_ptr()
         if address in self._kept:
-            return self._kept[address]
+            return self._kept[address].view(tensor.shape)
         moved = self._from_host(tensor).to(self._device, non_blocking=True)
         if self._device.type != "cuda" or _free_on(self._device) > _LEFT_FREE:
             self._kept[address] = moved
             self._locked.pop(address, None)
-        return moved
+        return moved.view(tensor.shape)
 
     def _from_host(self, tensor: torch.Tensor) -> torch.Tensor:
         address = tensor.data_ptr()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -59,11 +60,11 @@ class Thinning:
         if self.ratio is not None:
             delta.mul_(self.ratio)
 
-    def for_loops(self) -> tuple[list[float], list[int], int]:
-        """It for `fused_loops`, but for the ratio: limits and probability, where limits turn, and where draws lie."""
+    def for_loops(self) -> tuple[list[float], list[int]]:
+        """It for `fused_loops`, but for the ratio: limits and probability; where limits turn, and where draws lie."""
         limits = [self.low.before, self.low.then, self.high.before, self.high.then]
         drawn = 0 if self.draws is None else self.draws.data_ptr()
-        return [*limits, self.probability], [self.low.turn, self.high.turn], drawn
+        return [*limits, self.probability], [self.low.turn, self.high.turn, drawn]
 
 
 KEEP_ALL, KEEP_NONE = Thinning(), Thinning(low=NOWHERE)
@@ -109,9 +110,8 @@ def rescaled(thinning: Thinning, inputs: Inputs, place: int, blocks: Blocks) -> 
     if inputs.base is None:
         raise ValueError("expected a base to form deltas from, got none")
     before = inputs.constant(sum_of_magnitudes, place, inputs.base)
-    pair = inputs.tensors[place], inputs.tensors[inputs.base]
     # By blocks, which is nearer to the sum than mergekit's over the whole tensor, by its last bit.
-    left = _magnitude_left(thinning, *pair, blocks).to(before.dtype)
+    left = _magnitude_left(thinning, inputs, place, inputs.base, blocks).to(before.dtype)
     ratio = torch.where((before < 1e-7) | (left < 1e-7), 1, before / left)
     return replace(thinning, ratio=ratio)
 
@@ -125,12 +125,13 @@ def sum_of_magnitudes(tensor: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
     return (tensor - base).abs_().sum(dtype=exact).to(tensor.dtype)
 
 
-def _magnitude_left(thinning: Thinning, tensor: torch.Tensor, base: torch.Tensor, blocks: Blocks) -> torch.Tensor:
+def _magnitude_left(thinning: Thinning, inputs: Inputs, place: int, base_place: int, blocks: Blocks) -> torch.Tensor:
     """The sum of the magnitudes of a delta once it is thinned out; exact but for its last bits.
 
     In fp32 these are mergekit's where a tensor is one block: torch sums there, as it does for mergekit.
     """
-    if fused.fits(tensor) and tensor.dtype != torch.float32:
+    tensor, base = inputs.tensors[place], inputs.tensors[base_place]
+    if inputs.in_one_pass and tensor.dtype != torch.float32:
         return torch.tensor(fused.magnitude_left(tensor, base, *thinning.for_loops()), dtype=torch.float64)
 
     def of_block(start: int, tensor: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
@@ -144,7 +145,10 @@ def _magnitude_left(thinning: Thinning, tensor: torch.Tensor, base: torch.Tensor
 def _magnitudes(inputs: Inputs, place: int) -> Magnitudes:
     if inputs.base is None:
         raise ValueError("expected a base to form deltas from, got none")
-    return inputs.constant(Magnitudes, place, inputs.base)
+    return inputs.constant(_magnitudes_in_one_pass if inputs.in_one_pass else Magnitudes, place, inputs.base)
+
+
+_magnitudes_in_one_pass = partial(Magnitudes, in_one_pass=True)
 
 
 def _drop_up_to(block: torch.Tensor, limit: Limit, start: int, *, out: torch.Tensor) -> torch.Tensor:

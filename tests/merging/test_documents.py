@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 from merge3_plugin.errors import ConfigError
 from merge3_plugin.evolve.recipe import candidate_id, to_yaml
 from merge3_plugin.merging.execution import Execution
+from merge3_plugin.merging.fused import Passes
 from merge3_plugin.merging.merger import Merger
 from merge3_plugin.testing import TINY_ALPHABET, make_tiny_family, make_tiny_llama, make_tiny_tokenizer
 from tests.mergekit_command import assert_same_weights, by_command
@@ -123,9 +124,9 @@ def test_each_tensor_is_merged_once_by_the_document_that_is_selected(
     merged: list[tuple[str, str]] = []
     inner = Execution.write
 
-    def counting(self: Execution, job: Any, out: torch.Tensor) -> Any:
+    def counting(self: Execution, job: Any, out: torch.Tensor, passes: Passes) -> Any:
         merged.append((job.output.name, job.settings.config.merge_method))
-        return inner(self, job, out)
+        return inner(self, job, out, passes)
 
     monkeypatch.setattr(Execution, "write", counting)
     merger.merge(four_methods(tiny_models, chosen="is"))

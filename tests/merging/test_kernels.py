@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,14 +12,15 @@ import torch
 from mergekit import merge_methods
 from mergekit.merge_methods.generalized_task_arithmetic import GeneralizedTaskArithmeticMerge
 
+from merge3_plugin.merging import MergeFailed, fused
 from merge3_plugin.merging import blocks as blocks_module
-from merge3_plugin.merging import fused
 from merge3_plugin.merging import uniform as uniform_module
 from merge3_plugin.merging.arithmetic import arithmetic
 from merge3_plugin.merging.blocks import Blocks
 from merge3_plugin.merging.constants import Constants
 from merge3_plugin.merging.kernels import Inputs, linear, nuslerp, slerp
 from merge3_plugin.merging.magnitudes import Magnitudes
+from merge3_plugin.merging.merger import Merger
 from merge3_plugin.merging.thinning import sum_of_magnitudes
 from merge3_plugin.merging.uniform import Uniform
 
@@ -68,22 +70,43 @@ def spread(method: str, n: int, given: Mapping[str, Any]) -> tuple[dict[str, Any
     return shared, own + [{k: given[k][i] for k in own_names & set(given)} for i in range(n_own)]
 
 
-def by_kernel(
-    method: str, sources: list[torch.Tensor], base: int | None, given: Mapping[str, Any], uniform: Uniform | None = None
-) -> Any:
-    """What the kernel gives; None where the method, with these parameters, is left to mergekit."""
+def kernel(
+    method: str, sources: list[torch.Tensor], base: int | None, given: Mapping[str, Any],
+    in_one_pass: bool, uniform: Uniform | None = None,
+) -> Any:  # fmt: skip
+    """What the kernel makes; None where the method, with these parameters, is left to mergekit."""
     shared, own = spread(method, len(sources), given)
-    addresses = [source.data_ptr() for source in sources]
-    flat = [source.view(-1) for source in sources]
-    inputs = Inputs(flat, addresses, sources[0].shape, base, shared, own, Constants(), uniform or Uniform(2**20))
+    flat, addresses = [source.view(-1) for source in sources], [source.data_ptr() for source in sources]
+    known = Constants(), uniform or Uniform(2**20)
+    inputs = Inputs(flat, addresses, sources[0].shape, base, shared, own, *known, in_one_pass)
     blocks = Blocks(torch.device("cpu"))
     kernels = {"linear": linear, "slerp": slerp, "nuslerp": nuslerp}
-    step = kernels[method](inputs, blocks) if method in kernels else arithmetic(general(method), inputs, blocks)
-    if step is None:
-        return None
+    return kernels[method](inputs, blocks) if method in kernels else arithmetic(general(method), inputs, blocks)
+
+
+def by_kernel(
+    method: str, sources: list[torch.Tensor], base: int | None, given: Mapping[str, Any],
+    in_one_pass: bool = True, uniform: Uniform | None = None,
+) -> Any:  # fmt: skip
+    """What the kernel gives; None where it is None."""
+    step = kernel(method, sources, base, given, in_one_pass, uniform)
+    if isinstance(step, fused.OnePass):
+        return in_passes([(step, sources[0])])[0]
     out = torch.full_like(sources[0], float("nan"))
-    blocks.map(lambda start, *parts: step(parts[:-1], parts[-1], start), *flat, out.view(-1))
-    return out
+    blocks, flat = Blocks(torch.device("cpu")), [tensor.view(-1) for tensor in (*sources, out)]
+    if step is not None:
+        blocks.map(lambda start, *parts: step(parts[:-1], parts[-1], start), *flat)
+    return None if step is None else out
+
+
+def in_passes(steps: list[tuple[fused.OnePass, torch.Tensor]]) -> list[torch.Tensor]:
+    """What is merged together, each like the tensor beside it."""
+    passes, outs = fused.Passes(), [torch.full_like(like, float("nan")) for _, like in steps]
+    for (step, _), out in zip(steps, outs, strict=True):
+        passes.add(step, out)
+    passes.carry_out()
+    assert passes.finite
+    return outs
 
 
 def general(method: str) -> GeneralizedTaskArithmeticMerge:
@@ -102,14 +125,11 @@ def by_mergekit(method: str, sources: list[torch.Tensor], base: int | None, give
 
 
 @pytest.fixture(params=["in one pass", "by operations"])
-def in_one_pass(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+def in_one_pass(request: pytest.FixtureRequest) -> bool:
     """Merges by the loops of a CPU, or as on a GPU or without numba."""
     if request.param == "in one pass":
         pytest.importorskip("numba")
-        monkeypatch.setattr(fused, "_SMALLEST", 0)
-        return True
-    monkeypatch.setattr(fused, "fits", lambda tensor: False)
-    return False
+    return bool(request.param == "in one pass")
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -125,7 +145,7 @@ def test_every_bit_is_mergekits(
     for shape in SHAPES:
         sources = tensors(shape, dtype, n + (base is not None))
         torch.manual_seed(5)
-        got = by_kernel(method, sources, base, given)
+        got = by_kernel(method, sources, base, given, in_one_pass)
         if got is None:
             continue
         fast += 1
@@ -142,30 +162,43 @@ def test_every_bit_is_mergekits(
     assert fast or (dtype == torch.float16 and method.startswith(("dare", "della")))
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case[0] in ("linear", "ties", "dare_ties")], ids=str)
-def test_threads_share_a_tensor_and_change_nothing(
-    case: tuple[str, int, dict[str, Any]], monkeypatch: pytest.MonkeyPatch, stable_sort: None
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case[0] in ("linear", "slerp", "ties", "dare_ties")], ids=str
+)
+def test_tensors_are_merged_together_and_shared_among_threads_and_nothing_changes(
+    case: tuple[str, int, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The parts of five threads begin where no thinning turns and no chunk of a loop begins."""
     pytest.importorskip("numba")
     method, n, given = case
-    sources = tensors((37, 53), torch.bfloat16, n + (method != "linear"))
-    monkeypatch.setattr(fused, "_SMALLEST", 0)
+    base = None if method == "linear" else 0
+    families = [tensors(shape, torch.bfloat16, n + (base is not None)) for shape in SHAPES]
+    torch.manual_seed(5)
+    steps = [(kernel(method, family, base, given, in_one_pass=True), family[0]) for family in families]
+    alone = [in_passes([step])[0] for step in steps]
+    shares: list[Any] = []
+    shared_out = fused._shared_out
+    monkeypatch.setattr(fused, "_shared_out", lambda sizes: shares.append(shared_out(sizes)) or shares[-1])
     monkeypatch.setattr(fused, "_WORTH_A_THREAD", 100)
-    monkeypatch.setattr(blocks_module, "_ELEMENTS", 2**18)
-    parts: list[int] = []
-    in_parts = fused._in_parts
-    monkeypatch.setattr(
-        fused, "_in_parts", lambda part, size: in_parts(lambda *ends: parts.append(ends[0]) or part(*ends), size)
-    )
-    merged = []
-    for threads in (1, 5):
-        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        torch.manual_seed(5)
-        merged.append(by_kernel(method, sources, None if method == "linear" else 0, given))
-        assert len(parts) == threads
-        parts.clear()
-    assert torch.equal(*merged)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
+    assert all(map(torch.equal, in_passes(steps), alone))
+    assert [len(of) for of in shares] == [5]
+    sizes = [sum(int(last - first) for _, first, last in spans) for spans in shares[0]]
+    assert max(sizes) - min(sizes) <= 1
+    assert sum(sizes) == sum(family[0].numel() for family in families)
+
+
+def test_passes_tell_of_one_weight_that_is_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba")
+    monkeypatch.setattr(fused, "_AT_ONCE", 3000)
+    for dtype, place in ((torch.float32, 0), (torch.bfloat16, 2)):
+        families = [tensors((2000,), dtype, 2) for _ in range(3)]
+        families[place][1][1999] = float("inf")
+        passes = fused.Passes()
+        for family in families:
+            passes.add(kernel("linear", family, None, {"weight": (0.5, 0.5), "normalize": True}, True), family[0])
+        passes.carry_out()
+        assert not passes.finite
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
@@ -202,10 +235,9 @@ def test_without_a_numba_that_works_merges_go_by_torch(
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delattr("merge3_plugin.merging.fused_loops", raising=False)
     monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
-    monkeypatch.setattr(fused, "_SMALLEST", 0)
     fused._loops.cache_clear()
     try:
-        assert not fused.fits(torch.zeros(9))
+        assert not fused.merges_here(torch.device("cpu"), 2**20)
     finally:
         fused._loops.cache_clear()
     said = [record.getMessage() for record in caplog.records]
@@ -236,7 +268,7 @@ def test_draws_are_kept_and_the_same_for_other_densities(
         given |= {"epsilon": (0.002, 0.002, 0.002)} if method == "della" else {}
         drawn.clear()
         torch.manual_seed(5)
-        got = by_kernel(method, sources, 0, given, uniform)
+        got = by_kernel(method, sources, 0, given, uniform=uniform)
         assert sum(drawn) == n_drawn * sources[0].numel()
         after = torch.rand(1)
         torch.manual_seed(5)
@@ -276,3 +308,31 @@ def test_cuts_part_the_elements_as_a_stable_sort_does() -> None:
                 beyond = whole > cut.value if descending else whole < cut.value
                 taken = beyond | ((whole == cut.value) & (torch.arange(size) < cut.place))
                 assert taken.nonzero().flatten().tolist() == order[descending][:n].sort().values.tolist()
+
+
+@pytest.mark.parametrize("method", ["linear", "slerp", "dare_ties"])
+def test_a_run_merges_in_one_pass_what_it_merges_by_operations(
+    method: str, tiny_models: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other numbers come again and again, and what depends on them is computed anew."""
+    pytest.importorskip("numba")
+    base, *parents = map(str, tiny_models[:3])
+
+    def recipe(number: float) -> dict[str, Any]:
+        values = {"t": number} if method == "slerp" else {"weight": number, "density": number}
+        sources = [{"model": parent, "parameters": values} for parent in parents[: 1 if method == "slerp" else 2]]
+        with_base = {} if method == "linear" else {"base_model": base}
+        return {"merge_method": method, "models": sources, "dtype": "float32", "parameters": values, **with_base}
+
+    found = []
+    for smallest in (2**20, 0):
+        monkeypatch.setattr(fused, "_SMALLEST", smallest)
+        merger = Merger(parents, base, device="cpu")
+        for number in (0.3, 0.6, 0.3):
+            merger.merge(recipe(number))
+            found.append({name: tensor.clone() for name, tensor in merger.model.state_dict().items()})
+    for one, other in ((0, 3), (1, 4), (2, 5), (0, 2)):
+        assert all(torch.equal(found[one][name], found[other][name]) for name in found[one])
+    if method == "linear":
+        with pytest.raises(MergeFailed, match="linear: expected finite weights, got NaN or infinity in model"):
+            merger.merge(recipe(3e38) | {"parameters": {"normalize": False}})
