@@ -65,9 +65,9 @@ def _in_one_pass(
     places = [inputs.addresses[place] for place in (base, *inputs.others)]
     numbers, turns = list(of_sum), list[int]()
     for weight, thinning in zip(weights, thinnings, strict=True):
-        limits, places_of_turns = thinning.for_loops()
+        limits, own_turns = thinning.for_loops()
         numbers += weight, 1.0 if thinning.ratio is None else thinning.ratio.item(), *limits
-        turns += thinning is not KEEP_ALL, *places_of_turns
+        turns += own_turns
     return fused.OnePass("arithmetic", places, numbers, turns, kept=[thinning.draws for thinning in thinnings])
 
 

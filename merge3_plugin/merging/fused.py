@@ -22,8 +22,8 @@ import torch
 
 log = logging.getLogger(__name__)
 
-# Types of elements as loops see them: the upper half of an fp32, or an fp32.
-_STORED = {torch.bfloat16: torch.uint16, torch.float32: torch.float32}
+# An element as loops see those of a type: the upper half of an fp32, or an fp32.
+_STORED = {torch.bfloat16: np.uint16(0), torch.float32: np.float32(0)}
 # Of smaller tensors torch's operations take no longer, and a model of such alone is merged before a loop is compiled.
 _SMALLEST = 2**15
 # So many elements are merged at a time: a tenth of a second, and a little memory for draws that are not kept.
@@ -88,10 +88,10 @@ def _merged(loop: Any, dtype: torch.dtype, passes: Sequence[tuple[OnePass, torch
     places = np.array([[*one.places, out.data_ptr()] for one, out in passes])
     numbers = np.array([one.numbers for one, _ in passes], dtype=np.float32)
     turns = np.array([one.turns for one, _ in passes], dtype=np.int64)
-    like = _as_array(torch.empty(0, dtype=dtype))
 
     def part(spans: Any) -> bool:
-        return bool(loop(places, numbers, turns, like, spans))
+        room = torch.empty(_tiles(places.shape[1]))  # which begins where a line of the cache does
+        return bool(loop(places, numbers, turns, _STORED[dtype], spans, room.data_ptr()))
 
     spans = _shared_out(np.array([out.numel() for _, out in passes]))
     waiting = [_pool(len(spans) - 1).submit(part, span) for span in spans[1:]]
@@ -116,14 +116,16 @@ def _shared_out(sizes: Any) -> list[Any]:
 
 def magnitude_left(tensor: torch.Tensor, base: torch.Tensor, limits: Sequence[float], turns: Sequence[int]) -> float:
     """The sum of the magnitudes of ``tensor - base`` that are left, in fp32 and beyond (`thinning.Thinning`)."""
-    cut = np.array(limits, dtype=np.float32)
-    return float(_loop("magnitude_left")(_places(tensor, base), _as_array(tensor), cut, np.array(turns)))
+    places, numbers = np.array([tensor.data_ptr(), base.data_ptr()]), np.array(limits, dtype=np.float32)
+    room = torch.empty(_tiles(2))
+    loop, like = _loop("magnitude_left"), _STORED[tensor.dtype]
+    return float(loop(places, numbers, np.array([turns]), like, room.data_ptr(), 0, tensor.numel()))
 
 
 def count_magnitudes(tensor: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
     """How often each value of the leading 15 bits of a magnitude occurs in ``tensor - base``."""
     counts = np.zeros(2**15, dtype=np.int64)
-    _loop("count_magnitudes")(_places(tensor, base), _as_array(tensor), counts)
+    _loop("count_magnitudes")(*_pair(tensor, base), counts)
     return torch.from_numpy(counts)
 
 
@@ -133,21 +135,20 @@ def place_of_equal(tensor: torch.Tensor, base: torch.Tensor, magnitude: float, b
     -1 where there is none.
     """
     bits = np.float32(magnitude).view(np.uint32)
-    return int(_loop("place_of_equal")(_places(tensor, base), _as_array(tensor), bits, before))
+    return int(_loop("place_of_equal")(*_pair(tensor, base), bits, before))
 
 
-def _as_array(tensor: torch.Tensor) -> Any:
-    """The memory of a flat tensor as loops see it."""
-    return tensor.view(_STORED[tensor.dtype]).numpy()
-
-
-def _places(*tensors: torch.Tensor) -> Any:
-    return np.array([tensor.data_ptr() for tensor in tensors])
+def _pair(tensor: torch.Tensor, base: torch.Tensor) -> tuple[int, int, Any, int]:
+    return tensor.data_ptr(), base.data_ptr(), _STORED[tensor.dtype], tensor.numel()
 
 
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="merge")
+
+
+def _tiles(sources: int) -> int:
+    return int(_loops().tiles(sources))
 
 
 def _loop(name: str) -> Any:

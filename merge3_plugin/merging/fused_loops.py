@@ -2,9 +2,9 @@
 """The loops of `fused`, in the part of Python that numba compiles; their tests are those of the methods.
 
 Each merge takes for each tensor, a row, the ``places`` in memory of its sources and of what to write, its ``numbers``
-and its ``turns``; an array whose type tensors have; and ``spans``, rows of a tensor's number and of the first and last
-element to write; and returns whether all that it wrote is finite. Elements are computed in fp32 and, as torch does,
-rounded to their type after each step that torch has an operation for.
+and its ``turns``; an element ``like`` those of the tensors; ``spans``, rows of a tensor's number and of the first and
+last element to write; and the place of ``room`` for `tiles`. It returns whether all that it wrote is finite. Elements
+are computed in fp32 and, as torch does, rounded to their type after each step that torch has an operation for.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from numba import float32, float64, njit, uint32
 
 from merge3_plugin.merging.fused_elements import (
     INFINITE,
-    inlined,
     magnitude_bits,
     multiply_add,
     part,
@@ -23,31 +22,45 @@ from merge3_plugin.merging.fused_elements import (
     widened,
 )
 
-# Elements that are worked on together: all buffers of a merge of eight sources fit into a second-level cache, those of
+# Elements that are worked on together: all tiles of a merge of eight sources fit into a second-level cache, those of
 # two into the first.
 _CHUNK = 1024
+# In fp32 that many elements' magnitudes are summed up by a place of a tile before they lose anything.
+_ROUNDS = 16
 
 
 # Nothing of it is kept on the disk: numba would keep it as pickles.
 _compiled = njit(nogil=True, error_model="numpy")
+# What loops call is called from nowhere else.
+_inner = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
+def tiles(sources):
+    """How many fp32 a merge of so many sources needs room for."""
+    return _CHUNK * (4 + sources)
+
+
+@_inner
+def _tile(room, number):
+    return part(room, number * _CHUNK, float32(0))
 
 
 @_compiled
-def linear(places, numbers, turns, like, spans):
+def linear(places, numbers, turns, like, spans, room):
     """The sum of the sources times their weights, over the last of the ``numbers``."""
-    result, end = np.empty(_CHUNK, np.float32), places.shape[1] - 2
-    most = uint32(0)
+    result, end, most = _tile(room, 0), places.shape[1] - 2, uint32(0)
     for span in range(len(spans)):
-        tensor, first, last = spans[span]
-        for at in range(first, last, _CHUNK):
-            n = min(_CHUNK, last - at)
-            result[:n] = 0
+        tensor, total = spans[span, 0], numbers[spans[span, 0], end + 1]
+        for at in range(spans[span, 1], spans[span, 2], _CHUNK):
+            n = min(_CHUNK, spans[span, 2] - at)
+            for i in range(n):
+                result[i] = float32(0)
             for k in range(end):
-                source, weight = part(places[tensor, k], at, n, like), numbers[tensor, k]
+                source, weight = part(places[tensor, k], at, like), numbers[tensor, k]
                 for i in range(n):
                     result[i] = multiply_add(widened(source[i]), weight, result[i])
-            source, weight, total = part(places[tensor, end], at, n, like), numbers[tensor, end], numbers[tensor, -1]
-            written = part(places[tensor, -1], at, n, like)
+            source, weight = part(places[tensor, end], at, like), numbers[tensor, end]
+            written = part(places[tensor, end + 1], at, like)
             for i in range(n):
                 element = stored(multiply_add(widened(source[i]), weight, result[i]) / total, like)
                 written[i] = element
@@ -56,194 +69,193 @@ def linear(places, numbers, turns, like, spans):
 
 
 @_compiled
-def chord(places, numbers, turns, like, spans):
+def chord(places, numbers, turns, like, spans, room):
     """The sum of two sources times their weights; products are rounded, in fp32."""
     most = uint32(0)
     for span in range(len(spans)):
-        tensor, first, last = spans[span]
-        weights = numbers[tensor]
-        for at in range(first, last, _CHUNK):
-            n = min(_CHUNK, last - at)
-            a, b = part(places[tensor, 0], at, n, like), part(places[tensor, 1], at, n, like)
-            written = part(places[tensor, 2], at, n, like)
-            for i in range(n):
-                element = stored(widened(a[i]) * weights[0] + widened(b[i]) * weights[1], like)
-                written[i] = element
-                most = max(most, magnitude_bits(element))
+        tensor, at, n = spans[span, 0], spans[span, 1], spans[span, 2] - spans[span, 1]
+        a, b, written = (
+            part(places[tensor, 0], at, like),
+            part(places[tensor, 1], at, like),
+            part(places[tensor, 2], at, like),
+        )
+        for_a, for_b = numbers[tensor, 0], numbers[tensor, 1]
+        for i in range(n):
+            element = stored(widened(a[i]) * for_a + widened(b[i]) * for_b, like)
+            written[i] = element
+            most = max(most, magnitude_bits(element))
     return most < INFINITE
 
 
-@inlined
-def _delta(source, base, delta, like):
-    for i in range(source.size):
+@_inner
+def _delta(source, base, delta, n, like):
+    for i in range(n):
         delta[i] = rounded(widened(source[i]) - base[i], like)
 
 
-@inlined
-def _keep_between(delta, low, high):
-    """Leave what is above ``low`` and up to ``high`` in magnitude."""
-    for i in range(delta.size):
-        size = abs(delta[i])
-        delta[i] = delta[i] if (size > low) & (size <= high) else float32(0)
+@_inner
+def _scale(delta, factor, n, like):
+    if factor != 1:
+        for i in range(n):
+            delta[i] = rounded(delta[i] * factor, like)
 
 
-@inlined
-def _thin(delta, at, cut, turns, like):
+@_inner
+def _alike(turns, row, at, n):
+    """How many of ``n`` elements from this place on have the same limits."""
+    for place in range(turns.shape[1]):
+        turn = turns[row, place]
+        if place % 3 < 2 and at < turn < at + n:
+            n = turn - at
+    return n
+
+
+@_inner
+def _thin(delta, at, n, low, high, drawn, probability, like):
     """Thin out a chunk of a delta that begins ``at`` this place of the tensor (see `thinning.Thinning.for_loops`)."""
-    n, done, drawn = delta.size, 0, turns[2]
-    while done < n:
-        # Limits are others before and after a place of their own.
-        below, above = at + done < turns[0], at + done < turns[1]
-        low, high = cut[0] if below else cut[1], cut[2] if above else cut[3]
-        end = n
-        if below:
-            end = min(end, turns[0] - at)
-        if above:
-            end = min(end, turns[1] - at)
-        if low >= 0 or high < np.inf:
-            _keep_between(delta[done:end], low, high)
-        done = end
+    if low >= 0 or high < np.inf:
+        for i in range(n):
+            size = abs(delta[i])
+            delta[i] = delta[i] if (size > low) & (size <= high) else float32(0)
     if drawn != 0:
-        draws, probability = part(drawn, at, n, like), cut[4]
+        draws = part(drawn, at, like)
         for i in range(n):
             delta[i] *= float32(1) if widened(draws[i]) < probability else float32(0)
 
 
 @_compiled
-def magnitude_left(places, like, cut, turns):
-    """The sum of the magnitudes of a delta, once it is thinned out; ``like`` is one of its two tensors."""
-    sums, delta, wide = np.zeros(_CHUNK, np.float32), np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.float32)
-    total, rounds = float64(0), 0
-    for at in range(0, like.size, _CHUNK):
-        n = min(_CHUNK, like.size - at)
-        source, base = part(places[0], at, n, like), part(places[1], at, n, like)
+def magnitude_left(places, numbers, turns, like, room, first, last):
+    """The sum of the magnitudes of a delta, once it is thinned out, between two places."""
+    wide, delta, sums = _tile(room, 0), _tile(room, 1), _tile(room, 2)
+    total, rounds, at = float64(0), 0, first
+    for i in range(_CHUNK):
+        sums[i] = float32(0)
+    while at < last:
+        n = _alike(turns, 0, at, min(_CHUNK, last - at))
+        source, base = part(places[0], at, like), part(places[1], at, like)
         for i in range(n):
             wide[i] = widened(base[i])
-        _delta(source, wide, delta, like)
-        _thin(delta[:n], at, cut, turns, like)
+        _delta(source, wide, delta, n, like)
+        low, high = numbers[0 if at < turns[0, 0] else 1], numbers[2 if at < turns[0, 1] else 3]
+        _thin(delta, at, n, low, high, turns[0, 2], numbers[4], like)
         for i in range(n):
             sums[i] += abs(delta[i])
-        rounds += 1
-        if rounds == 16:  # so that fp32 loses next to nothing
+        at, rounds = at + n, rounds + 1
+        if rounds == _ROUNDS:
             total, rounds = total + _emptied(sums), 0
     return total + _emptied(sums)
 
 
-@_compiled
-def count_magnitudes(places, like, counts):
-    """Add to ``counts`` how often each value of the leading 15 bits of a magnitude occurs in a delta."""
-    for at in range(0, like.size, _CHUNK):
-        n = min(_CHUNK, like.size - at)
-        source, base = part(places[0], at, n, like), part(places[1], at, n, like)
-        for i in range(n):
-            counts[magnitude_bits(stored(widened(source[i]) - widened(base[i]), like)) >> uint32(16)] += 1
-
-
-@_compiled
-def place_of_equal(places, like, magnitude, before):
-    """The place in a delta of the element of these magnitude's bits that has so many before it; -1 if there is none."""
-    equal = np.empty(_CHUNK, np.uint8)
-    for at in range(0, like.size, _CHUNK):
-        n = min(_CHUNK, like.size - at)
-        source, base = part(places[0], at, n, like), part(places[1], at, n, like)
-        found = 0
-        for i in range(n):
-            equal[i] = magnitude_bits(stored(widened(source[i]) - widened(base[i]), like)) == magnitude
-            found += equal[i]
-        if found > before:
-            for i in range(n):
-                before -= equal[i]
-                if before < 0:
-                    return at + i
-        before -= found
-    return -1
-
-
-@inlined
+@_inner
 def _emptied(sums):
     total = float64(0)
-    for i in range(sums.size):
+    for i in range(_CHUNK):
         total += sums[i]
-        sums[i] = 0
+        sums[i] = float32(0)
     return total
 
 
 @_compiled
-def arithmetic(places, numbers, turns, like, spans):
+def count_magnitudes(source, base, like, size, counts):
+    """Add to ``counts`` how often each value of the leading 15 bits of a magnitude occurs in a delta."""
+    one, other = part(source, 0, like), part(base, 0, like)
+    for i in range(size):
+        counts[magnitude_bits(stored(widened(one[i]) - widened(other[i]), like)) >> uint32(16)] += 1
+
+
+@_compiled
+def place_of_equal(source, base, like, size, magnitude, before):
+    """The place in a delta of the element of these magnitude's bits that has so many before it; -1 if there is none."""
+    for at in range(0, size, _CHUNK):
+        one, other, found = part(source, at, like), part(base, at, like), uint32(0)
+        for i in range(min(_CHUNK, size - at)):
+            found += uint32(magnitude_bits(stored(widened(one[i]) - widened(other[i]), like)) == magnitude)
+        if found > before:
+            i = -1
+            while before >= 0:
+                i += 1
+                before -= magnitude_bits(stored(widened(one[i]) - widened(other[i]), like)) == magnitude
+            return at + i
+        before -= found
+    return -1
+
+
+@_compiled
+def arithmetic(places, numbers, turns, like, spans, room):
     """The base, the first source, and a factor times the sum of the others' deltas, thinned out or not (`_thin`).
 
     ``numbers`` begin with the factor, a divisor, and whether the sum is of those alone that have the sign of the sum of
     all, element by element. It is divided by the divisor; where that is 0, by the weights of those that are in it;
     where it is 1, by nothing. For each of the others follow its weight, the ratio that rescales what is left of its
-    delta, and five that `_thin` asks for; ``turns`` say of it whether it is thinned, and three that `_thin` asks for.
+    delta, and its five of `thinning.Thinning.for_loops`, and ``turns`` are those of them all.
     """
-    k = places.shape[1] - 2
-    deltas, wide = np.empty((k, _CHUNK), np.float32), np.empty(_CHUNK, np.float32)
-    result, signs, sums = np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.float32), np.empty(_CHUNK, np.float32)
-    most = uint32(0)
+    k, most = places.shape[1] - 2, uint32(0)
+    wide, result, signs, sums = _tile(room, 0), _tile(room, 1), _tile(room, 2), _tile(room, 3)
     for span in range(len(spans)):
-        tensor, first, last = spans[span]
+        tensor, at = spans[span, 0], spans[span, 1]
         factor, divisor, majority = numbers[tensor, 0], numbers[tensor, 1], numbers[tensor, 2]
-        own, own_turns = numbers[tensor, 3:].reshape(k, 7), turns[tensor].reshape(k, 4)
-        for at in range(first, last, _CHUNK):
-            n = min(_CHUNK, last - at)
-            source = part(places[tensor, 0], at, n, like)
+        while at < spans[span, 2]:
+            n = _alike(turns, tensor, at, min(_CHUNK, spans[span, 2] - at))
+            source = part(places[tensor, 0], at, like)
             for i in range(n):
                 wide[i] = widened(source[i])
             for j in range(k):
-                delta, other = deltas[j], part(places[tensor, j + 1], at, n, like)
-                weight, ratio = own[j, 0], own[j, 1]
-                if own_turns[j, 0]:
-                    _delta(other, wide, delta, like)
-                    _thin(delta[:n], at, own[j, 2:], own_turns[j, 1:], like)
-                    if ratio != 1:
-                        for i in range(n):
-                            delta[i] = rounded(delta[i] * ratio, like)
-                    for i in range(n):
-                        delta[i] = rounded(delta[i] * weight, like)
-                else:
-                    for i in range(n):
-                        delta[i] = rounded(rounded(widened(other[i]) - wide[i], like) * weight, like)
-            _add(deltas, result, n)
-            if majority:
-                _add_majority(deltas, own, result, signs, sums, n, like)
-            if divisor == 0:
-                for i in range(n):
-                    result[i] = rounded(result[i], like) / sums[i]
-            elif divisor != 1:
-                for i in range(n):
-                    result[i] = rounded(result[i], like) / divisor
-            written = part(places[tensor, -1], at, n, like)
+                own, turn, delta = 3 + 7 * j, 3 * j, _tile(room, 4 + j)
+                low = numbers[tensor, own + 2 if at < turns[tensor, turn] else own + 3]
+                high = numbers[tensor, own + 4 if at < turns[tensor, turn + 1] else own + 5]
+                _delta(part(places[tensor, j + 1], at, like), wide, delta, n, like)
+                _thin(delta, at, n, low, high, turns[tensor, turn + 2], numbers[tensor, own + 6], like)
+                _scale(delta, numbers[tensor, own + 1], n, like)
+                _scale(delta, numbers[tensor, own], n, like)
+            _add(room, k, result, n)
+            if majority != 0:
+                _add_majority(room, numbers, tensor, k, result, signs, sums, n)
+            _finish(wide, result, sums, divisor, factor, n, like)
+            written = part(places[tensor, k + 1], at, like)
             for i in range(n):
-                element = stored(wide[i] + rounded(rounded(result[i], like) * factor, like), like)
+                element = stored(result[i], like)
                 written[i] = element
                 most = max(most, magnitude_bits(element))
+            at += n
     return most < INFINITE
 
 
-@inlined
-def _add(deltas, result, n):
+@_inner
+def _add(room, k, result, n):
+    first = _tile(room, 4)
     for i in range(n):
-        result[i] = deltas[0, i]
-    for j in range(1, len(deltas)):
-        delta = deltas[j]
+        result[i] = first[i]
+    for j in range(1, k):
+        delta = _tile(room, 4 + j)
         for i in range(n):
             result[i] += delta[i]
 
 
-@inlined
-def _add_majority(deltas, own, result, signs, sums, n, like):
-    """From the sum in ``result`` the sum of those of its sign; in ``sums`` their weights, 1 where there is none."""
+@_inner
+def _add_majority(room, numbers, tensor, k, result, signs, sums, n):
+    """From the sum in ``result`` the sum of those of its sign; in ``sums`` their weights."""
     for i in range(n):
         signs[i] = float32(1) if result[i] >= 0 else float32(-1)
-        result[i] = sums[i] = 0
-    for j in range(len(deltas)):
-        delta, weight = deltas[j], own[j, 0]
+        result[i] = sums[i] = float32(0)
+    for j in range(k):
+        delta, weight = _tile(room, 4 + j), numbers[tensor, 3 + 7 * j]
         for i in range(n):
             agreeing = max(delta[i] * signs[i], float32(0))
             result[i] += agreeing
             sums[i] += weight if agreeing > 0 else float32(0)
     for i in range(n):
         result[i] *= signs[i]
-        of_these = rounded(sums[i], like)
-        sums[i] = of_these if of_these != 0 else float32(1)
+
+
+@_inner
+def _finish(wide, result, sums, divisor, factor, n, like):
+    """Replace a sum by the base plus ``factor`` times the sum over a divisor (see `arithmetic`)."""
+    if divisor == 0:
+        for i in range(n):
+            of_these = rounded(sums[i], like)
+            result[i] = rounded(result[i], like) / (of_these if of_these != 0 else float32(1))
+    elif divisor != 1:
+        for i in range(n):
+            result[i] = rounded(result[i], like) / divisor
+    for i in range(n):
+        result[i] = wide[i] + rounded(rounded(result[i], like) * factor, like)
