@@ -66,9 +66,10 @@ def _in_one_pass(
     numbers, turns = list(of_sum), list[int]()
     for weight, thinning in zip(weights, thinnings, strict=True):
         limits, own_turns = thinning.for_loops()
-        numbers += weight, 1.0 if thinning.ratio is None else thinning.ratio.item(), *limits
+        numbers += weight, *limits
         turns += own_turns
-    return fused.OnePass("arithmetic", places, numbers, turns, kept=[thinning.draws for thinning in thinnings])
+    first = None if all(math.isnan(thinning.total) for thinning in thinnings) else "rescale"
+    return fused.OnePass("arithmetic", places, numbers, turns, first, [thinning.draws for thinning in thinnings])
 
 
 _THINNINGS = {

@@ -46,14 +46,16 @@ def takes(dtype: torch.dtype) -> bool:
 class OnePass:
     """A tensor to be merged by the ``loop`` of this name (`fused_loops`), on sources that lie at these ``places``.
 
-    ``numbers`` and ``turns`` are what the loop asks for. ``kept`` stays in memory as long as this does: what ``turns``
-    only say the place of.
+    ``numbers`` and ``turns`` are what the loop asks for; the loop ``first``, if any, goes through the whole tensor
+    before it and finds out the rest of ``numbers``. ``kept`` stays in memory as long as this does: what ``turns`` only
+    say the place of.
     """
 
     loop: str
     places: Sequence[int]
     numbers: Sequence[float]
     turns: Sequence[int] = ()
+    first: str | None = None
     kept: Sequence[torch.Tensor | None] = ()
 
 
@@ -65,61 +67,63 @@ class Passes:
 
     def __init__(self) -> None:
         self.finite = True
-        self._waiting: dict[tuple[str, int, torch.dtype], list[tuple[OnePass, torch.Tensor]]] = {}
+        self._waiting: dict[tuple[str, str | None, int, torch.dtype], list[tuple[OnePass, torch.Tensor]]] = {}
         self._elements = 0
 
     def add(self, one: OnePass, out: torch.Tensor) -> None:
         """Write this merge into ``out``, now or when `carry_out` is called."""
-        self._waiting.setdefault((one.loop, len(one.places), out.dtype), []).append((one, out))
+        key = one.loop, one.first, len(one.places), out.dtype
+        self._waiting.setdefault(key, []).append((one, out))
         self._elements += out.numel()
         if self._elements >= _AT_ONCE:
             self.carry_out()
 
     def carry_out(self) -> None:
         """Write all that was added."""
-        for (loop, _, dtype), waiting in self._waiting.items():
-            self.finite = _merged(_loop(loop), dtype, waiting) and self.finite
+        for waiting in self._waiting.values():
+            self.finite = _merged(waiting) and self.finite
         self._waiting.clear()
         self._elements = 0
 
 
-def _merged(loop: Any, dtype: torch.dtype, passes: Sequence[tuple[OnePass, torch.Tensor]]) -> bool:
-    """Whether what is written is finite, of tensors of this dtype that are merged by one loop from as many sources."""
+def _merged(passes: Sequence[tuple[OnePass, torch.Tensor]]) -> bool:
+    """Whether what is written is finite, of tensors of one dtype that are merged by one loop from as many sources."""
+    any_, like = passes[0][0], _STORED[passes[0][1].dtype]
     places = np.array([[*one.places, out.data_ptr()] for one, out in passes])
     numbers = np.array([one.numbers for one, _ in passes], dtype=np.float32)
     turns = np.array([one.turns for one, _ in passes], dtype=np.int64)
 
-    def part(spans: Any) -> bool:
-        room = torch.empty(_tiles(places.shape[1]))  # which begins where a line of the cache does
-        return bool(loop(places, numbers, turns, _STORED[dtype], spans, room.data_ptr()))
+    def by_threads(function: Any, spans: Sequence[Any]) -> bool:
+        def part(span: Any) -> bool:
+            room = torch.empty(_loops().tiles(places.shape[1]))  # which begins where a line of the cache does
+            return bool(function(places, numbers, turns, like, span, room.data_ptr()))
 
-    spans = _shared_out(np.array([out.numel() for _, out in passes]))
-    waiting = [_pool(len(spans) - 1).submit(part, span) for span in spans[1:]]
-    return all([part(spans[0]), *(other.result() for other in waiting)])
+        waiting = [_pool(len(spans) - 1).submit(part, span) for span in spans[1:]]
+        return all([part(spans[0]), *(other.result() for other in waiting)])
+
+    sizes = np.array([out.numel() for _, out in passes])
+    if any_.first:
+        by_threads(_loop(any_.first), _shared_out(sizes, whole=True))
+    return by_threads(_loop(any_.loop), _shared_out(sizes))
 
 
-def _shared_out(sizes: Any) -> list[Any]:
+def _shared_out(sizes: Any, *, whole: bool = False) -> list[Any]:
     """Rows of a tensor's number, its first element and its last, for each thread: as many elements for one as another.
 
-    There are as many threads as torch has, or fewer where that is not worth their while.
+    Or about as many, where tensors are to be ``whole``. There are as many threads as torch has, or fewer where that is
+    not worth their while.
     """
     ends = np.cumsum(sizes)
     begins, total = ends - sizes, int(ends[-1])
     threads = max(1, min(torch.get_num_threads(), total // _WORTH_A_THREAD))
     bounds = [total * number // threads for number in range(threads + 1)]
     shares = []
+    if whole:
+        bounds = [0, *(int(ends[np.abs(ends - bound).argmin()]) for bound in bounds[1:])]
     for first, last in pairwise(bounds):
         spans = np.stack([np.arange(len(sizes)), np.maximum(first - begins, 0), np.minimum(last - begins, sizes)], 1)
         shares.append(spans[spans[:, 1] < spans[:, 2]])
     return shares
-
-
-def magnitude_left(tensor: torch.Tensor, base: torch.Tensor, limits: Sequence[float], turns: Sequence[int]) -> float:
-    """The sum of the magnitudes of ``tensor - base`` that are left, in fp32 and beyond (`thinning.Thinning`)."""
-    places, numbers = np.array([tensor.data_ptr(), base.data_ptr()]), np.array(limits, dtype=np.float32)
-    room = torch.empty(_tiles(2))
-    loop, like = _loop("magnitude_left"), _STORED[tensor.dtype]
-    return float(loop(places, numbers, np.array([turns]), like, room.data_ptr(), 0, tensor.numel()))
 
 
 def count_magnitudes(tensor: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
@@ -145,10 +149,6 @@ def _pair(tensor: torch.Tensor, base: torch.Tensor) -> tuple[int, int, Any, int]
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="merge")
-
-
-def _tiles(sources: int) -> int:
-    return int(_loops().tiles(sources))
 
 
 def _loop(name: str) -> Any:

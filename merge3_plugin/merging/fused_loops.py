@@ -25,6 +25,8 @@ from merge3_plugin.merging.fused_elements import (
 # Elements that are worked on together: all tiles of a merge of eight sources fit into a second-level cache, those of
 # two into the first.
 _CHUNK = 1024
+# How many numbers of `arithmetic` belong to each source but the base.
+_OWN = 8
 # In fp32 that many elements' magnitudes are summed up by a place of a tile before they lose anything.
 _ROUNDS = 16
 
@@ -88,12 +90,6 @@ def chord(places, numbers, turns, like, spans, room):
 
 
 @_inner
-def _delta(source, base, delta, n, like):
-    for i in range(n):
-        delta[i] = rounded(widened(source[i]) - base[i], like)
-
-
-@_inner
 def _scale(delta, factor, n, like):
     if factor != 1:
         for i in range(n):
@@ -111,33 +107,50 @@ def _alike(turns, row, at, n):
 
 
 @_inner
-def _thin(delta, at, n, low, high, drawn, probability, like):
-    """Thin out a chunk of a delta that begins ``at`` this place of the tensor (see `thinning.Thinning.for_loops`)."""
+def _thinned(places, numbers, turns, like, tensor, j, at, n, wide, delta):
+    """Write ``n`` elements of one delta from a place on, thinned out, where limits are the same for all of them."""
+    own, turn, source = 3 + _OWN * j, 3 * j, part(places[tensor, j + 1], at, like)
+    for i in range(n):
+        delta[i] = rounded(widened(source[i]) - wide[i], like)
+    low = numbers[tensor, own + 3 if at < turns[tensor, turn] else own + 4]
+    high = numbers[tensor, own + 5 if at < turns[tensor, turn + 1] else own + 6]
     if low >= 0 or high < np.inf:
         for i in range(n):
             size = abs(delta[i])
             delta[i] = delta[i] if (size > low) & (size <= high) else float32(0)
-    if drawn != 0:
-        draws = part(drawn, at, like)
+    if turns[tensor, turn + 2] != 0:
+        draws, probability = part(turns[tensor, turn + 2], at, like), numbers[tensor, own + 7]
         for i in range(n):
             delta[i] *= float32(1) if widened(draws[i]) < probability else float32(0)
 
 
 @_compiled
-def magnitude_left(places, numbers, turns, like, room, first, last):
-    """The sum of the magnitudes of a delta, once it is thinned out, between two places."""
+def rescale(places, numbers, turns, like, spans, room):
+    """Write to ``numbers`` of `arithmetic`, for whole tensors, the ratios of deltas that are to keep a total."""
+    for span in range(len(spans)):
+        tensor, size = spans[span, 0], spans[span, 2]
+        for j in range(places.shape[1] - 2):
+            total = numbers[tensor, 3 + _OWN * j + 2]
+            if total >= 0:
+                left = rounded(float32(_left(places, numbers, turns, like, tensor, j, size, room)), like)
+                ratio = float32(1) if total < 1e-7 or left < 1e-7 else rounded(total / left, like)
+                numbers[tensor, 3 + _OWN * j + 1] = ratio
+    return True
+
+
+@_inner
+def _left(places, numbers, turns, like, tensor, j, size, room):
+    """The sum of the magnitudes of a delta, once it is thinned out."""
     wide, delta, sums = _tile(room, 0), _tile(room, 1), _tile(room, 2)
-    total, rounds, at = float64(0), 0, first
+    total, rounds, at = float64(0), 0, 0
     for i in range(_CHUNK):
         sums[i] = float32(0)
-    while at < last:
-        n = _alike(turns, 0, at, min(_CHUNK, last - at))
-        source, base = part(places[0], at, like), part(places[1], at, like)
+    while at < size:
+        n = _alike(turns, tensor, at, min(_CHUNK, size - at))
+        base = part(places[tensor, 0], at, like)
         for i in range(n):
             wide[i] = widened(base[i])
-        _delta(source, wide, delta, n, like)
-        low, high = numbers[0 if at < turns[0, 0] else 1], numbers[2 if at < turns[0, 1] else 3]
-        _thin(delta, at, n, low, high, turns[0, 2], numbers[4], like)
+        _thinned(places, numbers, turns, like, tensor, j, at, n, wide, delta)
         for i in range(n):
             sums[i] += abs(delta[i])
         at, rounds = at + n, rounds + 1
@@ -182,12 +195,12 @@ def place_of_equal(source, base, like, size, magnitude, before):
 
 @_compiled
 def arithmetic(places, numbers, turns, like, spans, room):
-    """The base, the first source, and a factor times the sum of the others' deltas, thinned out or not (`_thin`).
+    """The base, the first source, and a factor times the sum of the others' deltas, thinned out and rescaled.
 
     ``numbers`` begin with the factor, a divisor, and whether the sum is of those alone that have the sign of the sum of
     all, element by element. It is divided by the divisor; where that is 0, by the weights of those that are in it;
-    where it is 1, by nothing. For each of the others follow its weight, the ratio that rescales what is left of its
-    delta, and its five of `thinning.Thinning.for_loops`, and ``turns`` are those of them all.
+    where it is 1, by nothing. For each of the others follow its weight and its numbers of
+    `thinning.Thinning.for_loops`, and ``turns`` are those of them all.
     """
     k, most = places.shape[1] - 2, uint32(0)
     wide, result, signs, sums = _tile(room, 0), _tile(room, 1), _tile(room, 2), _tile(room, 3)
@@ -200,13 +213,10 @@ def arithmetic(places, numbers, turns, like, spans, room):
             for i in range(n):
                 wide[i] = widened(source[i])
             for j in range(k):
-                own, turn, delta = 3 + 7 * j, 3 * j, _tile(room, 4 + j)
-                low = numbers[tensor, own + 2 if at < turns[tensor, turn] else own + 3]
-                high = numbers[tensor, own + 4 if at < turns[tensor, turn + 1] else own + 5]
-                _delta(part(places[tensor, j + 1], at, like), wide, delta, n, like)
-                _thin(delta, at, n, low, high, turns[tensor, turn + 2], numbers[tensor, own + 6], like)
-                _scale(delta, numbers[tensor, own + 1], n, like)
-                _scale(delta, numbers[tensor, own], n, like)
+                delta = _tile(room, 4 + j)
+                _thinned(places, numbers, turns, like, tensor, j, at, n, wide, delta)
+                _scale(delta, numbers[tensor, 3 + _OWN * j + 1], n, like)
+                _scale(delta, numbers[tensor, 3 + _OWN * j], n, like)
             _add(room, k, result, n)
             if majority != 0:
                 _add_majority(room, numbers, tensor, k, result, signs, sums, n)
@@ -238,7 +248,7 @@ def _add_majority(room, numbers, tensor, k, result, signs, sums, n):
         signs[i] = float32(1) if result[i] >= 0 else float32(-1)
         result[i] = sums[i] = float32(0)
     for j in range(k):
-        delta, weight = _tile(room, 4 + j), numbers[tensor, 3 + 7 * j]
+        delta, weight = _tile(room, 4 + j), numbers[tensor, 3 + _OWN * j]
         for i in range(n):
             agreeing = max(delta[i] * signs[i], float32(0))
             result[i] += agreeing

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -61,11 +62,11 @@ class Magnitudes:
 
     def _at(self, rank: int) -> tuple[float, int, int]:
         """The magnitude of this rank from the smallest, and from which rank on and up to which all have it."""
-        place = int(np.searchsorted(self._ends, rank, side="right"))
+        place = int(self._ends.searchsorted(np.int32(rank), side="right"))
         below, end = int(self._ends[place - 1]) if place else 0, int(self._ends[place])
         bits = int(self._values[place])
         if self._tensor.dtype != torch.float32:
-            return torch.tensor(bits, dtype=torch.int16).view(self._tensor.dtype).item(), below, end
+            return _of_bits(bits, self._tensor.dtype), below, end
         inside = torch.cat([block[_leading_bits(block) == bits] for _, block in self._blocks()]).sort().values
         value = inside[rank - below].item()
         first, last = (int(torch.searchsorted(inside, value, right=right)) for right in (False, True))
@@ -99,6 +100,11 @@ class Magnitudes:
         blocks = Blocks(self._tensor.device)
         for start, tensor, base in blocks.of(self._tensor, self._base):
             yield start, torch.sub(tensor, base, out=blocks.buffer("delta", tensor)).abs_()
+
+
+@lru_cache(maxsize=2**12)
+def _of_bits(bits: int, dtype: torch.dtype) -> float:
+    return torch.tensor(bits, dtype=torch.int16).view(dtype).item()
 
 
 def _bits(numbers: torch.Tensor) -> torch.Tensor:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 
 import torch
 
-from merge3_plugin.merging import fused
 from merge3_plugin.merging.blocks import Blocks
 from merge3_plugin.merging.kernels import Inputs
 from merge3_plugin.merging.magnitudes import Cut, Magnitudes
@@ -31,7 +30,8 @@ class Thinning:
     """Of a delta it keeps what is above the limit ``low`` and up to the limit ``high``.
 
     And of these, where there are ``draws``, flat and as long as the delta, those whose draw is below ``probability``.
-    What is left is multiplied by the ``ratio``, where there is one.
+    What is left is multiplied by the ``ratio``, where there is one; or, where loops are to find that out, such that its
+    magnitudes sum up to the ``total``.
     """
 
     low: Limit = EVERYWHERE
@@ -39,6 +39,7 @@ class Thinning:
     draws: torch.Tensor | None = None
     probability: float = 1.0
     ratio: torch.Tensor | None = None
+    total: float = math.nan
 
     @property
     def of_all(self) -> bool:
@@ -61,10 +62,11 @@ class Thinning:
             delta.mul_(self.ratio)
 
     def for_loops(self) -> tuple[list[float], list[int]]:
-        """It for `fused_loops`, but for the ratio: limits and probability; where limits turn, and where draws lie."""
+        """It for `fused_loops`: ratio, total, limits, probability; and where limits turn, and where draws lie."""
+        ratio = 1.0 if self.ratio is None else self.ratio.item()
         limits = [self.low.before, self.low.then, self.high.before, self.high.then]
         drawn = 0 if self.draws is None else self.draws.data_ptr()
-        return [*limits, self.probability], [self.low.turn, self.high.turn, drawn]
+        return [ratio, self.total, *limits, self.probability], [self.low.turn, self.high.turn, drawn]
 
 
 KEEP_ALL, KEEP_NONE = Thinning(), Thinning(low=NOWHERE)
@@ -110,8 +112,12 @@ def rescaled(thinning: Thinning, inputs: Inputs, place: int, blocks: Blocks) -> 
     if inputs.base is None:
         raise ValueError("expected a base to form deltas from, got none")
     before = inputs.constant(sum_of_magnitudes, place, inputs.base)
-    # By blocks, which is nearer to the sum than mergekit's over the whole tensor, by its last bit.
-    left = _magnitude_left(thinning, inputs, place, inputs.base, blocks).to(before.dtype)
+    # By blocks, which is nearer to the sum than mergekit's over the whole tensor, by its last bit. In fp32 these are
+    # mergekit's where a tensor is one block, for torch sums there, as it does for mergekit.
+    if inputs.in_one_pass and before.dtype != torch.float32:
+        return replace(thinning, total=before.item())
+    pair = inputs.tensors[place], inputs.tensors[inputs.base]
+    left = _magnitude_left(thinning, *pair, blocks).to(before.dtype)
     ratio = torch.where((before < 1e-7) | (left < 1e-7), 1, before / left)
     return replace(thinning, ratio=ratio)
 
@@ -125,14 +131,8 @@ def sum_of_magnitudes(tensor: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
     return (tensor - base).abs_().sum(dtype=exact).to(tensor.dtype)
 
 
-def _magnitude_left(thinning: Thinning, inputs: Inputs, place: int, base_place: int, blocks: Blocks) -> torch.Tensor:
-    """The sum of the magnitudes of a delta once it is thinned out; exact but for its last bits.
-
-    In fp32 these are mergekit's where a tensor is one block: torch sums there, as it does for mergekit.
-    """
-    tensor, base = inputs.tensors[place], inputs.tensors[base_place]
-    if inputs.in_one_pass and tensor.dtype != torch.float32:
-        return torch.tensor(fused.magnitude_left(tensor, base, *thinning.for_loops()), dtype=torch.float64)
+def _magnitude_left(thinning: Thinning, tensor: torch.Tensor, base: torch.Tensor, blocks: Blocks) -> torch.Tensor:
+    """The sum of the magnitudes of a delta once it is thinned out; exact but for its last bits."""
 
     def of_block(start: int, tensor: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
         delta = torch.sub(tensor, base, out=blocks.buffer("thinned", tensor))
@@ -163,6 +163,7 @@ def _drop_up_to(block: torch.Tensor, limit: Limit, start: int, *, out: torch.Ten
     return out
 
 
+@lru_cache(maxsize=2**12)
 def _next_below(value: float, dtype: torch.dtype) -> float:
     """The largest number of this dtype below a magnitude."""
     bits = torch.int32 if dtype == torch.float32 else torch.int16

@@ -178,14 +178,20 @@ def test_tensors_are_merged_together_and_shared_among_threads_and_nothing_change
     alone = [in_passes([step])[0] for step in steps]
     shares: list[Any] = []
     shared_out = fused._shared_out
-    monkeypatch.setattr(fused, "_shared_out", lambda sizes: shares.append(shared_out(sizes)) or shares[-1])
+    monkeypatch.setattr(
+        fused, "_shared_out", lambda sizes, **how: shares.append(shared_out(sizes, **how)) or shares[-1]
+    )
     monkeypatch.setattr(fused, "_WORTH_A_THREAD", 100)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
     assert all(map(torch.equal, in_passes(steps), alone))
-    assert [len(of) for of in shares] == [5]
-    sizes = [sum(int(last - first) for _, first, last in spans) for spans in shares[0]]
+    first = steps[0][0].first is not None
+    assert [len(of) for of in shares] == [5] * (1 + first)
+    sizes = [sum(int(last - first) for _, first, last in spans) for spans in shares[-1]]
     assert max(sizes) - min(sizes) <= 1
     assert sum(sizes) == sum(family[0].numel() for family in families)
+    # What is found out of a whole tensor first is so by one thread.
+    whole = sorted(tuple(map(int, span)) for spans in shares[0] for span in spans) if first else []
+    assert whole == [(number, 0, family[0].numel()) for number, family in enumerate(families) if first]
 
 
 def test_passes_tell_of_one_weight_that_is_not_finite(monkeypatch: pytest.MonkeyPatch) -> None:
