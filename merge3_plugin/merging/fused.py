@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 # An element as loops see those of a type: the upper half of an fp32, or an fp32.
 _STORED = {torch.bfloat16: np.uint16(0), torch.float32: np.float32(0)}
-# Of smaller tensors torch's operations take no longer, and a model of such alone is merged before a loop is compiled.
+# A model of smaller tensors alone is merged by torch before a loop is compiled.
 _SMALLEST = 2**15
 # So many elements are merged at a time: a tenth of a second, and a little memory for draws that are not kept.
 _AT_ONCE = 2**22
@@ -159,7 +159,7 @@ def _loop(name: str) -> Any:
 def _loops() -> Any:
     """`fused_loops`; None without a numba that works, as one that is older than numpy knows does not.
 
-    It takes a second to import, and each loop one to three to compile, once in a process.
+    It takes a third of a second to import, and each loop up to two to compile, once in a process.
     """
     try:
         from merge3_plugin.merging import fused_loops
