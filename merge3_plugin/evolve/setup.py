@@ -38,6 +38,7 @@ from merge3_plugin.evolve.serving import check_vllm, vllm_identity, vllm_memory
 from merge3_plugin.evolve.setting import Setting
 from merge3_plugin.evolve.spaces import Space, make_space
 from merge3_plugin.evolve.spaces.dis import DisSpace
+from merge3_plugin.evolve.spaces.variables import start
 from merge3_plugin.evolve.store import Evaluation, RunStore
 from merge3_plugin.evolve.strategy import make_strategy
 from merge3_plugin.evolve.user_cache import UserCache
@@ -205,6 +206,7 @@ def opened(config: RunConfig, folder: Path, flags: Flags) -> Iterator[Setting]:
             merger = make_merger(config, folder, flags)
             # Once more: the weights' dtype may not be the one that their config announced.
             space = make_space(config, merger.n_layers, dtype=merger.dtype_name)
+            merger.prepare(space.decode(start(space.variables)))  # while requests are built and parents scored
             merger.check_space(folder, space.depth - merger.n_layers if isinstance(space, DisSpace) else 0)
             parents = {label: name for name, label in labels(config.genome.parents()).items()}
             pin_inputs(store, benchmarks, [merger.folders(name) for name in parents.values()])

@@ -51,6 +51,13 @@ def arithmetic(method: GeneralizedTaskArithmeticMerge, inputs: Inputs, blocks: B
     return step
 
 
+def loops_of(method: GeneralizedTaskArithmeticMerge) -> list[str]:
+    """The loops of `fused` that merges by a method of this kind take, whatever its parameters are."""
+    by_size = method.sparsification_method in (SparsificationMethod.magnitude, SparsificationMethod.magnitude_outliers)
+    rescales = method.sparsification_method is not None and method.default_rescale
+    return [*["count_magnitudes", "place_of_equal"] * by_size, *["rescale"] * rescales, "arithmetic"]
+
+
 @lru_cache
 def _rounded(numbers: tuple[float, ...], dtype: torch.dtype) -> tuple[list[float], float]:
     """Numbers in this dtype, and what normalizes them: their sum, or 1 where that is next to nothing."""

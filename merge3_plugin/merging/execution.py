@@ -17,7 +17,7 @@ from mergekit.merge_methods.generalized_task_arithmetic import GeneralizedTaskAr
 
 from merge3_plugin.generators import TORCH_IN_USE, GlobalGenerators
 from merge3_plugin.merging import MergeFailed, fused
-from merge3_plugin.merging.arithmetic import arithmetic
+from merge3_plugin.merging.arithmetic import arithmetic, loops_of
 from merge3_plugin.merging.blocks import Blocks
 from merge3_plugin.merging.constants import Constants
 from merge3_plugin.merging.fused import OnePass, Passes
@@ -30,6 +30,7 @@ from merge3_plugin.merging.uniform import Uniform
 from merge3_plugin.merging.vocabulary import Vocabulary
 
 _KERNELS = {"linear": linear, "slerp": slerp, "nuslerp": nuslerp}
+_LOOPS = {"linear": ["linear"], "slerp": ["chord"]}
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # How many tensors are remembered with their sources, which differ from recipe to recipe where layers are moved.
 _SETTLED = 10_000
@@ -57,6 +58,14 @@ class Execution:
         self._settled: dict[Hashable, _Sources] = {}
         self._blocks, self._constants, self._residence = Blocks(device), Constants(), Residence(device)
         self._uniform = Uniform(sum(tensor.nbytes for of in family.parents.values() for tensor in of.tensors.values()))
+
+    def prepare(self, jobs: Sequence[Job]) -> None:
+        """Begin with what the first merge by the methods of these jobs would wait for."""
+        if not self._in_one_pass or not fused.takes(self._family.dtype):
+            return
+        for method in {job.settings.method.spec.name: job.settings.method for job in jobs}.values():
+            of_kind = isinstance(method, GeneralizedTaskArithmeticMerge)
+            fused.compile_ahead(loops_of(method) if of_kind else _LOOPS.get(method.spec.name, []), self._family.dtype)
 
     def run(self, jobs: Sequence[Job], build: Callable[[], Mapping[str, torch.Tensor]]) -> None:
         """Write the tensors of all jobs, in their order, into those of the same name of the model that is built first.

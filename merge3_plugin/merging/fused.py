@@ -10,7 +10,7 @@ torch's (`kernels`, `arithmetic`), and so they are where numba is not installed.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -40,6 +40,27 @@ def merges_here(device: torch.device, largest: int) -> bool:
 def takes(dtype: torch.dtype) -> bool:
     """Whether there are loops for tensors of this dtype."""
     return dtype in _STORED
+
+
+def compile_ahead(names: Iterable[str], dtype: torch.dtype) -> None:
+    """Begin to compile these loops for tensors of this dtype, in a thread; who calls one of them waits for it alone."""
+    _compiler().submit(_compile, list(names), _STORED[dtype])
+
+
+def _compile(names: Sequence[str], like: Any) -> None:
+    rows, nothing = np.zeros((1, 2), np.int64), np.zeros(0, np.int64)
+    for name in names:
+        if name == "count_magnitudes":
+            _loop(name)(0, 0, like, 0, nothing)
+        elif name == "place_of_equal":
+            _loop(name)(0, 0, like, 0, np.uint32(0), 0)
+        else:
+            _loop(name)(rows, rows.astype(np.float32), rows, like, np.zeros((0, 3), np.int64), 0)
+
+
+@cache
+def _compiler() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="compile")
 
 
 @dataclass(frozen=True, eq=False)

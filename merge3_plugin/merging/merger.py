@@ -18,6 +18,7 @@ from merge3_plugin.merging.documents import plan_recipe
 from merge3_plugin.merging.execution import Execution
 from merge3_plugin.merging.live import Live
 from merge3_plugin.merging.parents import load_family
+from merge3_plugin.merging.plan import Job
 from merge3_plugin.merging.references import canonical, one_line
 from merge3_plugin.merging.vocabulary import Vocabulary, check_vocabularies, load_tokenizers
 
@@ -128,11 +129,21 @@ class Merger:
         they were. Raises MergeFailed for NaN or infinite weights, or when the method gives up (the live model is then
         no candidate until the next ``merge`` or ``load_parent``), ConfigError for a recipe that is not valid here.
         """
+        jobs, layers = self._planned(recipe)
+        self._execution.run(jobs, lambda: self._live.build(layers))
+
+    def prepare(self, recipe: Mapping[str, Any]) -> None:
+        """Begin with what the first merge by the methods of ``recipe`` would wait for; others need nothing of it.
+
+        Raises ConfigError for a recipe that is not valid here.
+        """
+        self._execution.prepare(self._planned(recipe)[0])
+
+    def _planned(self, recipe: Mapping[str, Any]) -> tuple[list[Job], tuple[int, ...]]:
         try:
-            jobs, layers = plan_recipe(recipe, self._family)
+            return plan_recipe(recipe, self._family)
         except (ValueError, RuntimeError) as error:
             raise ConfigError(f"recipe: expected one that mergekit accepts, got: {one_line(error)}") from None
-        self._execution.run(jobs, lambda: self._live.build(layers))
 
     def load_parent(self, name: str) -> None:
         """Write the weights of one parent into the live model, in the run's dtype and vocabulary."""

@@ -342,3 +342,27 @@ def test_a_run_merges_in_one_pass_what_it_merges_by_operations(
     if method == "linear":
         with pytest.raises(MergeFailed, match="linear: expected finite weights, got NaN or infinity in model"):
             merger.merge(recipe(3e38) | {"parameters": {"normalize": False}})
+
+
+@pytest.mark.parametrize("method", ["linear", "slerp", "task_arithmetic", "ties", "dare_ties", "breadcrumbs"])
+def test_what_a_merge_calls_can_be_compiled_before_it(
+    method: str, monkeypatch: pytest.MonkeyPatch, tiny_models: list[Path]
+) -> None:
+    pytest.importorskip("numba")
+    monkeypatch.setattr(fused, "_SMALLEST", 0)
+    base, *parents = map(str, tiny_models[: 2 if method == "slerp" else 4])
+    own = {} if method == "slerp" else {"weight": 0.5, "density": 0.5}
+    recipe: dict[str, Any] = {"merge_method": method, "dtype": "bfloat16", "parameters": {"t": 0.3}}
+    recipe["models"] = [{"model": parent, "parameters": own} for parent in parents]
+    merger = Merger(parents, base, device="cpu", dtype="bfloat16")
+    ahead: list[str] = []
+    compile_, loop = fused._compile, fused._loop
+    monkeypatch.setattr(fused, "_compile", lambda names, like: ahead.extend(names) or compile_(names, like))
+    merger.prepare(recipe if method == "linear" else recipe | {"base_model": base})
+    fused._compiler().submit(lambda: None).result()
+    compiled = {name: len(loop(name).signatures) for name in ahead}
+    called: list[str] = []
+    monkeypatch.setattr(fused, "_loop", lambda name: called.append(name) or loop(name))
+    merger.merge(recipe if method == "linear" else recipe | {"base_model": base})
+    assert set(called) == set(ahead)
+    assert {name: len(loop(name).signatures) for name in ahead} == compiled and all(compiled.values())
