@@ -1,8 +1,8 @@
 """The run config: mergekit-evolve's YAML unchanged, plus one block ``merge3:`` for what is ours."""
 
+from merge3_plugin.config.evaluation import EvalConfig
 from merge3_plugin.config.run import (
     AnchorMethod,
-    EvalConfig,
     GenomeConfig,
     LogsConfig,
     Merge3Config,
