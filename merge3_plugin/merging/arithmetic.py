@@ -55,7 +55,9 @@ def loops_of(method: GeneralizedTaskArithmeticMerge) -> list[str]:
     """The loops of `fused` that merges by a method of this kind take, whatever its parameters are."""
     by_size = method.sparsification_method in (SparsificationMethod.magnitude, SparsificationMethod.magnitude_outliers)
     rescales = method.sparsification_method is not None and method.default_rescale
-    return [*["count_magnitudes", "place_of_equal"] * by_size, *["rescale"] * rescales, "arithmetic"]
+    whole = method.sparsification_method is None and method.consensus_method is None
+    last = "differences" if whole else "arithmetic"
+    return [*["count_magnitudes", "place_of_equal"] * by_size, *["rescale"] * rescales, last]
 
 
 @lru_cache
@@ -70,6 +72,9 @@ def _in_one_pass(
     inputs: Inputs, base: int, weights: Sequence[float], thinnings: Sequence[Thinning], of_sum: Sequence[float]
 ) -> fused.OnePass:
     places = [inputs.addresses[place] for place in (base, *inputs.others)]
+    factor, divisor, majority = of_sum
+    if not majority and all(thinning is KEEP_ALL for thinning in thinnings):
+        return fused.OnePass("differences", places, [factor, divisor, *weights])
     numbers, turns = list(of_sum), list[int]()
     for weight, thinning in zip(weights, thinnings, strict=True):
         limits, own_turns = thinning.for_loops()

@@ -63,9 +63,10 @@ class Execution:
         """Begin with what the first merge by the methods of these jobs would wait for."""
         if not self._in_one_pass or not fused.takes(self._family.dtype):
             return
-        for method in {job.settings.method.spec.name: job.settings.method for job in jobs}.values():
+        methods = {(job.settings.method.spec.name, len(job.inputs)): job.settings.method for job in jobs}
+        for (name, n_sources), method in methods.items():
             of_kind = isinstance(method, GeneralizedTaskArithmeticMerge)
-            fused.compile_ahead(loops_of(method) if of_kind else _LOOPS.get(method.spec.name, []), self._family.dtype)
+            fused.compile_ahead(loops_of(method) if of_kind else _LOOPS.get(name, []), self._family.dtype, n_sources)
 
     def run(self, jobs: Sequence[Job], build: Callable[[], Mapping[str, torch.Tensor]]) -> None:
         """Write the tensors of all jobs, in their order, into those of the same name of the model that is built first.

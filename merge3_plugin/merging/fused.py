@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from merge3_plugin.merging.team import together
+
 log = logging.getLogger(__name__)
 
 # An element as loops see those of a type: the upper half of an fp32, or an fp32.
@@ -42,12 +44,15 @@ def takes(dtype: torch.dtype) -> bool:
     return dtype in _STORED
 
 
-def compile_ahead(names: Iterable[str], dtype: torch.dtype) -> None:
-    """Begin to compile these loops for tensors of this dtype, in a thread; who calls one of them waits for it alone."""
-    _compiler().submit(_compile, list(names), _STORED[dtype])
+def compile_ahead(names: Iterable[str], dtype: torch.dtype, n_sources: int) -> None:
+    """Begin to compile these loops for as many sources of this dtype, in a thread.
+
+    Who calls one of them meanwhile waits for it alone.
+    """
+    _compiler().submit(_compile, list(names), _STORED[dtype], n_sources)
 
 
-def _compile(names: Sequence[str], like: Any) -> None:
+def _compile(names: Sequence[str], like: Any, n_sources: int) -> None:
     rows, nothing = np.zeros((1, 2), np.int64), np.zeros(0, np.int64)
     for name in names:
         if name == "count_magnitudes":
@@ -55,7 +60,7 @@ def _compile(names: Sequence[str], like: Any) -> None:
         elif name == "place_of_equal":
             _loop(name)(0, 0, like, 0, np.uint32(0), 0)
         else:
-            _loop(name)(rows, rows.astype(np.float32), rows, like, np.zeros((0, 3), np.int64), 0)
+            _loop(name)(rows, rows.astype(np.float32), rows, (like,) * n_sources, np.zeros((0, 3), np.int64), 0)
 
 
 @cache
@@ -109,23 +114,25 @@ class Passes:
 
 def _merged(passes: Sequence[tuple[OnePass, torch.Tensor]]) -> bool:
     """Whether what is written is finite, of tensors of one dtype that are merged by one loop from as many sources."""
-    any_, like = passes[0][0], _STORED[passes[0][1].dtype]
+    any_, n_sources = passes[0][0], len(passes[0][0].places)
+    likes = (_STORED[passes[0][1].dtype],) * n_sources
     places = np.array([[*one.places, out.data_ptr()] for one, out in passes])
     numbers = np.array([one.numbers for one, _ in passes], dtype=np.float32)
     turns = np.array([one.turns for one, _ in passes], dtype=np.int64)
+    room = torch.empty(
+        torch.get_num_threads(), _loops().tiles(n_sources)
+    )  # which begins where a line of the cache does
 
-    def by_threads(function: Any, spans: Sequence[Any]) -> bool:
-        def part(span: Any) -> bool:
-            room = torch.empty(_loops().tiles(places.shape[1]))  # which begins where a line of the cache does
-            return bool(function(places, numbers, turns, like, span, room.data_ptr()))
+    def by_threads(name: str, spans: Sequence[Any]) -> bool:
+        def part(number: int) -> bool:
+            return bool(_loop(name)(places, numbers, turns, likes, spans[number], room[number].data_ptr()))
 
-        waiting = [_pool(len(spans) - 1).submit(part, span) for span in spans[1:]]
-        return all([part(spans[0]), *(other.result() for other in waiting)])
+        return all(together(part, len(spans)))
 
     sizes = np.array([out.numel() for _, out in passes])
     if any_.first:
-        by_threads(_loop(any_.first), _shared_out(sizes, whole=True))
-    return by_threads(_loop(any_.loop), _shared_out(sizes))
+        by_threads(any_.first, _shared_out(sizes, whole=True))
+    return by_threads(any_.loop, _shared_out(sizes))
 
 
 def _shared_out(sizes: Any, *, whole: bool = False) -> list[Any]:
@@ -165,11 +172,6 @@ def place_of_equal(tensor: torch.Tensor, base: torch.Tensor, magnitude: float, b
 
 def _pair(tensor: torch.Tensor, base: torch.Tensor) -> tuple[int, int, Any, int]:
     return tensor.data_ptr(), base.data_ptr(), _STORED[tensor.dtype], tensor.numel()
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="merge")
 
 
 def _loop(name: str) -> Any:

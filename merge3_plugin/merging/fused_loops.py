@@ -2,9 +2,10 @@
 """The loops of `fused`, in the part of Python that numba compiles; their tests are those of the methods.
 
 Each merge takes for each tensor, a row, the ``places`` in memory of its sources and of what to write, its ``numbers``
-and its ``turns``; an element ``like`` those of the tensors; ``spans``, rows of a tensor's number and of the first and
-last element to write; and the place of ``room`` for `tiles`. It returns whether all that it wrote is finite. Elements
-are computed in fp32 and, as torch does, rounded to their type after each step that torch has an operation for.
+and its ``turns``; ``likes``, for each source an element like its own; ``spans``, rows of a tensor's number and of the
+first and last element to write; and the place of ``room`` for `tiles`. It returns whether all that it wrote is finite.
+Elements are computed in fp32 and, as torch does, rounded to their type after each step that torch has an operation for.
+What can be done with the elements of all sources at once stays in registers, and so passes memory as a copy does.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from numba import float32, float64, njit, uint32
 from merge3_plugin.merging.fused_elements import (
     INFINITE,
     magnitude_bits,
-    multiply_add,
     part,
+    parts,
     rounded,
+    singles,
     stored,
+    weighted_differences,
+    weighted_sum,
     widened,
 )
 
@@ -47,33 +51,53 @@ def _tile(room, number):
     return part(room, number * _CHUNK, float32(0))
 
 
+@_inner
+def _row(rows, number):
+    """Where a row of an array lies in memory."""
+    return rows.ctypes.data + number * rows.strides[0]
+
+
 @_compiled
-def linear(places, numbers, turns, like, spans, room):
+def linear(places, numbers, turns, likes, spans, room):
     """The sum of the sources times their weights, over the last of the ``numbers``."""
-    result, end, most = _tile(room, 0), places.shape[1] - 2, uint32(0)
+    k, like, most = len(likes), likes[0], uint32(0)
     for span in range(len(spans)):
-        tensor, total = spans[span, 0], numbers[spans[span, 0], end + 1]
-        for at in range(spans[span, 1], spans[span, 2], _CHUNK):
-            n = min(_CHUNK, spans[span, 2] - at)
-            for i in range(n):
-                result[i] = float32(0)
-            for k in range(end):
-                source, weight = part(places[tensor, k], at, like), numbers[tensor, k]
-                for i in range(n):
-                    result[i] = multiply_add(widened(source[i]), weight, result[i])
-            source, weight = part(places[tensor, end], at, like), numbers[tensor, end]
-            written = part(places[tensor, end + 1], at, like)
-            for i in range(n):
-                element = stored(multiply_add(widened(source[i]), weight, result[i]) / total, like)
-                written[i] = element
-                most = max(most, magnitude_bits(element))
+        tensor, at, n = spans[span, 0], spans[span, 1], spans[span, 2] - spans[span, 1]
+        sources, weights = parts(_row(places, tensor), at, likes), singles(_row(numbers, tensor), likes)
+        written, total = part(places[tensor, k], at, like), numbers[tensor, k]
+        for i in range(n):
+            element = stored(weighted_sum(sources, weights, i) / total, like)
+            written[i] = element
+            most = max(most, magnitude_bits(element))
     return most < INFINITE
 
 
 @_compiled
-def chord(places, numbers, turns, like, spans, room):
+def differences(places, numbers, turns, likes, spans, room):
+    """The first source, and a factor times the sum of what the others differ by from it, over a divisor.
+
+    ``numbers`` are the factor, the divisor, and the weights of the others.
+    """
+    k, like, most = len(likes), likes[0], uint32(0)
+    for span in range(len(spans)):
+        tensor, at, n = spans[span, 0], spans[span, 1], spans[span, 2] - spans[span, 1]
+        factor, divisor = numbers[tensor, 0], numbers[tensor, 1]
+        sources, weights = parts(_row(places, tensor), at, likes), singles(_row(numbers, tensor) + 8, likes[1:])
+        base, written = part(places[tensor, 0], at, like), part(places[tensor, k], at, like)
+        for i in range(n):
+            total = weighted_differences(sources, weights, i)
+            if divisor != 1:
+                total = rounded(total, like) / divisor
+            element = stored(widened(base[i]) + rounded(rounded(total, like) * factor, like), like)
+            written[i] = element
+            most = max(most, magnitude_bits(element))
+    return most < INFINITE
+
+
+@_compiled
+def chord(places, numbers, turns, likes, spans, room):
     """The sum of two sources times their weights; products are rounded, in fp32."""
-    most = uint32(0)
+    like, most = likes[0], uint32(0)
     for span in range(len(spans)):
         tensor, at, n = spans[span, 0], spans[span, 1], spans[span, 2] - spans[span, 1]
         a, b, written = (
@@ -125,11 +149,12 @@ def _thinned(places, numbers, turns, like, tensor, j, at, n, wide, delta):
 
 
 @_compiled
-def rescale(places, numbers, turns, like, spans, room):
+def rescale(places, numbers, turns, likes, spans, room):
     """Write to ``numbers`` of `arithmetic`, for whole tensors, the ratios of deltas that are to keep a total."""
+    like = likes[0]
     for span in range(len(spans)):
         tensor, size = spans[span, 0], spans[span, 2]
-        for j in range(places.shape[1] - 2):
+        for j in range(len(likes) - 1):
             total = numbers[tensor, 3 + _OWN * j + 2]
             if total >= 0:
                 left = rounded(float32(_left(places, numbers, turns, like, tensor, j, size, room)), like)
@@ -194,7 +219,7 @@ def place_of_equal(source, base, like, size, magnitude, before):
 
 
 @_compiled
-def arithmetic(places, numbers, turns, like, spans, room):
+def arithmetic(places, numbers, turns, likes, spans, room):
     """The base, the first source, and a factor times the sum of the others' deltas, thinned out and rescaled.
 
     ``numbers`` begin with the factor, a divisor, and whether the sum is of those alone that have the sign of the sum of
@@ -202,7 +227,7 @@ def arithmetic(places, numbers, turns, like, spans, room):
     where it is 1, by nothing. For each of the others follow its weight and its numbers of
     `thinning.Thinning.for_loops`, and ``turns`` are those of them all.
     """
-    k, most = places.shape[1] - 2, uint32(0)
+    k, like, most = len(likes) - 1, likes[0], uint32(0)
     wide, result, signs, sums = _tile(room, 0), _tile(room, 1), _tile(room, 2), _tile(room, 3)
     for span in range(len(spans)):
         tensor, at = spans[span, 0], spans[span, 1]

@@ -28,6 +28,7 @@ class Settings:
         self._scopes = [*((source.parameters, *shared) for source in definition.sources), shared]
         self._shared, self._own = method.spec.shared_parameters, method.spec.input_parameters
         self._everywhere: dict[tuple[str, int], Any] = {}
+        self._all: tuple[dict[str, Any], list[dict[str, Any]]] | None = None  # where each has one value everywhere
 
     @property
     def plain(self) -> bool:
@@ -40,6 +41,8 @@ class Settings:
         ``t`` is the place in the slice, 0 to 1, by which gradients are resolved. Values are those of mergekit's
         resolver. Raises ValueError or RuntimeError for a value that is missing or of another type.
         """
+        if self._all is not None:
+            return self._all
         shared = {parameter.name: self._value(parameter, -1, name, t) for parameter in self._shared}
         own = [
             {
@@ -49,6 +52,8 @@ class Settings:
             }
             for source, tensor in enumerate(inputs)
         ]
+        if len(self._everywhere) == len(shared) + sum(map(len, own)):
+            self._all = shared, own
         return shared, own
 
     def _value(self, parameter: ParameterSpec, source: int, name: str, t: float) -> Any:

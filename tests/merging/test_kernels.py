@@ -357,7 +357,7 @@ def test_what_a_merge_calls_can_be_compiled_before_it(
     merger = Merger(parents, base, device="cpu", dtype="bfloat16")
     ahead: list[str] = []
     compile_, loop = fused._compile, fused._loop
-    monkeypatch.setattr(fused, "_compile", lambda names, like: ahead.extend(names) or compile_(names, like))
+    monkeypatch.setattr(fused, "_compile", lambda names, *of: ahead.extend(names) or compile_(names, *of))
     merger.prepare(recipe if method == "linear" else recipe | {"base_model": base})
     fused._compiler().submit(lambda: None).result()
     compiled = {name: len(loop(name).signatures) for name in ahead}
