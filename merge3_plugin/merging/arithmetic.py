@@ -32,8 +32,8 @@ def arithmetic(method: GeneralizedTaskArithmeticMerge, inputs: Inputs, blocks: B
     majority, normalize = bool(method.consensus_method), bool(inputs.shared["normalize"])
     divisor = divisor if normalize else 1.0
     if inputs.in_one_pass:
-        of_sum = factor, 0.0 if majority and normalize else divisor, majority
-        return _in_one_pass(inputs, base, weights, thinnings, of_sum)
+        of_sum = factor, 0.0 if majority and normalize else divisor
+        return _in_one_pass(inputs, base, weights, thinnings, of_sum, majority)
     sum_ = _sum_of_majority(weights, normalize, blocks) if majority else _sum(divisor, blocks)
     parts = list(zip(others, weights, thinnings, strict=True))
 
@@ -51,13 +51,13 @@ def arithmetic(method: GeneralizedTaskArithmeticMerge, inputs: Inputs, blocks: B
     return step
 
 
-def loops_of(method: GeneralizedTaskArithmeticMerge) -> list[str]:
-    """The loops of `fused` that merges by a method of this kind take, whatever its parameters are."""
+def loops_of(method: GeneralizedTaskArithmeticMerge) -> list[fused.Loop]:
+    """The loops of `fused` that merges by a method of this kind take, with the parameters that it has by itself."""
     by_size = method.sparsification_method in (SparsificationMethod.magnitude, SparsificationMethod.magnitude_outliers)
-    rescales = method.sparsification_method is not None and method.default_rescale
-    whole = method.sparsification_method is None and method.consensus_method is None
-    last = "differences" if whole else "arithmetic"
-    return [*["count_magnitudes", "place_of_equal"] * by_size, *["rescale"] * rescales, last]
+    thinned = "by_size" if by_size else None if method.sparsification_method is None else "drawn"
+    rescaled, majority = bool(thinned and method.default_rescale), bool(method.consensus_method)
+    before: list[fused.Loop] = [("count_magnitudes",), ("place_of_equal",)] if by_size else []
+    return [*before, *[("rescale",)] * rescaled, ("arithmetic", thinned, rescaled, majority)]
 
 
 @lru_cache
@@ -69,19 +69,25 @@ def _rounded(numbers: tuple[float, ...], dtype: torch.dtype) -> tuple[list[float
 
 
 def _in_one_pass(
-    inputs: Inputs, base: int, weights: Sequence[float], thinnings: Sequence[Thinning], of_sum: Sequence[float]
+    inputs: Inputs,
+    base: int,
+    weights: Sequence[float],
+    thinnings: Sequence[Thinning],
+    of_sum: Sequence[float],
+    majority: bool,
 ) -> fused.OnePass:
     places = [inputs.addresses[place] for place in (base, *inputs.others)]
-    factor, divisor, majority = of_sum
-    if not majority and all(thinning is KEEP_ALL for thinning in thinnings):
-        return fused.OnePass("differences", places, [factor, divisor, *weights])
+    drawn = any(thinning.draws is not None for thinning in thinnings)
+    thinned = "drawn" if drawn else None if all(thinning == KEEP_ALL for thinning in thinnings) else "by_size"
     numbers, turns = list(of_sum), list[int]()
-    for weight, thinning in zip(weights, thinnings, strict=True):
-        limits, own_turns = thinning.for_loops()
+    for weight, thinning, place in zip(weights, thinnings, places[1:], strict=True):
+        limits, own_turns = thinning.for_loops(place if drawn else 0)
         numbers += weight, *limits
         turns += own_turns
-    first = None if all(math.isnan(thinning.total) for thinning in thinnings) else "rescale"
-    return fused.OnePass("arithmetic", places, numbers, turns, first, [thinning.draws for thinning in thinnings])
+    first = ("rescale",) if any(thinning.total == thinning.total for thinning in thinnings) else None
+    rescaled = first is not None or any(thinning.ratio is not None for thinning in thinnings)
+    loop = "arithmetic", thinned, rescaled, majority
+    return fused.OnePass(loop, places, numbers, turns, first, [thinning.draws for thinning in thinnings])
 
 
 _THINNINGS = {

@@ -30,7 +30,7 @@ from merge3_plugin.merging.uniform import Uniform
 from merge3_plugin.merging.vocabulary import Vocabulary
 
 _KERNELS = {"linear": linear, "slerp": slerp, "nuslerp": nuslerp}
-_LOOPS = {"linear": ["linear"], "slerp": ["chord"]}
+_LOOPS: dict[str, list[fused.Loop]] = {"linear": [("linear",)], "slerp": [("chord",)]}
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # How many tensors are remembered with their sources, which differ from recipe to recipe where layers are moved.
 _SETTLED = 10_000

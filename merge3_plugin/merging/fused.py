@@ -24,6 +24,8 @@ from merge3_plugin.merging.team import together
 
 log = logging.getLogger(__name__)
 
+Loop = tuple[Any, ...]
+
 # An element as loops see those of a type: the upper half of an fp32, or an fp32.
 _STORED = {torch.bfloat16: np.uint16(0), torch.float32: np.float32(0)}
 # A model of smaller tensors alone is merged by torch before a loop is compiled.
@@ -44,23 +46,23 @@ def takes(dtype: torch.dtype) -> bool:
     return dtype in _STORED
 
 
-def compile_ahead(names: Iterable[str], dtype: torch.dtype, n_sources: int) -> None:
+def compile_ahead(loops: Iterable[Loop], dtype: torch.dtype, n_sources: int) -> None:
     """Begin to compile these loops for as many sources of this dtype, in a thread.
 
     Who calls one of them meanwhile waits for it alone.
     """
-    _compiler().submit(_compile, list(names), _STORED[dtype], n_sources)
+    _compiler().submit(_compile, list(loops), _STORED[dtype], n_sources)
 
 
-def _compile(names: Sequence[str], like: Any, n_sources: int) -> None:
+def _compile(loops: Sequence[Loop], like: Any, n_sources: int) -> None:
     rows, nothing = np.zeros((1, 2), np.int64), np.zeros(0, np.int64)
-    for name in names:
-        if name == "count_magnitudes":
-            _loop(name)(0, 0, like, 0, nothing)
-        elif name == "place_of_equal":
-            _loop(name)(0, 0, like, 0, np.uint32(0), 0)
+    for loop in loops:
+        if loop == ("count_magnitudes",):
+            _loop(loop)(0, 0, like, 0, nothing)
+        elif loop == ("place_of_equal",):
+            _loop(loop)(0, 0, like, 0, np.uint32(0), 0)
         else:
-            _loop(name)(rows, rows.astype(np.float32), rows, (like,) * n_sources, np.zeros((0, 3), np.int64), 0)
+            _loop(loop)(rows, rows.astype(np.float32), rows, (like,) * n_sources, np.zeros((0, 3), np.int64), 0)
 
 
 @cache
@@ -70,18 +72,18 @@ def _compiler() -> ThreadPoolExecutor:
 
 @dataclass(frozen=True, eq=False)
 class OnePass:
-    """A tensor to be merged by the ``loop`` of this name (`fused_loops`), on sources that lie at these ``places``.
+    """A tensor to be merged by a ``loop`` of `fused_loops`, on sources that lie at these ``places``.
 
-    ``numbers`` and ``turns`` are what the loop asks for; the loop ``first``, if any, goes through the whole tensor
-    before it and finds out the rest of ``numbers``. ``kept`` stays in memory as long as this does: what ``turns`` only
-    say the place of.
+    The loop is its name and, of a kind of loops, what tells it from the others. ``numbers`` and ``turns`` are what it
+    asks for; the loop ``first``, if any, goes through the whole tensor before it and finds out the rest of ``numbers``.
+    ``kept`` stays in memory as long as this does: what ``turns`` only say the place of.
     """
 
-    loop: str
+    loop: Loop
     places: Sequence[int]
     numbers: Sequence[float]
     turns: Sequence[int] = ()
-    first: str | None = None
+    first: Loop | None = None
     kept: Sequence[torch.Tensor | None] = ()
 
 
@@ -93,7 +95,7 @@ class Passes:
 
     def __init__(self) -> None:
         self.finite = True
-        self._waiting: dict[tuple[str, str | None, int, torch.dtype], list[tuple[OnePass, torch.Tensor]]] = {}
+        self._waiting: dict[tuple[Loop, Loop | None, int, torch.dtype], list[tuple[OnePass, torch.Tensor]]] = {}
         self._elements = 0
 
     def add(self, one: OnePass, out: torch.Tensor) -> None:
@@ -119,13 +121,11 @@ def _merged(passes: Sequence[tuple[OnePass, torch.Tensor]]) -> bool:
     places = np.array([[*one.places, out.data_ptr()] for one, out in passes])
     numbers = np.array([one.numbers for one, _ in passes], dtype=np.float32)
     turns = np.array([one.turns for one, _ in passes], dtype=np.int64)
-    room = torch.empty(
-        torch.get_num_threads(), _loops().tiles(n_sources)
-    )  # which begins where a line of the cache does
+    room = torch.empty(torch.get_num_threads(), _loops().room(n_sources))
 
-    def by_threads(name: str, spans: Sequence[Any]) -> bool:
+    def by_threads(loop: Loop, spans: Sequence[Any]) -> bool:
         def part(number: int) -> bool:
-            return bool(_loop(name)(places, numbers, turns, likes, spans[number], room[number].data_ptr()))
+            return bool(_loop(loop)(places, numbers, turns, likes, spans[number], room[number].data_ptr()))
 
         return all(together(part, len(spans)))
 
@@ -157,7 +157,7 @@ def _shared_out(sizes: Any, *, whole: bool = False) -> list[Any]:
 def count_magnitudes(tensor: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
     """How often each value of the leading 15 bits of a magnitude occurs in ``tensor - base``."""
     counts = np.zeros(2**15, dtype=np.int64)
-    _loop("count_magnitudes")(*_pair(tensor, base), counts)
+    _loop(("count_magnitudes",))(*_pair(tensor, base), counts)
     return torch.from_numpy(counts)
 
 
@@ -167,15 +167,17 @@ def place_of_equal(tensor: torch.Tensor, base: torch.Tensor, magnitude: float, b
     -1 where there is none.
     """
     bits = np.float32(magnitude).view(np.uint32)
-    return int(_loop("place_of_equal")(*_pair(tensor, base), bits, before))
+    return int(_loop(("place_of_equal",))(*_pair(tensor, base), bits, before))
 
 
 def _pair(tensor: torch.Tensor, base: torch.Tensor) -> tuple[int, int, Any, int]:
     return tensor.data_ptr(), base.data_ptr(), _STORED[tensor.dtype], tensor.numel()
 
 
-def _loop(name: str) -> Any:
-    return getattr(_loops(), name)
+def _loop(loop: Loop) -> Any:
+    name, *kind = loop
+    found = getattr(_loops(), name)
+    return found(*kind) if kind else found
 
 
 @cache

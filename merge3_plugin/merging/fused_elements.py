@@ -31,28 +31,33 @@ def part(context, place, first, like):
 
 
 @intrinsic
-def parts(context, row, first, likes):
-    """A `part` of what lies at each of the places that are read from this one on, one for each of ``likes``."""
+def parts(context, row, stride, first, likes):
+    """A `part` of what lies at each of the places that ``row`` begins with, a ``stride`` from one to the next.
+
+    They are as many as ``likes``.
+    """
     pointers = types.UniTuple(types.CPointer(likes.dtype), likes.count)
 
     def generate(context, builder, signature, arguments):
+        row, stride, first, _ = arguments
         kind = context.get_value_type(pointers.dtype)
-        places = _read(builder, arguments[0], ir.IntType(64), likes.count)
-        begins = [builder.gep(builder.inttoptr(place, kind), [arguments[1]]) for place in places]
+        places = _read(builder, row, stride, ir.IntType(64), likes.count)
+        begins = [builder.gep(builder.inttoptr(place, kind), [first]) for place in places]
         return context.make_tuple(builder, pointers, begins)
 
-    return pointers(types.int64, types.int64, likes), generate
+    return pointers(types.int64, types.int64, types.int64, likes), generate
 
 
 @intrinsic
-def singles(context, row, likes):
-    """The fp32 that are read from this place on, one for each of ``likes``."""
+def singles(context, row, stride, likes):
+    """The fp32 that ``row`` begins with, a ``stride`` from one to the next, as many as ``likes``."""
     numbers = types.UniTuple(float32, likes.count)
 
     def generate(context, builder, signature, arguments):
-        return context.make_tuple(builder, numbers, _read(builder, arguments[0], _FLOAT, likes.count))
+        row, stride, _ = arguments
+        return context.make_tuple(builder, numbers, _read(builder, row, stride, _FLOAT, likes.count))
 
-    return numbers(types.int64, likes), generate
+    return numbers(types.int64, types.int64, likes), generate
 
 
 @intrinsic
@@ -60,28 +65,92 @@ def weighted_sum(context, sources, weights, i):
     """The sum of the elements ``i`` times their weights, in fp32, each product added unrounded."""
 
     def generate(context, builder, signature, arguments):
-        elements, factors = _elements(builder, sources, arguments), _unpacked(builder, arguments[1])
-        terms = zip(elements, factors, strict=True)
+        pointers, weights, i = arguments
+        terms = zip(_elements(builder, sources, pointers, i), _unpacked(builder, weights), strict=True)
         return reduce(lambda total, term: builder.fma(*term, total), terms, _FLOAT(0.0))
 
     return float32(sources, weights, types.int64), generate
 
 
 @intrinsic
-def weighted_differences(context, sources, weights, i):
-    """The sum, in fp32, of what the elements ``i`` differ by from the first one, times their weights.
-
-    Differences and products are rounded to the type of the sources.
-    """
-    like = sources.dtype.dtype
+def differences(context, sources, i):
+    """What the elements ``i`` of the others differ by from the first source's."""
+    deltas = types.UniTuple(float32, sources.count - 1)
 
     def generate(context, builder, signature, arguments):
-        (first, *others), factors = _elements(builder, sources, arguments), _unpacked(builder, arguments[1])
-        differences = [_rounded(builder, builder.fsub(other, first), like) for other in others]
-        terms = [builder.fmul(*pair) for pair in zip(differences, factors, strict=True)]
-        return reduce(builder.fadd, [_rounded(builder, term, like) for term in terms])
+        first, *others = _elements(builder, sources, *arguments)
+        found = [_rounded(builder, builder.fsub(other, first), sources.dtype.dtype) for other in others]
+        return context.make_tuple(builder, deltas, found)
 
-    return float32(sources, weights, types.int64), generate
+    return deltas(sources, types.int64), generate
+
+
+@intrinsic
+def between(context, deltas, low, high):
+    """Deltas whose magnitude is above the one limit and not above the other; 0 for the others."""
+
+    def generate(context, builder, signature, arguments):
+        found = []
+        for delta, above, up_to in zip(*(_unpacked(builder, of) for of in arguments), strict=True):
+            size = builder.bitcast(builder.and_(builder.bitcast(delta, _BITS), _BITS(0x7FFFFFFF)), _FLOAT)
+            kept = builder.and_(builder.fcmp_ordered(">", size, above), builder.fcmp_ordered("<=", size, up_to))
+            found.append(builder.select(kept, delta, _FLOAT(0.0)))
+        return context.make_tuple(builder, deltas, found)
+
+    return deltas(deltas, low, high), generate
+
+
+@intrinsic
+def where_drawn(context, deltas, draws, probabilities, i):
+    """Deltas whose draw ``i`` is below its probability; 0 for the others."""
+
+    def generate(context, builder, signature, arguments):
+        of_deltas, pointers, limits, i = arguments
+        drawn, found = _elements(builder, draws, pointers, i), []
+        for delta, draw, limit in zip(_unpacked(builder, of_deltas), drawn, _unpacked(builder, limits), strict=True):
+            found.append(builder.select(builder.fcmp_ordered("<", draw, limit), delta, _FLOAT(0.0)))
+        return context.make_tuple(builder, deltas, found)
+
+    return deltas(deltas, draws, probabilities, types.int64), generate
+
+
+@intrinsic
+def times(context, deltas, factors, like):
+    """Each times its factor."""
+
+    def generate(context, builder, signature, arguments):
+        pairs = zip(_unpacked(builder, arguments[0]), _unpacked(builder, arguments[1]), strict=True)
+        return context.make_tuple(builder, deltas, [_rounded(builder, builder.fmul(*pair), like) for pair in pairs])
+
+    return deltas(deltas, factors, like), generate
+
+
+@intrinsic
+def added(context, deltas):
+    """Their sum, in fp32."""
+
+    def generate(context, builder, signature, arguments):
+        return reduce(builder.fadd, _unpacked(builder, arguments[0]))
+
+    return float32(deltas), generate
+
+
+@intrinsic
+def agreeing(context, deltas, sign, weights):
+    """The sum of the magnitudes of those that have this sign, 1 or -1, and that of their weights, in fp32."""
+    sums = types.UniTuple(float32, 2)
+
+    def generate(context, builder, signature, arguments):
+        of_deltas, sign, of_weights = arguments
+        total = of_these = zero = _FLOAT(0.0)
+        for delta, weight in zip(_unpacked(builder, of_deltas), _unpacked(builder, of_weights), strict=True):
+            part = builder.fmul(delta, sign)
+            agrees = builder.fcmp_ordered(">", part, zero)
+            total = builder.fadd(total, builder.select(agrees, part, zero))
+            of_these = builder.fadd(of_these, builder.select(agrees, weight, zero))
+        return context.make_tuple(builder, sums, [total, of_these])
+
+    return sums(deltas, float32, weights), generate
 
 
 @intrinsic
@@ -125,19 +194,19 @@ def magnitude_bits(context, element):
     return uint32(element), generate
 
 
-def _read(builder, place, kind, n):
-    """What lies side by side from a place on."""
-    begin = builder.inttoptr(place, kind.as_pointer())
-    return [builder.load(builder.gep(begin, [_BITS(k)])) for k in range(n)]
+def _read(builder, row, stride, kind, n):
+    """What lies from this place on, a stride from one to the next."""
+    begin = builder.inttoptr(row, kind.as_pointer())
+    indices = [builder.mul(stride, stride.type(k)) for k in range(n)]
+    return [builder.load(builder.gep(begin, [index])) for index in indices]
 
 
 def _unpacked(builder, values):
     return [builder.extract_value(values, k) for k in range(values.type.count)]
 
 
-def _elements(builder, sources, arguments):
-    """In fp32, of all sources, the elements that the last of the ``arguments`` says, after the sources and weights."""
-    pointers, _, i = arguments
+def _elements(builder, sources, pointers, i):
+    """The elements ``i`` of all sources, in fp32."""
     loaded = [builder.load(builder.gep(pointer, [i])) for pointer in _unpacked(builder, pointers)]
     return [_widened(builder, element, sources.dtype.dtype) for element in loaded]
 

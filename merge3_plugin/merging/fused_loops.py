@@ -3,35 +3,40 @@
 
 Each merge takes for each tensor, a row, the ``places`` in memory of its sources and of what to write, its ``numbers``
 and its ``turns``; ``likes``, for each source an element like its own; ``spans``, rows of a tensor's number and of the
-first and last element to write; and the place of ``room`` for `tiles`. It returns whether all that it wrote is finite.
+first and last element to write; and the place of some `room`. It returns whether all that it wrote is finite.
 Elements are computed in fp32 and, as torch does, rounded to their type after each step that torch has an operation for.
-What can be done with the elements of all sources at once stays in registers, and so passes memory as a copy does.
+An element of all sources at a time stays in registers until it is merged.
 """
 
 from __future__ import annotations
 
-import numpy as np
+from functools import cache
+
 from numba import float32, float64, njit, uint32
 
 from merge3_plugin.merging.fused_elements import (
     INFINITE,
+    added,
+    agreeing,
+    between,
+    differences,
     magnitude_bits,
     part,
     parts,
     rounded,
     singles,
     stored,
-    weighted_differences,
+    times,
     weighted_sum,
+    where_drawn,
     widened,
 )
 
-# Elements that are worked on together: all tiles of a merge of eight sources fit into a second-level cache, those of
-# two into the first.
+# So many elements' magnitudes are summed up side by side.
 _CHUNK = 1024
 # How many numbers of `arithmetic` belong to each source but the base.
 _OWN = 8
-# In fp32 that many elements' magnitudes are summed up by a place of a tile before they lose anything.
+# And that many of them one after the other in fp32, before that loses anything.
 _ROUNDS = 16
 
 
@@ -41,14 +46,9 @@ _compiled = njit(nogil=True, error_model="numpy")
 _inner = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
-def tiles(sources):
-    """How many fp32 a merge of so many sources needs room for."""
-    return _CHUNK * (4 + sources)
-
-
-@_inner
-def _tile(room, number):
-    return part(room, number * _CHUNK, float32(0))
+def room(n_sources):
+    """How many fp32 the merge of so many sources needs room for."""
+    return max(_CHUNK, 2 * n_sources)
 
 
 @_inner
@@ -63,32 +63,10 @@ def linear(places, numbers, turns, likes, spans, room):
     k, like, most = len(likes), likes[0], uint32(0)
     for span in range(len(spans)):
         tensor, at, n = spans[span, 0], spans[span, 1], spans[span, 2] - spans[span, 1]
-        sources, weights = parts(_row(places, tensor), at, likes), singles(_row(numbers, tensor), likes)
+        sources, weights = parts(_row(places, tensor), 1, at, likes), singles(_row(numbers, tensor), 1, likes)
         written, total = part(places[tensor, k], at, like), numbers[tensor, k]
         for i in range(n):
             element = stored(weighted_sum(sources, weights, i) / total, like)
-            written[i] = element
-            most = max(most, magnitude_bits(element))
-    return most < INFINITE
-
-
-@_compiled
-def differences(places, numbers, turns, likes, spans, room):
-    """The first source, and a factor times the sum of what the others differ by from it, over a divisor.
-
-    ``numbers`` are the factor, the divisor, and the weights of the others.
-    """
-    k, like, most = len(likes), likes[0], uint32(0)
-    for span in range(len(spans)):
-        tensor, at, n = spans[span, 0], spans[span, 1], spans[span, 2] - spans[span, 1]
-        factor, divisor = numbers[tensor, 0], numbers[tensor, 1]
-        sources, weights = parts(_row(places, tensor), at, likes), singles(_row(numbers, tensor) + 8, likes[1:])
-        base, written = part(places[tensor, 0], at, like), part(places[tensor, k], at, like)
-        for i in range(n):
-            total = weighted_differences(sources, weights, i)
-            if divisor != 1:
-                total = rounded(total, like) / divisor
-            element = stored(widened(base[i]) + rounded(rounded(total, like) * factor, like), like)
             written[i] = element
             most = max(most, magnitude_bits(element))
     return most < INFINITE
@@ -114,13 +92,6 @@ def chord(places, numbers, turns, likes, spans, room):
 
 
 @_inner
-def _scale(delta, factor, n, like):
-    if factor != 1:
-        for i in range(n):
-            delta[i] = rounded(delta[i] * factor, like)
-
-
-@_inner
 def _alike(turns, row, at, n):
     """How many of ``n`` elements from this place on have the same limits."""
     for place in range(turns.shape[1]):
@@ -131,21 +102,12 @@ def _alike(turns, row, at, n):
 
 
 @_inner
-def _thinned(places, numbers, turns, like, tensor, j, at, n, wide, delta):
-    """Write ``n`` elements of one delta from a place on, thinned out, where limits are the same for all of them."""
-    own, turn, source = 3 + _OWN * j, 3 * j, part(places[tensor, j + 1], at, like)
-    for i in range(n):
-        delta[i] = rounded(widened(source[i]) - wide[i], like)
+def _limits(numbers, turns, tensor, j, at):
+    """Those of one delta at a place: which magnitudes are kept."""
+    own, turn = 2 + _OWN * j, 3 * j
     low = numbers[tensor, own + 3 if at < turns[tensor, turn] else own + 4]
     high = numbers[tensor, own + 5 if at < turns[tensor, turn + 1] else own + 6]
-    if low >= 0 or high < np.inf:
-        for i in range(n):
-            size = abs(delta[i])
-            delta[i] = delta[i] if (size > low) & (size <= high) else float32(0)
-    if turns[tensor, turn + 2] != 0:
-        draws, probability = part(turns[tensor, turn + 2], at, like), numbers[tensor, own + 7]
-        for i in range(n):
-            delta[i] *= float32(1) if widened(draws[i]) < probability else float32(0)
+    return low, high
 
 
 @_compiled
@@ -155,29 +117,34 @@ def rescale(places, numbers, turns, likes, spans, room):
     for span in range(len(spans)):
         tensor, size = spans[span, 0], spans[span, 2]
         for j in range(len(likes) - 1):
-            total = numbers[tensor, 3 + _OWN * j + 2]
+            total = numbers[tensor, 2 + _OWN * j + 2]
             if total >= 0:
                 left = rounded(float32(_left(places, numbers, turns, like, tensor, j, size, room)), like)
                 ratio = float32(1) if total < 1e-7 or left < 1e-7 else rounded(total / left, like)
-                numbers[tensor, 3 + _OWN * j + 1] = ratio
+                numbers[tensor, 2 + _OWN * j + 1] = ratio
     return True
 
 
 @_inner
 def _left(places, numbers, turns, like, tensor, j, size, room):
     """The sum of the magnitudes of a delta, once it is thinned out."""
-    wide, delta, sums = _tile(room, 0), _tile(room, 1), _tile(room, 2)
-    total, rounds, at = float64(0), 0, 0
+    sums, total, rounds, at = part(room, 0, float32(0)), float64(0), 0, 0
+    drawn, probability = turns[tensor, 3 * j + 2], numbers[tensor, 2 + _OWN * j + 7]
     for i in range(_CHUNK):
         sums[i] = float32(0)
     while at < size:
         n = _alike(turns, tensor, at, min(_CHUNK, size - at))
-        base = part(places[tensor, 0], at, like)
-        for i in range(n):
-            wide[i] = widened(base[i])
-        _thinned(places, numbers, turns, like, tensor, j, at, n, wide, delta)
-        for i in range(n):
-            sums[i] += abs(delta[i])
+        base, source = part(places[tensor, 0], at, like), part(places[tensor, j + 1], at, like)
+        if drawn != 0:
+            draws = part(drawn, at, like)
+            for i in range(n):
+                magnitude = abs(rounded(widened(source[i]) - widened(base[i]), like))
+                sums[i] += magnitude if widened(draws[i]) < probability else float32(0)
+        else:
+            low, high = _limits(numbers, turns, tensor, j, at)
+            for i in range(n):
+                magnitude = abs(rounded(widened(source[i]) - widened(base[i]), like))
+                sums[i] += magnitude if (magnitude > low) & (magnitude <= high) else float32(0)
         at, rounds = at + n, rounds + 1
         if rounds == _ROUNDS:
             total, rounds = total + _emptied(sums), 0
@@ -218,79 +185,64 @@ def place_of_equal(source, base, like, size, magnitude, before):
     return -1
 
 
-@_compiled
-def arithmetic(places, numbers, turns, likes, spans, room):
+def _arithmetic(by_size, drawn, rescaled, majority):
     """The base, the first source, and a factor times the sum of the others' deltas, thinned out and rescaled.
 
-    ``numbers`` begin with the factor, a divisor, and whether the sum is of those alone that have the sign of the sum of
-    all, element by element. It is divided by the divisor; where that is 0, by the weights of those that are in it;
-    where it is 1, by nothing. For each of the others follow its weight and its numbers of
+    Thinned ``by_size``, ``drawn``, or not at all. The sum is over all, or over those of the ``majority`` alone, which
+    have the sign of the sum of all, element by element. ``numbers`` begin with the factor and a divisor: where that is
+    0, it is the weights of those that are in the sum. For each of the others follow its weight and its numbers of
     `thinning.Thinning.for_loops`, and ``turns`` are those of them all.
     """
-    k, like, most = len(likes) - 1, likes[0], uint32(0)
-    wide, result, signs, sums = _tile(room, 0), _tile(room, 1), _tile(room, 2), _tile(room, 3)
-    for span in range(len(spans)):
-        tensor, at = spans[span, 0], spans[span, 1]
-        factor, divisor, majority = numbers[tensor, 0], numbers[tensor, 1], numbers[tensor, 2]
-        while at < spans[span, 2]:
-            n = _alike(turns, tensor, at, min(_CHUNK, spans[span, 2] - at))
-            source = part(places[tensor, 0], at, like)
-            for i in range(n):
-                wide[i] = widened(source[i])
-            for j in range(k):
-                delta = _tile(room, 4 + j)
-                _thinned(places, numbers, turns, like, tensor, j, at, n, wide, delta)
-                _scale(delta, numbers[tensor, 3 + _OWN * j + 1], n, like)
-                _scale(delta, numbers[tensor, 3 + _OWN * j], n, like)
-            _add(room, k, result, n)
-            if majority != 0:
-                _add_majority(room, numbers, tensor, k, result, signs, sums, n)
-            _finish(wide, result, sums, divisor, factor, n, like)
-            written = part(places[tensor, k + 1], at, like)
-            for i in range(n):
-                element = stored(result[i], like)
-                written[i] = element
-                most = max(most, magnitude_bits(element))
-            at += n
-    return most < INFINITE
+
+    @_compiled
+    def loop(places, numbers, turns, likes, spans, room):
+        k, like, others, most = len(likes), likes[0], likes[1:], uint32(0)
+        limits = part(room, 0, float32(0))
+        for span in range(len(spans)):
+            tensor, at = spans[span, 0], spans[span, 1]
+            factor, divisor = numbers[tensor, 0], numbers[tensor, 1]
+            own = _row(numbers, tensor) + 4 * 2
+            weights, ratios = singles(own, _OWN, others), singles(own + 4, _OWN, others)
+            probabilities = singles(own + 4 * 7, _OWN, others)
+            while at < spans[span, 2]:
+                n = spans[span, 2] - at
+                if by_size:
+                    n = _alike(turns, tensor, at, n)
+                    for j in range(k - 1):
+                        limits[j], limits[k + j] = _limits(numbers, turns, tensor, j, at)
+                low, high = singles(room, 1, others), singles(room + 4 * k, 1, others)
+                sources = parts(_row(places, tensor), 1, at, likes)
+                draws = parts(_row(turns, tensor) + 8 * 2, 3, at, others)
+                base, written = part(places[tensor, 0], at, like), part(places[tensor, k], at, like)
+                for i in range(n):
+                    deltas = differences(sources, i)
+                    if by_size:
+                        deltas = between(deltas, low, high)
+                    if drawn:
+                        deltas = where_drawn(deltas, draws, probabilities, i)
+                    if rescaled:
+                        deltas = times(deltas, ratios, like)
+                    deltas = times(deltas, weights, like)
+                    total = added(deltas)
+                    if majority:
+                        sign = float32(1) if total >= 0 else float32(-1)
+                        total, of_these = agreeing(deltas, sign, weights)
+                        total *= sign
+                        if divisor == 0:
+                            of_these = rounded(of_these, like)
+                            total = rounded(total, like) / (of_these if of_these != 0 else float32(1))
+                    elif divisor != 1:
+                        total = rounded(total, like) / divisor
+                    element = stored(widened(base[i]) + rounded(rounded(total, like) * factor, like), like)
+                    written[i] = element
+                    most = max(most, magnitude_bits(element))
+                at += n
+        return most < INFINITE
+
+    return loop
 
 
-@_inner
-def _add(room, k, result, n):
-    first = _tile(room, 4)
-    for i in range(n):
-        result[i] = first[i]
-    for j in range(1, k):
-        delta = _tile(room, 4 + j)
-        for i in range(n):
-            result[i] += delta[i]
-
-
-@_inner
-def _add_majority(room, numbers, tensor, k, result, signs, sums, n):
-    """From the sum in ``result`` the sum of those of its sign; in ``sums`` their weights."""
-    for i in range(n):
-        signs[i] = float32(1) if result[i] >= 0 else float32(-1)
-        result[i] = sums[i] = float32(0)
-    for j in range(k):
-        delta, weight = _tile(room, 4 + j), numbers[tensor, 3 + _OWN * j]
-        for i in range(n):
-            agreeing = max(delta[i] * signs[i], float32(0))
-            result[i] += agreeing
-            sums[i] += weight if agreeing > 0 else float32(0)
-    for i in range(n):
-        result[i] *= signs[i]
-
-
-@_inner
-def _finish(wide, result, sums, divisor, factor, n, like):
-    """Replace a sum by the base plus ``factor`` times the sum over a divisor (see `arithmetic`)."""
-    if divisor == 0:
-        for i in range(n):
-            of_these = rounded(sums[i], like)
-            result[i] = rounded(result[i], like) / (of_these if of_these != 0 else float32(1))
-    elif divisor != 1:
-        for i in range(n):
-            result[i] = rounded(result[i], like) / divisor
-    for i in range(n):
-        result[i] = wide[i] + rounded(rounded(result[i], like) * factor, like)
+@cache
+def arithmetic(thinned, rescaled, majority):
+    """`_arithmetic` of deltas that are thinned ``by_size``, ``drawn``, or not at all (None)."""
+    return _arithmetic(thinned == "by_size", thinned == "drawn", rescaled, majority)

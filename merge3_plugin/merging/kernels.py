@@ -60,7 +60,7 @@ def linear(inputs: Inputs, blocks: Blocks) -> Step | fused.OnePass:
     weights, total = _in_single(tuple([own["weight"] for own in inputs.own]))
     total = total if inputs.shared["normalize"] else 1.0
     if inputs.in_one_pass:
-        return fused.OnePass("linear", inputs.addresses, [*weights, total])
+        return fused.OnePass(("linear",), inputs.addresses, [*weights, total])
     divisor = blocks.scalar(total, torch.float32)
     first, *others = weights
     factor = blocks.factor(first)
@@ -92,7 +92,7 @@ def slerp(inputs: Inputs, blocks: Blocks) -> Step | fused.OnePass:
     parts = _parts(inputs.shared["t"])
     shares = (parts if chord else torch.sin(parts * angle) / sine).tolist()
     if inputs.in_one_pass:
-        return fused.OnePass("chord", [inputs.addresses[place] for place in pair], shares)
+        return fused.OnePass(("chord",), [inputs.addresses[place] for place in pair], shares)
     weights = [blocks.factor(share) for share in shares]
 
     def step(sources: Sequence[torch.Tensor], out: torch.Tensor, start: int) -> None:

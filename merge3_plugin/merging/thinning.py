@@ -61,12 +61,18 @@ class Thinning:
         if self.ratio is not None:
             delta.mul_(self.ratio)
 
-    def for_loops(self) -> tuple[list[float], list[int]]:
-        """It for `fused_loops`: ratio, total, limits, probability; and where limits turn, and where draws lie."""
+    def for_loops(self, instead: int = 0) -> tuple[list[float], list[int]]:
+        """It for `fused_loops`: ratio, total, limits, probability; and where limits turn, and where draws lie.
+
+        Where other deltas have draws, those of this one, which keeps all or nothing, are any numbers ``instead``.
+        """
         ratio = 1.0 if self.ratio is None else self.ratio.item()
         limits = [self.low.before, self.low.then, self.high.before, self.high.then]
-        drawn = 0 if self.draws is None else self.draws.data_ptr()
-        return [ratio, self.total, *limits, self.probability], [self.low.turn, self.high.turn, drawn]
+        if self.draws is not None:
+            drawn, probability = self.draws.data_ptr(), self.probability
+        else:
+            drawn, probability = instead, -math.inf if self.low == NOWHERE else math.inf
+        return [ratio, self.total, *limits, probability], [self.low.turn, self.high.turn, drawn]
 
 
 KEEP_ALL, KEEP_NONE = Thinning(), Thinning(low=NOWHERE)

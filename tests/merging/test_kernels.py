@@ -355,13 +355,13 @@ def test_what_a_merge_calls_can_be_compiled_before_it(
     recipe: dict[str, Any] = {"merge_method": method, "dtype": "bfloat16", "parameters": {"t": 0.3}}
     recipe["models"] = [{"model": parent, "parameters": own} for parent in parents]
     merger = Merger(parents, base, device="cpu", dtype="bfloat16")
-    ahead: list[str] = []
+    ahead: list[fused.Loop] = []
     compile_, loop = fused._compile, fused._loop
     monkeypatch.setattr(fused, "_compile", lambda names, *of: ahead.extend(names) or compile_(names, *of))
     merger.prepare(recipe if method == "linear" else recipe | {"base_model": base})
     fused._compiler().submit(lambda: None).result()
     compiled = {name: len(loop(name).signatures) for name in ahead}
-    called: list[str] = []
+    called: list[fused.Loop] = []
     monkeypatch.setattr(fused, "_loop", lambda name: called.append(name) or loop(name))
     merger.merge(recipe if method == "linear" else recipe | {"base_model": base})
     assert set(called) == set(ahead)
