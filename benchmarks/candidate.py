@@ -13,7 +13,8 @@ and so many parents, and a multiple-choice task of four options. In turns, in on
 
 Seconds are medians over the repeats, ratios medians of the ratios in each turn, with their range. ``rest`` is what is
 neither the merge nor the forward passes with the log-likelihoods. The first candidate counts apart: from when the
-models are in memory until it is scored, with what is computed once a process, so that only the first row's is whole.
+models are in memory, which a run reads after its tasks, until it is scored, with what is computed once a process, so
+that only the first row's is whole.
 --memory measures the most memory in use above that of the process after its imports, against the bytes of parents and
 live model.
 """
@@ -106,10 +107,10 @@ class Ours:
 
         base, *parents = map(str, models)
         self.clock = Clock(device)
+        benchmarks = load_benchmarks({TASK: None}, include_paths=[tasks], num_fewshot=fewshot)
         self.merger = Merger(parents, base, device=device)
         self.begun = time.perf_counter()
         self.merger.prepare(first)
-        benchmarks = load_benchmarks({TASK: None}, include_paths=[tasks], num_fewshot=fewshot)
         self.item_ids = benchmarks[TASK].item_ids
         self.scorer = Scorer(benchmarks, self.merger.model, self.merger.tokenizer)
         self._timed_forward()

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lm_eval.api.task import Task
 
-# What lm-eval derives from a document whenever it scores it, by templates that it compiles anew each time.
+# What lm-eval derives from a document whenever it scores it.
 _DERIVED = ("doc_to_text", "doc_to_target", "doc_to_choice")
+# How many templates are kept as they are compiled; a task has three.
+_TEMPLATES = 1000
 
 
 class Document(dict[str, Any]):
@@ -20,7 +22,8 @@ class Document(dict[str, Any]):
 
 
 def derive_once(leaf: Task) -> None:
-    """Let a task derive each of these once from each document with an id."""
+    """Let a task derive each of these once from each document with an id, by templates that are compiled once."""
+    _compile_once()
 
     def once(derive: Callable[..., Any]) -> Callable[..., Any]:
         known: dict[str, Any] = {}
@@ -38,3 +41,11 @@ def derive_once(leaf: Task) -> None:
     for name in _DERIVED:
         if hasattr(leaf, name):
             setattr(leaf, name, once(getattr(leaf, name)))
+
+
+def _compile_once() -> None:
+    """Let lm-eval keep its templates: it compiles them anew for each document, which takes most of a task's reading."""
+    from lm_eval.utils import env
+
+    if "from_string" not in vars(env):
+        env.from_string = lru_cache(_TEMPLATES)(env.from_string)

@@ -57,7 +57,7 @@ def loops_of(method: GeneralizedTaskArithmeticMerge) -> list[fused.Loop]:
     thinned = "by_size" if by_size else None if method.sparsification_method is None else "drawn"
     rescaled, majority = bool(thinned and method.default_rescale), bool(method.consensus_method)
     before: list[fused.Loop] = [("count_magnitudes",), ("place_of_equal",)] if by_size else []
-    return [*before, *[("rescale",)] * rescaled, ("arithmetic", thinned, rescaled, majority)]
+    return [*before, *[("rescale", thinned)] * rescaled, ("arithmetic", thinned, rescaled, majority)]
 
 
 @lru_cache
@@ -84,7 +84,7 @@ def _in_one_pass(
         limits, own_turns = thinning.for_loops(place if drawn else 0)
         numbers += weight, *limits
         turns += own_turns
-    first = ("rescale",) if any(thinning.total == thinning.total for thinning in thinnings) else None
+    first = None if all(math.isnan(thinning.total) for thinning in thinnings) else ("rescale", thinned)
     rescaled = first is not None or any(thinning.ratio is not None for thinning in thinnings)
     loop = "arithmetic", thinned, rescaled, majority
     return fused.OnePass(loop, places, numbers, turns, first, [thinning.draws for thinning in thinnings])

@@ -110,53 +110,65 @@ def _limits(numbers, turns, tensor, j, at):
     return low, high
 
 
-@_compiled
-def rescale(places, numbers, turns, likes, spans, room):
+@cache
+def rescale(thinned):
     """Write to ``numbers`` of `arithmetic`, for whole tensors, the ratios of deltas that are to keep a total."""
-    like = likes[0]
-    for span in range(len(spans)):
-        tensor, size = spans[span, 0], spans[span, 2]
-        for j in range(len(likes) - 1):
-            total = numbers[tensor, 2 + _OWN * j + 2]
-            if total >= 0:
-                left = rounded(float32(_left(places, numbers, turns, like, tensor, j, size, room)), like)
-                ratio = float32(1) if total < 1e-7 or left < 1e-7 else rounded(total / left, like)
-                numbers[tensor, 2 + _OWN * j + 1] = ratio
-    return True
+    left_over = _drawn if thinned == "drawn" else _large
+
+    @_compiled
+    def loop(places, numbers, turns, likes, spans, room):
+        like, sums = likes[0], part(room, 0, float32(0))
+        for span in range(len(spans)):
+            tensor, size = spans[span, 0], spans[span, 2]
+            for j in range(len(likes) - 1):
+                own = 2 + _OWN * j
+                total = numbers[tensor, own + 2]
+                if total >= 0:
+                    left = rounded(float32(left_over(places, numbers, turns, like, tensor, j, size, sums)), like)
+                    ratio = float32(1) if total < 1e-7 or left < 1e-7 else rounded(total / left, like)
+                    numbers[tensor, own + 1] = ratio
+        return True
+
+    return loop
 
 
 @_inner
-def _left(places, numbers, turns, like, tensor, j, size, room):
-    """The sum of the magnitudes of a delta, once it is thinned out."""
-    sums, total, rounds, at = part(room, 0, float32(0)), float64(0), 0, 0
-    drawn, probability = turns[tensor, 3 * j + 2], numbers[tensor, 2 + _OWN * j + 7]
-    for i in range(_CHUNK):
-        sums[i] = float32(0)
-    while at < size:
-        n = _alike(turns, tensor, at, min(_CHUNK, size - at))
-        base, source = part(places[tensor, 0], at, like), part(places[tensor, j + 1], at, like)
-        if drawn != 0:
-            draws = part(drawn, at, like)
-            for i in range(n):
-                magnitude = abs(rounded(widened(source[i]) - widened(base[i]), like))
-                sums[i] += magnitude if widened(draws[i]) < probability else float32(0)
-        else:
+def _drawn(places, numbers, turns, like, tensor, j, size, sums):
+    """The sum of the magnitudes of a delta that are drawn."""
+    source, base = part(places[tensor, j + 1], 0, like), part(places[tensor, 0], 0, like)
+    draws, probability = part(turns[tensor, 3 * j + 2], 0, like), numbers[tensor, 2 + _OWN * j + 7]
+    total = float64(0)
+    for begin in range(0, size, _ROUNDS * _CHUNK):
+        for i in range(_CHUNK):
+            sums[i] = float32(0)
+        end = min(begin + _ROUNDS * _CHUNK, size)
+        for at in range(begin, end, _CHUNK):
+            for i in range(min(_CHUNK, end - at)):
+                magnitude = abs(rounded(widened(source[at + i]) - widened(base[at + i]), like))
+                sums[i] += magnitude if widened(draws[at + i]) < probability else float32(0)
+        for i in range(_CHUNK):
+            total += sums[i]
+    return total
+
+
+@_inner
+def _large(places, numbers, turns, like, tensor, j, size, sums):
+    """The sum of the magnitudes of a delta that are within its limits."""
+    source, base = part(places[tensor, j + 1], 0, like), part(places[tensor, 0], 0, like)
+    total, end = float64(0), 0
+    while end < size:
+        for i in range(_CHUNK):
+            sums[i] = float32(0)
+        at, end = end, min(end + _ROUNDS * _CHUNK, size)
+        while at < end:
+            n = _alike(turns, tensor, at, min(_CHUNK, end - at))
             low, high = _limits(numbers, turns, tensor, j, at)
             for i in range(n):
-                magnitude = abs(rounded(widened(source[i]) - widened(base[i]), like))
+                magnitude = abs(rounded(widened(source[at + i]) - widened(base[at + i]), like))
                 sums[i] += magnitude if (magnitude > low) & (magnitude <= high) else float32(0)
-        at, rounds = at + n, rounds + 1
-        if rounds == _ROUNDS:
-            total, rounds = total + _emptied(sums), 0
-    return total + _emptied(sums)
-
-
-@_inner
-def _emptied(sums):
-    total = float64(0)
-    for i in range(_CHUNK):
-        total += sums[i]
-        sums[i] = float32(0)
+            at += n
+        for i in range(_CHUNK):
+            total += sums[i]
     return total
 
 
@@ -185,14 +197,16 @@ def place_of_equal(source, base, like, size, magnitude, before):
     return -1
 
 
-def _arithmetic(by_size, drawn, rescaled, majority):
-    """The base, the first source, and a factor times the sum of the others' deltas, thinned out and rescaled.
+@cache
+def arithmetic(thinned, rescaled, majority):
+    """The base, the first source, and a factor times the sum of the others' deltas, thinned out and ``rescaled``.
 
-    Thinned ``by_size``, ``drawn``, or not at all. The sum is over all, or over those of the ``majority`` alone, which
-    have the sign of the sum of all, element by element. ``numbers`` begin with the factor and a divisor: where that is
-    0, it is the weights of those that are in the sum. For each of the others follow its weight and its numbers of
-    `thinning.Thinning.for_loops`, and ``turns`` are those of them all.
+    Deltas are thinned ``by_size``, ``drawn``, or not at all (None). The sum is over all, or over those of the
+    ``majority`` alone, which have the sign of the sum of all, element by element. ``numbers`` begin with the factor and
+    a divisor: where that is 0, it is the weights of those that are in the sum. For each of the others follow its weight
+    and its numbers of `thinning.Thinning.for_loops`, and ``turns`` are those of them all.
     """
+    by_size, drawn = thinned == "by_size", thinned == "drawn"
 
     @_compiled
     def loop(places, numbers, turns, likes, spans, room):
@@ -240,9 +254,3 @@ def _arithmetic(by_size, drawn, rescaled, majority):
         return most < INFINITE
 
     return loop
-
-
-@cache
-def arithmetic(thinned, rescaled, majority):
-    """`_arithmetic` of deltas that are thinned ``by_size``, ``drawn``, or not at all (None)."""
-    return _arithmetic(thinned == "by_size", thinned == "drawn", rescaled, majority)

@@ -33,3 +33,15 @@ def test_documents_of_equal_content_are_told_apart_by_their_ids(items):
     a, b = list(items.documents.values())[:2]
     leaf = items.leaf(a)
     assert leaf.doc_to_choice(a) == a["choices"] and leaf.doc_to_choice(b) == b["choices"] != a["choices"]
+
+
+def test_a_template_is_compiled_once_for_all_documents(items, monkeypatch):
+    from lm_eval.utils import env
+
+    compiled = []
+    real = env.compile
+    monkeypatch.setattr(env, "compile", lambda source, *a, **k: compiled.append(source) or real(source, *a, **k))
+    leaf = items.leaf(next(iter(items.documents.values())))
+    texts = [leaf.doc_to_text(document, doc_to_text="Q: {{prompt}}") for document in items.documents.values()]
+    assert texts == [f"Q: {document['prompt']}" for document in items.documents.values()]
+    assert compiled == ["Q: {{prompt}}"]
