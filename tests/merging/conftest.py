@@ -12,8 +12,8 @@ import torch
 def stable_sort(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let mergekit's sorts leave equal elements in their order, as ours count them.
 
-    Where torch sorts by vector instructions, equal ones come in an order that is the processor's own; in half
-    precision so many magnitudes are equal that mergekit's choice among them differs from machine to machine.
+    On a CPU torch leaves them in an order that no threshold can tell; in half precision so many magnitudes are equal
+    that this shows.
     """
 
     def stable(sort: Any) -> Any:
