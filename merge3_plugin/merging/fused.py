@@ -1,10 +1,10 @@
 """Merges in one pass over a CPU's memory: loops that numba compiles, in place of torch's operations one by one.
 
 Memory gives and takes a number in about a third of a nanosecond; each operation of torch's on a block in the cache
-takes a good part of that, and a merge has five to fifty. These loops take a thousand elements of each source at a time,
-which stay in the first cache in fp32 until they are written. Each step rounds as torch's operation does, and in the
-same order, so that no weight differs, for any number of threads. Elsewhere than on a CPU, and in fp16, merges are
-torch's (`kernels`, `arithmetic`), and so they are where numba is not installed.
+takes a good part of that, and a merge has five to fifty. These loops keep an element of all sources in registers until
+it is merged. Each step rounds as torch's operation does, and in the same order, so that no weight differs, for any
+number of threads. Elsewhere than on a CPU, and in fp16, merges are torch's (`kernels`, `arithmetic`), and so they are
+where numba is not installed.
 """
 
 from __future__ import annotations

@@ -133,7 +133,7 @@ def sum_of_magnitudes(tensor: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
 
     Over several threads torch rounds the sum of each to half precision, so that mergekit's last bit hangs on how many.
     """
-    exact = torch.float32 if tensor.dtype == torch.float32 else torch.float64
+    exact = torch.float32 if tensor.dtype == torch.float32 else _widest(tensor.device)
     return (tensor - base).abs_().sum(dtype=exact).to(tensor.dtype)
 
 
@@ -145,7 +145,11 @@ def _magnitude_left(thinning: Thinning, tensor: torch.Tensor, base: torch.Tensor
         thinning.apply(delta, start, blocks)
         return blocks.widened("wide", delta.abs_()).sum()
 
-    return torch.stack(blocks.map(of_block, tensor, base)).sum(dtype=torch.float64)
+    return torch.stack(blocks.map(of_block, tensor, base)).sum(dtype=_widest(tensor.device))
+
+
+def _widest(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64  # which MPS has not
 
 
 def _magnitudes(inputs: Inputs, place: int) -> Magnitudes:
