@@ -54,10 +54,11 @@ def make_tpe(
     options = settings.read(TpeOptions)
     startup = _startup(options, settings)
     require("optuna", "tpe")
-    from optuna.samplers import TPESampler
+    from merge3_plugin.evolve.optimizers.tpe_sampler import ParzenSampler
 
     with _quiet():
-        sampler = TPESampler(
+        sampler = ParzenSampler(
+            _distributions(variables, start),
             n_startup_trials=startup,
             n_ei_candidates=options.draws,
             seed=_seed(rng),
@@ -103,7 +104,7 @@ class OptunaSearch:
         import optuna
 
         self._variables, self._start, self._leave_out = variables, start, leave_out
-        self._distributions = [_distribution(v, x) for v, x in zip(variables, start, strict=True)]
+        self._distributions = list(_distributions(variables, start).values())
         self._storage = _storage()
         with _quiet():
             self._study = optuna.create_study(
@@ -223,6 +224,10 @@ def _startup(options: Options, settings: Settings) -> int:
 
 def _seed(rng: np.random.Generator) -> int:
     return int(rng.integers(2**31))
+
+
+def _distributions(variables: Sequence[Variable], start: FloatArray) -> dict[str, BaseDistribution]:
+    return {variable.name: _distribution(variable, x) for variable, x in zip(variables, start, strict=True)}
 
 
 def _distribution(variable: Variable, start: float) -> BaseDistribution:
