@@ -201,7 +201,7 @@ def test_what_will_not_work_well_is_said(changes: dict[str, Any], words: str, pl
 @pytest.mark.parametrize(
     ("optimizer", "rate", "warned"),
     [
-        ("gp", 1e7, True),
+        ("gp", 1e8, True),
         ("tpe", 1e7, False),
         ("tpe", 1e9, True),
         ("lq-cma-es", 1e8, False),

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from merge3_plugin.domain import FloatArray
+from merge3_plugin.evolve.distances import squared_distances
 from merge3_plugin.evolve.search import Scored
 from merge3_plugin.evolve.spaces.variables import Kind, Variable
 
@@ -46,7 +47,7 @@ class Surrogate:
         self._vectors, self._values = vectors, values
         self._origin, self._unit = vectors.mean(axis=0), np.where(spread > 0, spread, 1.0)
         self._points = self._scaled(vectors)
-        self._squares = _squares(self._points, self._points)
+        self._squares = squared_distances(self._points, self._points)
         self._shared, self._own = anchors @ anchors.T, np.diag((anchors**2).sum(axis=1))
         shape = self._likeliest()
         self._precision, self._peculiar = np.exp(-2 * shape[0]), np.exp(shape[1])
@@ -147,7 +148,7 @@ class Surrogate:
         return level, weights, float((self._values - level) @ weights) / (len(inverse) - 1)
 
     def _kernel(self, first: FloatArray, second: FloatArray) -> FloatArray:
-        return np.asarray(np.exp(-0.5 * self._precision * _squares(first, second)))
+        return np.asarray(np.exp(-0.5 * self._precision * squared_distances(first, second)))
 
     def _scaled(self, vectors: FloatArray) -> FloatArray:
         return np.asarray((vectors - self._origin) / self._unit)
@@ -172,12 +173,6 @@ def surrogate(scored: Sequence[Scored], variables: Sequence[Variable]) -> Surrog
     for row, of in zip(anchors, sets, strict=True):
         row[[columns[each] for each in of]] = 1.0 / len(of)
     return Surrogate(np.array([s.vector for s, _ in known]), values, anchors)
-
-
-def _squares(first: FloatArray, second: FloatArray) -> FloatArray:
-    """Squared distances of all pairs, shape (k, n)."""
-    lengths = (first**2).sum(axis=1)[:, None] + (second**2).sum(axis=1)
-    return np.maximum(lengths - 2 * first @ second.T, 0.0)
 
 
 def _inverted(matrix: FloatArray) -> FloatArray:

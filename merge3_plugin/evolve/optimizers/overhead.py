@@ -6,9 +6,9 @@ import numpy as np
 
 _GENES = (10, 50, 200)
 # Milliseconds a candidate over these genes, by benchmarks/optimizer_overhead.py: medians on one thread of a server, to
-# tell orders of magnitude. They are of 300 candidates, or of what gp had in a minute, for models of all results take
-# longer the more there are. What is not here took a quarter of a millisecond at most.
-_MILLISECONDS = {"lq-cma-es": (1.5, 3.6, 20.0), "tpe": (5.7, 24.0, 77.0), "gp": (250.0, 400.0, 330.0)}
+# tell orders of magnitude. They are of 300 candidates, for models of all results take longer the more there are. What
+# is not here took a quarter of a millisecond at most.
+_MILLISECONDS = {"lq-cma-es": (1.5, 3.6, 20.0), "tpe": (3.0, 4.9, 12.0), "gp": (18.0, 20.0, 27.0)}
 
 
 def overhead(strategy: str, genes: int) -> float:

@@ -8,22 +8,12 @@ from merge3_plugin.evolve.optimizers import Result, Settings, make_optimizer
 from merge3_plugin.evolve.spaces.variables import start
 from merge3_plugin.plugins import plugin_host
 
-from . import worlds
-from .worlds import MIXED, drive, drive_in_disorder, integers, reals, told
+from .worlds import MIXED, drive, drive_in_disorder, integers, made, reals, told
 
 STRATEGIES = sorted(plugin_host().optimizers())
+# Trials in which a strategy goes through generations, and a model of results is fitted several times.
+ENOUGH = 60
 SEVERAL = [name for name in STRATEGIES if plugin_host().optimizers()[name].several_objectives]
-
-
-def made(name, variables, seed=0, **settings):
-    """The strategy; a Gaussian process thinks for a tenth of a second a trial, so its first 20 are draws here."""
-    drawn = {"options": {"startup": 20}} if name == "gp" else {}
-    return worlds.made(name, variables, seed, **(drawn | settings))
-
-
-def enough(name):
-    """Trials in which a strategy goes through generations, and a Gaussian process is fitted several times."""
-    return 24 if name == "gp" else 60
 
 
 def ready(name, variables=MIXED, **settings):
@@ -47,8 +37,8 @@ def name(request):
 
 
 def test_trials_are_numbered_from_0_finite_and_inside_all_limits(name):
-    asked = drive(made(name, MIXED), bowl, enough(name))
-    assert [trial.number for trial in asked] == list(range(enough(name)))
+    asked = drive(made(name, MIXED), bowl, ENOUGH)
+    assert [trial.number for trial in asked] == list(range(ENOUGH))
     for trial in asked:
         assert trial.vector.shape == (len(MIXED),) and np.isfinite(trial.vector).all()
         settled = [variable.settled(x) for variable, x in zip(MIXED, trial.vector, strict=True)]
@@ -59,11 +49,11 @@ def test_the_same_asks_and_tells_give_the_same_trials_and_leave_no_trace(name, t
     monkeypatch.chdir(tmp_path)
     np.random.seed(5)
     before = np.random.get_state()[1].copy()
-    first = drive_in_disorder(made(name, MIXED), bowl, enough(name))
+    first = drive_in_disorder(made(name, MIXED), bowl, ENOUGH)
     assert (np.random.get_state()[1] == before).all(), "numpy's global generator is nobody's"
     np.random.seed(6)
-    assert drive_in_disorder(made(name, MIXED), bowl, enough(name)) == first
-    assert drive_in_disorder(made(name, MIXED, seed=1), bowl, enough(name)) != first
+    assert drive_in_disorder(made(name, MIXED), bowl, ENOUGH) == first
+    assert drive_in_disorder(made(name, MIXED, seed=1), bowl, ENOUGH) != first
     assert not list(tmp_path.iterdir()) and capsys.readouterr() == ("", "")
 
 
@@ -86,7 +76,7 @@ def test_failures_and_broken_constraints_end_nothing_and_are_not_sought(name):
             return told(trial, None)
         return told(trial, 1.0 - y, 1e-6, violation=0.1) if y < 0.5 else told(trial, y / 2, 1e-6)
 
-    allowed, trials = [], 45 if name == "gp" else 150
+    allowed, trials = [], 150
     for _ in range(trials):
         if optimizer.stop():
             break
@@ -118,7 +108,7 @@ def test_results_of_no_trial_and_later_results_of_one_are_taken_in(name):
 
 def test_a_mean_is_a_vector_of_the_space_or_none(name):
     optimizer = made(name, MIXED)
-    drive(optimizer, bowl, enough(name))
+    drive(optimizer, bowl, ENOUGH)
     mean = optimizer.mean()
     if mean is not None:
         assert mean.tolist() == [variable.settled(x) for variable, x in zip(MIXED, mean, strict=True)]
