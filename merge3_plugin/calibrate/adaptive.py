@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from merge3_plugin.calibrate.choice import surely_best
-from merge3_plugin.calibrate.folds import eligible, fit_folds, generator
+from merge3_plugin.calibrate.folds import dimensions, eligible, fit_folds, generator
 from merge3_plugin.calibrate.simulation import SimulatedTests, latent_of, simulate, test_sizes
 from merge3_plugin.domain import Calibration, Estimate, FloatArray, ResponseMatrix, check_scores
 from merge3_plugin.errors import ConfigError, DataError
@@ -150,16 +150,19 @@ def make_plan(
     parent_ids = () if parents is None else parents.model_ids
     if len(eligible(responses, parent_ids)) < FEWEST_MODELS or calibration.n_items <= batch:
         return UNTESTED
-    folds = fit_folds(responses, seed=seed, parents=parents)
-    n_items, n_dimensions = folds.responses.n_items, calibration.items.n_dimensions
+    # Tests need one fit: in the dimensions of the calibration's own, where so many models allow them.
+    allowed, wanted = dimensions(responses.n_models), calibration.items.n_dimensions
+    n_dimensions = wanted if wanted in allowed else allowed[0]
+    folds = fit_folds(responses, seed=seed, parents=parents, numbers=(n_dimensions,))
+    n_items = folds.responses.n_items
     sizes = test_sizes(batch, min(budget, _most_needed(standard_error, n_items)), n_items)
 
     def tested(policies: Iterable[Policy]) -> list[SimulatedTests]:
-        return [simulate(folds, policy, sizes, n_dimensions) for policy in policies]
+        return [simulate(folds, policy, sizes) for policy in policies]
 
     found = tested(Policy(share) for share in SHARES)
     chosen = found[_surely_best(found, standard_error)].policy
-    if chosen.share > 0 and n_dimensions > 1:
+    if chosen.share > 0 and wanted > 1:
         found += tested([chosen._replace(aim=ABILITY)])
     best = found[_surely_best(found, standard_error)]
     return Plan(best.policy, best.misfit, best.sizes, _honest_ratios(found, standard_error), len(best.accuracies))

@@ -90,11 +90,10 @@ def test_sizes(batch: int, most: int, n_items: int) -> list[int]:
     return sizes
 
 
-def simulate(folds: Folds, policy: Policy, sizes: Sequence[int], n_dimensions: int) -> SimulatedTests:
+def simulate(folds: Folds, policy: Policy, sizes: Sequence[int]) -> SimulatedTests:
     """Tests of the left-out models; items that a model was not asked are left out of its benchmark.
 
-    Items are fitted in ``n_dimensions``, where the folds know such a fit. Tests under other policies draw the same
-    probability samples.
+    Tests under other policies draw the same probability samples.
     """
     responses = folds.responses
     columns = np.array(sorted(range(responses.n_items), key=responses.item_ids.__getitem__))
@@ -105,8 +104,7 @@ def simulate(folds: Folds, policy: Policy, sizes: Sequence[int], n_dimensions: i
         asked = columns[~np.isnan(responses.values[row, columns])]
         answers, weights = responses.values[row, asked], responses.item_weights[asked]
         weights = weights / weights.sum()
-        items = next((fit for fit in fold.fits if fit.n_dimensions == n_dimensions), fold.fits[0])
-        latent = latent_of(items, folds.parents).take(asked)
+        latent = latent_of(fold.items, folds.parents).take(asked)
         accuracies[place] = weights @ answers
         for draw in range(n_tests):
             test = AdaptiveTest(latent, weights, policy, folds.rng("adaptive", responses.model_ids[row], draw))

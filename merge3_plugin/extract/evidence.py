@@ -64,9 +64,22 @@ class State(NamedTuple):
         """E[(a, b) (a, b)^T], shape (n_patterns, D + 1, D + 1)."""
         return _outer(self.items) + self.item_covariance
 
-    def hyper(self) -> FloatArray:
-        """What a round depends on besides the items, without bounds: abilities, prior mean, prior scale."""
-        return np.concatenate([self.abilities.ravel(), self.prior_mean, _log_cholesky(self.prior_covariance)])
+
+class _Outcome(NamedTuple):
+    """The state that a round led to, the logarithm of its prior's scale, and what changed.
+
+    ``change`` is of all that a round depends on besides the items, without bounds: abilities, prior mean and scale.
+    """
+
+    state: State
+    log_cholesky: FloatArray
+    change: FloatArray
+
+    @classmethod
+    def of(cls, start: State, found: State) -> _Outcome:
+        before, after = _log_cholesky(start.prior_covariance), _log_cholesky(found.prior_covariance)
+        changes = (found.abilities - start.abilities).ravel(), found.prior_mean - start.prior_mean, after - before
+        return cls(found, after, np.concatenate(changes))
 
 
 def maximise_evidence(answers: Answers, abilities: FloatArray, tolerance: float = 1e-6) -> tuple[State, list[float]]:
@@ -76,7 +89,7 @@ def maximise_evidence(answers: Answers, abilities: FloatArray, tolerance: float 
     less than ``tolerance`` of it.
     """
     best, bound = _round(answers, _first(answers, abilities))
-    history: list[tuple[State, State]] = []
+    history: list[_Outcome] = []
     bounds, start = [bound], best
     for _ in range(_MAX_ROUNDS):
         found, bound = _round(answers, start)
@@ -85,7 +98,7 @@ def maximise_evidence(answers: Answers, abilities: FloatArray, tolerance: float 
                 break  # a plain round cannot lower the bound but by rounding
             history, start = [], best  # extrapolated too far
             continue
-        best, history = found, [*history[1 - _MEMORY :], (start, found)]
+        best, history = found, [*history[1 - _MEMORY :], _Outcome.of(start, found)]
         bounds.append(bound)
         if len(history) > 1 and bounds[-1] - bounds[-2] < tolerance * abs(bound):
             break
@@ -99,23 +112,23 @@ def _round(answers: Answers, start: State) -> tuple[State, float]:
     return _standardise(answers, updated), bound
 
 
-def _extrapolated(history: Sequence[tuple[State, State]]) -> State:
+def _extrapolated(outcomes: Sequence[_Outcome]) -> State:
     """The combination of rounds' outcomes whose combined change is least (Anderson 1965; Walker and Ni 2011)."""
-    changes = np.array([found.hyper() - start.hyper() for start, found in history])
+    changes = np.array([outcome.change for outcome in outcomes])
     gram = changes @ changes.T
     gram += np.diag(1e-8 * np.diagonal(gram) + 1e-30)  # rounds that change alike, or not at all, share equally
     shares = np.linalg.solve(gram, np.ones(len(gram)))
     shares /= shares.sum()
-    outcomes = [found for _, found in history]
+    states = [outcome.state for outcome in outcomes]
 
     def combined(parts: list[FloatArray]) -> FloatArray:
         return np.tensordot(shares, np.array(parts), axes=1)
 
-    return outcomes[-1]._replace(
-        abilities=combined([s.abilities for s in outcomes]),
-        items=combined([s.items for s in outcomes]),
-        prior_mean=combined([s.prior_mean for s in outcomes]),
-        prior_covariance=_from_log_cholesky(combined([_log_cholesky(s.prior_covariance) for s in outcomes])),
+    return states[-1]._replace(
+        abilities=combined([s.abilities for s in states]),
+        items=combined([s.items for s in states]),
+        prior_mean=combined([s.prior_mean for s in states]),
+        prior_covariance=_from_log_cholesky(combined([outcome.log_cholesky for outcome in outcomes])),
     )
 
 
@@ -228,14 +241,14 @@ def design(abilities: FloatArray) -> FloatArray:
 def _log_cholesky(covariance: FloatArray) -> FloatArray:
     """Its Cholesky factor with the diagonal's logarithm, flat: any such vector is a covariance again."""
     root = np.asarray(np.linalg.cholesky(covariance), dtype=np.float64)
-    root[np.diag_indices_from(root)] = np.log(np.diagonal(root))
+    root.flat[:: len(root) + 1] = np.log(np.diagonal(root))
     return root.ravel()
 
 
 def _from_log_cholesky(vector: FloatArray) -> FloatArray:
     size = int(np.sqrt(len(vector)))
     root = vector.reshape(size, size).copy()
-    root[np.diag_indices(size)] = np.exp(np.diagonal(root))
+    root.flat[:: size + 1] = np.exp(np.diagonal(root))
     return root @ root.T
 
 
