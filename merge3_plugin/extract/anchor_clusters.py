@@ -23,7 +23,7 @@ def correctness_clusters(pool: Pool, n: int, rng: Generator) -> Chosen:
     """Clusters of the models' scores; where a model was not asked, its fitted probability stands in."""
     scores = pool.responses.values.T
     if np.isnan(scores).any():
-        scores = np.where(np.isnan(scores), fitted_probabilities(pool), scores)
+        scores = np.where(np.isnan(scores), fitted_probabilities(pool.items, pool.responses), scores)
     return _clusters(pool, scores, n, rng, "correctness-clusters")
 
 

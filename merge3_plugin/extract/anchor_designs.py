@@ -7,6 +7,7 @@ over that probability (Horvitz and Thompson 1952).
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -58,7 +59,7 @@ def stratified(pool: Pool, n: int, rng: Generator) -> Chosen:
 def kd(pool: Pool, n: int, rng: Generator) -> Chosen:
     """n groups of equal weight by the models' fitted probabilities: items that behave alike."""
     weights = pool.responses.item_weights
-    order = _bisected(fitted_probabilities(pool), weights, rng.permutation(len(weights)), n)
+    order = _bisected(fitted_probabilities(pool.items, pool.responses), weights, rng.permutation(len(weights)), n)
     return _drawn(pool, order, proportional(weights, n), rng, "kd")
 
 
@@ -73,12 +74,10 @@ def neyman(pool: Pool, n: int, rng: Generator) -> Chosen:
             "anchors: expected the parents' answers for 'neyman', got none; pass parents or choose 'stratified'"
         )
     weights = pool.responses.item_weights
-    right = np.rint(mean_scores(pool.parents) * pool.parents.n_models)
-    cells = [np.flatnonzero(right == count) for count in np.unique(right)]
+    cells, shares = _cells(pool.responses, pool.parents)
     order = np.concatenate([_by_score(pool, rng.permutation(cell)) for cell in cells])
     if n < len(cells):
         return _drawn(pool, order, proportional(weights, n), rng, "neyman")
-    shares = np.array([weights[cell].sum() * _spread(pool, pool.parents, cell) for cell in cells])
     inclusion = np.empty(len(weights))
     for cell, size in zip(cells, allocate(shares, np.array([len(cell) for cell in cells]), n), strict=True):
         inclusion[cell] = proportional(weights[cell], int(size))
@@ -90,7 +89,7 @@ def mixed(pool: Pool, n: int, rng: Generator) -> Chosen:
 
     For estimators that fit an ability: the weighted mean gains nothing from items that stand for themselves alone.
     """
-    certain = _most_informative(pool, int(n * INFORMATIVE_SHARE))
+    certain = _most_informative(pool.items, pool.responses, int(n * INFORMATIVE_SHARE))
     others = np.setdiff1d(np.arange(pool.responses.n_items), certain)
     inclusion = np.ones(pool.responses.n_items)
     inclusion[others] = proportional(pool.responses.item_weights[others], n - len(certain))
@@ -146,10 +145,13 @@ def allocate(shares: FloatArray, sizes: NDArray[np.intp], n: int) -> NDArray[np.
     return given
 
 
-def fitted_probabilities(pool: Pool) -> FloatArray:
+@lru_cache(maxsize=16)  # The same for every draw from one pool.
+def fitted_probabilities(items: ItemParameters, responses: ResponseMatrix) -> FloatArray:
     """Probability of a right answer of every calibration model, shape (n_items, n_models)."""
-    abilities = irt.fit_ability(pool.items, pool.responses.values).mean
-    return irt.probabilities(pool.items, abilities).T
+    abilities = irt.fit_ability(items, responses.values).mean
+    chances = irt.probabilities(items, abilities).T
+    chances.flags.writeable = False
+    return chances
 
 
 def mean_scores(responses: ResponseMatrix) -> FloatArray:
@@ -184,7 +186,16 @@ def _bisected(vectors: FloatArray, weights: FloatArray, members: Positions, n: i
     )
 
 
-def _spread(pool: Pool, parents: ResponseMatrix, cell: Positions) -> float:
+@lru_cache(maxsize=16)
+def _cells(responses: ResponseMatrix, parents: ResponseMatrix) -> tuple[tuple[Positions, ...], FloatArray]:
+    """The items by how many parents are right, and each cell's share of the anchors, up to a factor."""
+    right = np.rint(mean_scores(parents) * parents.n_models)
+    cells = tuple(np.flatnonzero(right == count) for count in np.unique(right))
+    weights = responses.item_weights
+    return cells, np.array([weights[cell].sum() * _spread(responses, parents, cell) for cell in cells])
+
+
+def _spread(responses: ResponseMatrix, parents: ResponseMatrix, cell: Positions) -> float:
     """Standard deviation of a merge's scores within one cell.
 
     A merge is taken for half its parents, who are right with the share of them that is right in the cell, half
@@ -192,25 +203,26 @@ def _spread(pool: Pool, parents: ResponseMatrix, cell: Positions) -> float:
     said nothing of their merges, and parents alone would leave the cells in which they agree without any.
     """
     inherited = mean_scores(parents)[cell].mean()
-    others = [model for model in pool.responses.model_ids if model not in parents.model_ids]
-    answers = pool.responses.models(others).values[:, cell]
+    others = [model for model in responses.model_ids if model not in parents.model_ids]
+    answers = responses.models(others).values[:, cell]
     learned = (np.nansum(answers, axis=1) + 0.5) / ((~np.isnan(answers)).sum(axis=1) + 1.0)
     chance = 0.5 * (inherited + (learned if len(learned) else 0.5))
     return float(np.sqrt(np.mean(chance * (1.0 - chance))))
 
 
-def _most_informative(pool: Pool, n: int) -> Positions:
+@lru_cache(maxsize=16)
+def _most_informative(items: ItemParameters, responses: ResponseMatrix, n: int) -> Positions:
     """n items that tell most of a model's accuracy, chosen one by one.
 
     Each lowers most, on average over the calibration models' abilities theta, the posterior variance g' C g of the
     expected accuracy: g its gradient by theta, C the covariance of theta given the items so far, the prior N(0, I).
     """
-    discrimination = pool.items.discrimination
-    abilities = irt.fit_ability(pool.items, pool.responses.values).mean
+    discrimination = items.discrimination
+    abilities = irt.fit_ability(items, responses.values).mean
     spaced = np.unique(np.linspace(0, len(abilities) - 1, ABILITIES).astype(int))
-    chances = irt.probabilities(pool.items, abilities[np.argsort(abilities[:, 0], kind="stable")[spaced]])
+    chances = irt.probabilities(items, abilities[np.argsort(abilities[:, 0], kind="stable")[spaced]])
     variances = chances * (1.0 - chances)
-    gradient = (variances * pool.responses.item_weights) @ discrimination
+    gradient = (variances * responses.item_weights) @ discrimination
     covariance = np.tile(np.eye(discrimination.shape[1]), (len(gradient), 1, 1))
     chosen: list[int] = []
     for _ in range(n):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from types import MappingProxyType
 
 import numpy as np
 from numpy.random import Generator
+from numpy.typing import NDArray
 
 from merge3_plugin.checks import checked_embeddings
 from merge3_plugin.domain import AnchorSet, FloatArray, ItemParameters, ResponseMatrix
@@ -60,20 +62,30 @@ def select_anchors(
         )
     if n >= responses.n_items:
         return AnchorSet(responses.item_ids, responses.item_weights, method, np.ones(responses.n_items))
-    # By id: the order of items and models in the matrix must not decide which ones are drawn.
-    by_id = np.array(sorted(range(responses.n_items), key=responses.item_ids.__getitem__))
-    item_ids = [responses.item_ids[place] for place in by_id]
-    pool = Pool(
-        responses.models(sorted(responses.model_ids)).items(item_ids),
-        items.take(by_id),
-        None if parents is None else parents.items(item_ids),
-        None if embeddings is None else checked_embeddings(embeddings, responses.n_items)[by_id],
-    )
+    by_id, pool = _pool(responses, items, parents)
+    if embeddings is not None:
+        pool = pool._replace(embeddings=checked_embeddings(embeddings, responses.n_items)[by_id])
     chosen = METHODS[method](pool, n, rng)
     order = np.argsort(by_id[chosen.positions])
     return AnchorSet(
-        tuple(item_ids[place] for place in chosen.positions[order]),
+        tuple(pool.responses.item_ids[place] for place in chosen.positions[order]),
         chosen.weights[order],
         chosen.method,
         None if chosen.inclusion is None else chosen.inclusion[order],
+    )
+
+
+@lru_cache(maxsize=16)  # Anchors are drawn from one pool several times.
+def _pool(
+    responses: ResponseMatrix, items: ItemParameters, parents: ResponseMatrix | None
+) -> tuple[NDArray[np.intp], Pool]:
+    """The positions of the items by their ids, and the pool in that order, without embeddings."""
+    # By id: the order of items and models in the matrix must not decide which ones are drawn.
+    by_id = np.array(sorted(range(responses.n_items), key=responses.item_ids.__getitem__))
+    item_ids = [responses.item_ids[place] for place in by_id]
+    return by_id, Pool(
+        responses.models(sorted(responses.model_ids)).items(item_ids),
+        items.take(by_id),
+        None if parents is None else parents.items(item_ids),
+        None,
     )
