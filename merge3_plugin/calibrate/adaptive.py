@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from numbers import Integral
@@ -156,14 +156,10 @@ def make_plan(
     folds = fit_folds(responses, seed=seed, parents=parents, numbers=(n_dimensions,))
     n_items = folds.responses.n_items
     sizes = test_sizes(batch, min(budget, _most_needed(standard_error, n_items)), n_items)
-
-    def tested(policies: Iterable[Policy]) -> list[SimulatedTests]:
-        return [simulate(folds, policy, sizes) for policy in policies]
-
-    found = tested(Policy(share) for share in SHARES)
+    found = simulate(folds, [Policy(share) for share in SHARES], sizes)
     chosen = found[_surely_best(found, standard_error)].policy
     if chosen.share > 0 and wanted > 1:
-        found += tested([chosen._replace(aim=ABILITY)])
+        found += simulate(folds, [chosen._replace(aim=ABILITY)], sizes)
     best = found[_surely_best(found, standard_error)]
     return Plan(best.policy, best.misfit, best.sizes, _honest_ratios(found, standard_error), len(best.accuracies))
 

@@ -90,16 +90,17 @@ def test_sizes(batch: int, most: int, n_items: int) -> list[int]:
     return sizes
 
 
-def simulate(folds: Folds, policy: Policy, sizes: Sequence[int]) -> SimulatedTests:
-    """Tests of the left-out models; items that a model was not asked are left out of its benchmark.
+def simulate(folds: Folds, policies: Sequence[Policy], sizes: Sequence[int]) -> list[SimulatedTests]:
+    """Tests of the left-out models under each policy; items that a model was not asked are left out of its benchmark.
 
-    Tests under other policies draw the same probability samples.
+    All policies draw the same probability samples.
     """
     responses = folds.responses
     columns = np.array(sorted(range(responses.n_items), key=responses.item_ids.__getitem__))
     left_out = [(fold, int(row)) for fold in folds.folds for row in fold.left_out[: -(-TESTS // len(folds.folds))]]
     n_tests = min(-(-TESTS // len(left_out)), TESTS_OF_ONE)
-    accuracies, terms = np.empty(len(left_out)), np.empty((len(left_out), n_tests, len(sizes), 4))
+    accuracies = np.empty(len(left_out))
+    terms = np.empty((len(policies), len(left_out), n_tests, len(sizes), 4))
     for place, (fold, row) in enumerate(left_out):
         asked = columns[~np.isnan(responses.values[row, columns])]
         answers, weights = responses.values[row, asked], responses.item_weights[asked]
@@ -107,12 +108,18 @@ def simulate(folds: Folds, policy: Policy, sizes: Sequence[int]) -> SimulatedTes
         latent = latent_of(fold.items, folds.parents).take(asked)
         accuracies[place] = weights @ answers
         for draw in range(n_tests):
-            test = AdaptiveTest(latent, weights, policy, folds.rng("adaptive", responses.model_ids[row], draw))
-            for step, size in enumerate(sizes):
-                chosen = test.choose(size - len(test.asked))
-                test.tell(chosen, answers[chosen])
-                terms[place, draw, step] = test.terms()
-    return SimulatedTests(policy, responses.n_items, np.array(sizes, float), accuracies, np.moveaxis(terms, 3, 0))
+            rng = folds.rng("adaptive", responses.model_ids[row], draw)
+            begun = AdaptiveTest(latent, weights, policies[0], rng)
+            for of_policy, policy in zip(terms, policies, strict=True):
+                test = begun.under(policy)
+                for step, size in enumerate(sizes):
+                    chosen = test.choose(size - len(test.asked))
+                    test.tell(chosen, answers[chosen])
+                    of_policy[place, draw, step] = test.terms()
+    return [
+        SimulatedTests(policy, responses.n_items, np.array(sizes, float), accuracies, np.moveaxis(of_policy, 3, 0))
+        for of_policy, policy in zip(terms, policies, strict=True)
+    ]
 
 
 def latent_of(items: ItemParameters, parents: ResponseMatrix | None, precision: float = 1.0) -> Latent:

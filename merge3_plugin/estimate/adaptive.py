@@ -9,6 +9,7 @@ all answers, corrected by the residuals of the probability sample alone.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy, deepcopy
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -133,6 +134,12 @@ class AdaptiveTest:
         self._expected, self._information = latent.expected(self.posterior)
         self._order = probability_order(self._expected, weights, rng)
         self._n_sampled = self._sampled_to = 0
+
+    def under(self, policy: Policy) -> AdaptiveTest:
+        """The same test under another policy, which goes on by itself: same answers so far, and the same draws."""
+        other = copy(self)
+        other.policy, other.scores, other._rng = policy, self.scores.copy(), deepcopy(self._rng)
+        return other
 
     @property
     def asked(self) -> Positions:
