@@ -1,22 +1,23 @@
 """Runs broken off by SIGKILL and SIGINT, in every phase, against an unbroken one."""
 
 import json
+import os
 import shutil
 import signal
 
 import pytest
 
 from merge3_plugin.evolve.store import RunStore
-from tests.evolve.world import canonical, evolve_here, kill, make_world, run, run_here, run_paused
+from tests.evolve.world import RunProcess, canonical, evolve_here, make_world, run_here, run_paused
 
 
 @pytest.fixture(scope="module")
 def unbroken(tiny_models, tmp_path_factory):
     folder = tmp_path_factory.mktemp("unbroken")
     config = make_world(folder, tiny_models)
-    done = run(config, folder / "out")
-    assert done.returncode == 0, done.stderr
-    return config, folder / "out", done
+    status, _, stderr = RunProcess(config, folder / "out", folder / "output").finished()
+    assert status == 0, stderr
+    return config, folder / "out", stderr
 
 
 # Known points are 1 (the uniform merge) or more; the sixth search evaluation lies between an ask and its tell.
@@ -24,7 +25,7 @@ def unbroken(tiny_models, tmp_path_factory):
 def test_a_killed_run_goes_on_to_the_same_record(unbroken, tmp_path, purpose, number):
     config, reference, _ = unbroken
     out = tmp_path / "out"
-    kill(run_paused(config, out, purpose, number, tmp_path / "pause"))
+    run_paused(config, out, purpose, number, tmp_path / "pause").kill()
     store = RunStore.open(out)
     begun, steps = store.spent(), [name for name, _ in store.events()]
     store.close()
@@ -43,7 +44,7 @@ def test_a_run_killed_in_a_recalibration_and_before_its_surrogate_is_confirmed_g
     assert run_here(config, tmp_path / "unbroken") == 0
     out = tmp_path / "out"
     for number, (purpose, seen) in enumerate((("recalibration", 1), ("search", 3), ("surrogate", 1))):
-        kill(run_paused(config, out, purpose, seen, tmp_path / f"pause {number}"))
+        run_paused(config, out, purpose, seen, tmp_path / f"pause {number}").kill()
         store = RunStore.open(out)
         steps = dict(store.events())
         store.close()
@@ -63,7 +64,7 @@ def test_a_run_of_two_live_models_killed_with_several_in_flight_goes_on_to_the_s
     config = make_world(tmp_path, tiny_models, device=["cpu", "cpu"])
     expected = evolve_here(config, tmp_path / "unbroken")
     out = tmp_path / "out"
-    kill(run_paused(config, out, "search", 5, tmp_path / "pause"))
+    run_paused(config, out, "search", 5, tmp_path / "pause").kill()
     store = RunStore.open(out)
     steps = [name.split()[0] for name, _ in store.events()]
     store.close()
@@ -75,11 +76,11 @@ def test_a_run_of_two_live_models_killed_with_several_in_flight_goes_on_to_the_s
 def test_ctrl_c_ends_with_the_best_so_far_and_the_run_goes_on(unbroken, tmp_path):
     config, reference, _ = unbroken
     out = tmp_path / "out"
-    process = run_paused(config, out, "search", 7, tmp_path / "pause")
-    process.send_signal(signal.SIGINT)
+    run = run_paused(config, out, "search", 7, tmp_path / "pause")
+    os.kill(run.process.pid, signal.SIGINT)
     (tmp_path / "pause" / "go").touch()
-    _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 130, stderr
+    status, _, stderr = run.finished()
+    assert status == 130, stderr
     assert "Traceback" not in stderr
     summary = json.loads((out / "summary.json").read_text())
     assert summary["state"] == "stopped before the confirmation"
@@ -92,11 +93,11 @@ def test_ctrl_c_ends_with_the_best_so_far_and_the_run_goes_on(unbroken, tmp_path
 def test_ctrl_c_in_the_confirmation_keeps_the_search(unbroken, tmp_path):
     config, reference, _ = unbroken
     out = tmp_path / "out"
-    process = run_paused(config, out, "confirmation", 1, tmp_path / "pause")
-    process.send_signal(signal.SIGINT)
+    run = run_paused(config, out, "confirmation", 1, tmp_path / "pause")
+    os.kill(run.process.pid, signal.SIGINT)
     (tmp_path / "pause" / "go").touch()
-    stdout, stderr = process.communicate(timeout=120)
-    assert process.returncode == 130 and "Traceback" not in stderr
+    status, stdout, stderr = run.finished()
+    assert status == 130 and "Traceback" not in stderr
     assert "stopped before the confirmation" in stdout and "the same command goes on" in stdout
     assert (out / "best_config.yaml").is_file()
     assert run_here(config, out) == 0
@@ -117,7 +118,7 @@ def test_the_same_command_again_computes_nothing_and_more_budget_extends_the_sea
 
 
 def test_without_a_terminal_progress_is_in_lines(unbroken):
-    _, _, done = unbroken
-    assert "merge3: parents 1 of 4: model_1, 150 items" in done.stderr
-    assert "merge3: search 1 of 14: best 0." in done.stderr
-    assert "\r" not in done.stderr.split("merge3: parents: 4 models")[1]
+    _, _, stderr = unbroken
+    assert "merge3: parents 1 of 4: model_1, 150 items" in stderr
+    assert "merge3: search 1 of 14: best 0." in stderr
+    assert "\r" not in stderr.split("merge3: parents: 4 models")[1]

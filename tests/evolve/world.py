@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import yaml
 
-REPOSITORY = Path(__file__).parents[2]
+from merge3_plugin.cli import evolve_main
+from merge3_plugin.hookspecs import hookimpl
+from merge3_plugin.plugins import plugin_host
+
 N_ITEMS = 150
 
 TASK = """\
@@ -31,31 +34,11 @@ metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
 metadata: {{version: 1}}
 """
 
-# Pauses a run, deep inside, after the N-th new evaluation of a purpose: the process is alive in that very phase.
-DRIVER = """
-import sys, time
-from pathlib import Path
-from merge3_plugin.cli import evolve_main
-from merge3_plugin.hookspecs import hookimpl
-from merge3_plugin.plugins import plugin_host
-
-purpose, number, folder = sys.argv.pop(1), int(sys.argv.pop(1)), Path(sys.argv.pop(1))
-
-class Pause:
-    seen = 0
-
-    @hookimpl
-    def merge3_evaluation_finished(self, evaluation):
-        if evaluation.purpose == purpose:
-            self.seen += 1
-            if self.seen == number:
-                (folder / "paused").touch()
-                while not (folder / "go").exists():
-                    time.sleep(0.01)
-
-plugin_host().add(Pause(), "pause", "test")
-evolve_main()
-"""
+# A run in a process of its own is a fork of one that has imported, for all of them, what takes seconds.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(
+    ["cma", "lm_eval.models.huggingface", "merge3_plugin.evolve.session", "merge3_plugin.merging.outline"]
+)
 
 
 def make_world(folder: Path, models: list[Path], **merge3) -> Path:
@@ -92,20 +75,66 @@ def make_world(folder: Path, models: list[Path], **merge3) -> Path:
     return path
 
 
-def command(config: Path, out: Path, *flags: str, driver: tuple[str, ...] = ()) -> list[str]:
-    script = DRIVER if driver else "from merge3_plugin.cli import evolve_main; evolve_main()"
-    paths = ["--storage-path", str(out), "--task-search-path", str(config.parent / "tasks")]
-    return [sys.executable, "-c", script, *driver, str(config), *paths, *flags]
+class Pause:
+    """Stands still, deep inside a run, after the N-th new evaluation of a purpose, until a file says go."""
+
+    def __init__(self, purpose: str, number: int, folder: Path) -> None:
+        self.purpose, self.left, self.folder = purpose, number, folder
+
+    @hookimpl
+    def merge3_evaluation_finished(self, evaluation) -> None:
+        self.left -= evaluation.purpose == self.purpose
+        if self.left == 0 and evaluation.purpose == self.purpose:
+            (self.folder / "paused").touch()
+            while not (self.folder / "go").exists():
+                time.sleep(0.01)
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200"}
+class RunProcess:
+    """The command in a process of its own, whose output goes to ``folder``."""
+
+    def __init__(self, config: Path, out: Path, folder: Path, pause: Pause | None = None) -> None:
+        folder.mkdir()
+        self.folder = folder
+        environment = {**os.environ, "COLUMNS": "200"}
+        self.process = FORKS.Process(target=_run, args=(arguments(config, out), environment, folder, pause))
+        self.process.start()
+
+    def finished(self, timeout: float = 300) -> tuple[int | None, str, str]:
+        """Its exit status, None if it still runs after so many seconds, and its stdout and stderr."""
+        self.process.join(timeout)
+        return self.process.exitcode, *((self.folder / name).read_text() for name in ("stdout", "stderr"))
+
+    def kill(self) -> None:
+        self.process.kill()
+        assert self.finished()[0] == -signal.SIGKILL
 
 
-def run(config: Path, out: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command(config, out, *flags), capture_output=True, text=True, env=environment(), timeout=300, check=False
-    )
+def arguments(config: Path, out: Path, *flags: str) -> list[str]:
+    return [str(config), "--storage-path", str(out), "--task-search-path", str(config.parent / "tasks"), *flags]
+
+
+def _run(arguments: list[str], environment: dict[str, str], folder: Path, pause: Pause | None) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT), number)
+    if pause is not None:
+        plugin_host().add(pause, "pause", "test")
+    sys.argv = ["mergekit-evolve-merge3", *arguments]
+    evolve_main()
+
+
+def run_paused(config: Path, out: Path, purpose: str, number: int, folder: Path) -> RunProcess:
+    """Start a run and return once it stands after that evaluation."""
+    run = RunProcess(config, out, folder, Pause(purpose, number, folder))
+    deadline = time.monotonic() + 200
+    while not (folder / "paused").exists():
+        if not run.process.is_alive() or time.monotonic() > deadline:
+            run.process.kill()
+            raise AssertionError(run.finished())
+        time.sleep(0.02)
+    return run
 
 
 def run_here(config: Path, out: Path, *flags: str) -> int:
@@ -113,32 +142,7 @@ def run_here(config: Path, out: Path, *flags: str) -> int:
     from merge3_plugin.cli import run as run_command
     from merge3_plugin.cli_evolve import evolve as command_here
 
-    return run_command(command_here, "mergekit-evolve-merge3", command(config, out, *flags)[3:])
-
-
-def run_paused(config: Path, out: Path, purpose: str, number: int, folder: Path) -> subprocess.Popen[str]:
-    """Start a run and return once it stands after that evaluation."""
-    folder.mkdir()
-    process = subprocess.Popen(
-        command(config, out, driver=(purpose, str(number), str(folder))),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment(),
-    )
-    deadline = time.monotonic() + 200
-    while not (folder / "paused").exists():
-        if process.poll() is not None or time.monotonic() > deadline:
-            process.kill()
-            raise AssertionError(process.communicate()[1])
-        time.sleep(0.02)
-    return process
-
-
-def kill(process: subprocess.Popen[str]) -> None:
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    return run_command(command_here, "mergekit-evolve-merge3", arguments(config, out, *flags))
 
 
 def canonical(out: Path) -> str:
