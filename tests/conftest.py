@@ -24,6 +24,17 @@ def _no_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_power_cut() -> Iterator[None]:
+    """Tens of thousands of commits wait for no disk: what is written outlives a killed process anyway."""
+    from merge3_plugin.evolve import schema
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(schema, "SYNCHRONOUS", "OFF")
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def merge3_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The user's merge3 folder: an empty one for each test."""

@@ -49,6 +49,9 @@ ALTER TABLE evaluations ADD COLUMN reused_tokens INTEGER NOT NULL DEFAULT 0
 _STEPS = (_TABLES, "ALTER TABLE answers ADD COLUMN soft REAL", _RUNGS, _REUSED)
 SCHEMA_VERSION = len(_STEPS)
 
+# Every commit reaches the disk before the optimiser hears of it, power cuts included.
+SYNCHRONOUS = "FULL"
+
 
 def connect(path: Path) -> sqlite3.Connection:
     """The record at ``path``, made if need be; an older one is migrated in place, at one blow.
@@ -58,8 +61,7 @@ def connect(path: Path) -> sqlite3.Connection:
     with _understood(path):
         db = sqlite3.connect(path, isolation_level=None)
         db.execute("PRAGMA journal_mode=WAL")
-        # Every commit reaches the disk before the optimiser hears of it, power cuts included.
-        db.execute("PRAGMA synchronous=FULL")
+        db.execute(f"PRAGMA synchronous={SYNCHRONOUS}")
         _migrate(db, path)
     return db
 

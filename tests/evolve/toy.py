@@ -133,7 +133,6 @@ class Toy:
         self.config = parse_config({**config, "merge3": {"anchors": N_ANCHORS, **merge3}})
         folder.mkdir(exist_ok=True)
         self.folder, self.store = folder, store(folder)
-        self.store._db.execute("PRAGMA synchronous = OFF")  # hundreds of searches wait for no disk
         self.workers = Workers([Worker(self.model, self.model)])
         self.improvements: list = []
         self.watcher = Watcher()
