@@ -51,13 +51,16 @@ def _scan(folders: tuple[str, ...], metadata: str, *, include_defaults: bool) ->
     )
 
 
-def _is_closed(index: Mapping[str, Any], name: Any) -> bool:
-    """Whether the index holds this task and everything that its YAML names."""
-    if not isinstance(name, str) or name not in index:
-        return False
-    config = index[name].cfg or {}
+def _is_closed(index: Mapping[str, Any], entry: Any) -> bool:
+    """Whether the index holds all that ``entry`` names: a task, or a group written out inside of another."""
+    config = entry
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("task"), list):
+        name = entry.get("task", entry.get("group")) if isinstance(entry, Mapping) else entry
+        if not isinstance(name, str) or name not in index:
+            return False
+        config = index[name].cfg or {}
     members = config.get("task") if "group" in config else [config["base"]] if "base" in config else []
-    return all(_is_closed(index, m.get("task", m.get("group")) if isinstance(m, Mapping) else m) for m in members or ())
+    return all(_is_closed(index, member) for member in members or ())
 
 
 def load_leaves(
