@@ -12,6 +12,7 @@ import pytest
 
 from merge3_plugin.errors import ConfigError, DataError
 from merge3_plugin.harness.benchmark import load_benchmarks
+from merge3_plugin.harness.loading import find_task_manager
 from merge3_plugin.harness.scoring import Scorer
 
 LEAF = """
@@ -73,6 +74,10 @@ def test_the_accuracy_over_all_items_is_lm_evals_score_of_the_group(
     assert scorer.evaluate({}, [group])[1][group] == pytest.approx(results[group]["acc,none"], abs=1e-12)
     assert len({results[leaf]["acc,none"] for leaf in SIZES}) > 1, "sub-tasks of equal scores show no weighting"
     assert (balance is None) == (group == "by_size")
+
+
+def test_no_group_of_ours_needs_a_scan_of_lm_evals_own_tasks(group_folder: Path) -> None:
+    assert "hellaswag" not in find_task_manager(GROUPS, [group_folder]).task_index
 
 
 def test_sub_tasks_that_count_alike_have_tinybenchmarks_balance_weights(group_folder: Path) -> None:
