@@ -13,7 +13,7 @@ import numpy as np
 from merge3_plugin.domain import FloatArray
 from merge3_plugin.evolve.confirm import Confirmed, balance_of
 from merge3_plugin.evolve.confirmation import Confirmation
-from merge3_plugin.evolve.constraints import kept
+from merge3_plugin.evolve.constraints import feasible, kept
 from merge3_plugin.evolve.files import replace_folder, replace_text
 from merge3_plugin.evolve.front import hypervolume, non_dominated
 from merge3_plugin.evolve.objectives import Objectives
@@ -51,7 +51,7 @@ def described(setting: Setting, objectives: Objectives, found: Confirmation) -> 
     held-out accuracies by task, metrics of the whole set, and what became of each constraint. ``feasible`` are those
     that keep to all constraints on the held-out items. ``non_dominated`` are those of them (of all, where none is) that
     no other dominates there; a metric of the whole set counts as measured. ``hypervolume`` is what the accuracies of
-    the feasible members, and of the parents, dominate above the fixed ``reference``.
+    the feasible members, and of the feasible parents, dominate above the fixed ``reference``.
 
     Members that were not confirmed have nothing ``held_out``; they are ``feasible`` by their estimates, and count for
     nothing else.
@@ -59,20 +59,21 @@ def described(setting: Setting, objectives: Objectives, found: Confirmation) -> 
     parents = [found.models[label] for label in setting.parents]
     members = _members(setting, objectives, found, parents)
     confirmed = [member for member in members if member["held_out"]]
-    feasible = [member for member in confirmed if member["feasible"]]
-    competing = feasible or confirmed
+    allowed = [member for member in confirmed if member["feasible"]]
+    competing = allowed or confirmed
     values = np.array([_values(objectives.signs, member) for member in competing])
     for member, alone in zip(competing, non_dominated(values), strict=True):
         member["non_dominated"] = bool(alone)
     reference = _reference(setting, objectives)
     by_candidate = _by_candidate(found)
-    of_members = [by_candidate[member["candidate"]] for member in feasible]
+    of_members = [by_candidate[member["candidate"]] for member in allowed]
+    of_parents = [parent for parent in parents if feasible(objectives.floors, parent, parents)]
     return {
         "objectives": objectives.signs,
         "members": members,
         "hypervolume": {
             "held_out": _volume(objectives.signs, reference, of_members),
-            "parents": _volume(objectives.signs, reference, parents),
+            "parents": _volume(objectives.signs, reference, of_parents),
             "reference": reference,
         },
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from merge3_plugin.estimate.design import sample_mean
 from merge3_plugin.estimate.paired import paired_difference
 from merge3_plugin.evolve.confirm import Confirmed
 from merge3_plugin.evolve.constraints import Floor, check_constraints, feasible, floors, kept, violation
+from merge3_plugin.evolve.front_files import described
 
 PARENTS = {"one": "org/one", "two": "org/two", "base": "org/base"}
 ACCURACY = {"one": 0.6, "two": 0.7, "base": 0.5}
@@ -79,6 +81,17 @@ def test_a_model_is_feasible_where_all_hold():
     assert not feasible(limits, model("m", a=49, b=90), [base])
     assert not feasible(limits, model("m", a=90, b=9), [base])
     assert feasible([], model("m", a=0), [])
+
+
+def test_parents_that_break_a_constraint_do_not_count_in_the_volume_that_a_front_is_compared_with():
+    parents = {"one": model("one", a=80, b=30), "two": model("two", a=50, b=40)}
+    tasks = [SimpleNamespace(name=n, weight=1.0, population=SimpleNamespace(held_out=())) for n in "ab"]
+    benchmarks = dict.fromkeys("ab", SimpleNamespace(balance_of=lambda items: None))
+    setting = SimpleNamespace(parents=parents, benchmarks=benchmarks, config=config())
+    found = SimpleNamespace(models=parents, front={}, candidates={})
+    for limits, volume in (([], 0.8 * 0.3 + 0.5 * 0.1), ([Floor("b", 0.35)], 0.5 * 0.4), ([Floor("b", 0.5)], 0.0)):
+        objectives = SimpleNamespace(items=tasks, signs={"a": 1.0, "b": 1.0}, floors=limits)
+        assert described(setting, objectives, found)["hypervolume"]["parents"] == pytest.approx(volume)
 
 
 @pytest.mark.parametrize(
