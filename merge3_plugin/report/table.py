@@ -176,9 +176,10 @@ def _front(summary: Mapping[str, Any]) -> list[str]:
         return []
     own, parents = front["hypervolume"]["held_out"], front["hypervolume"]["parents"]
     members, confirmed = front["members"], front.get("confirmed", len(front["members"]))
+    noun = "member" if len(members) == 1 else "members"
     which = "" if confirmed == len(members) else f" {confirmed} of them confirmed,"
     return [
-        f"The front has {len(members)} members,{which} of hypervolume {own:.4f} on the held-out items, where the "
+        f"The front has {len(members)} {noun},{which} of hypervolume {own:.4f} on the held-out items, where the "
         f"parents have {parents:.4f}: merge3 pick FOLDER shows them, and writes the one that fits you."
     ]
 

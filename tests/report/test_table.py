@@ -191,6 +191,8 @@ def test_held_out_tasks_constraints_and_front_have_their_lines():
     assert "of hypervolume 0.6100 on the held-out items, where the parents have 0.5000" in text
     text = render({**COMPARED, "front": {**COMPARED["front"], "members": ["front 1", "front 2"], "confirmed": 1}})
     assert "The front has 2 members, 1 of them confirmed, of hypervolume 0.6100" in text
+    text = render({**COMPARED, "front": {**COMPARED["front"], "members": ["front 1"], "confirmed": 1}})
+    assert "The front has 1 member, of hypervolume 0.6100" in text
 
 
 def test_both_counts_are_shares_of_the_full_data_search():
