@@ -10,6 +10,7 @@ from merge3_plugin.config import RunConfig
 from merge3_plugin.errors import ConfigError
 from merge3_plugin.evolve.calibration import AUTO
 from merge3_plugin.evolve.fidelity.ladder import share, steps_below
+from merge3_plugin.evolve.spaces import Space
 from merge3_plugin.evolve.spaces.variables import Variable
 from merge3_plugin.evolve.strategy import make_strategy
 from merge3_plugin.evolve.workload import Workload
@@ -45,6 +46,22 @@ def check_budgets(
             make_strategy(
                 config, variables, np.random.default_rng(config.merge3.seed), budget=limit // each, limit=what
             )
+
+
+def few_left(config: RunConfig, space: Space, known: int) -> list[str]:
+    """A line where so many ``known`` merges, which are scored first, leave the strategy less than a generation."""
+    search = config.merge3.search
+    if search.max_fevals <= known:
+        return [
+            f"search.max_fevals: {known} known merges are scored first and leave the search nothing of "
+            f"{search.max_fevals}; raise it"
+        ]
+    left, limit = search.max_fevals - known, f"search.max_fevals, less {known} known merges that are scored first"
+    try:
+        make_strategy(config, space.variables, np.random.default_rng(config.merge3.seed), budget=left, limit=limit)
+    except ConfigError as error:
+        return [str(error)]
+    return []
 
 
 def _least(config: RunConfig, benchmarks: Mapping[str, Benchmark]) -> dict[str, int]:

@@ -8,14 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from merge3_plugin.artifact import load_calibration
 from merge3_plugin.config import RunConfig
 from merge3_plugin.domain import Calibration
-from merge3_plugin.errors import ConfigError, RunError
+from merge3_plugin.errors import RunError
 from merge3_plugin.evolve.baselines import SCALES
-from merge3_plugin.evolve.budgets import check_budgets
+from merge3_plugin.evolve.budgets import check_budgets, few_left
 from merge3_plugin.evolve.calibration import AUTO, task_population
 from merge3_plugin.evolve.candidates import UNIFORM
 from merge3_plugin.evolve.guard import chat_template
@@ -26,7 +24,6 @@ from merge3_plugin.evolve.preflight import check_memory, disk_needed, time_neede
 from merge3_plugin.evolve.setup import Flags, Rehearsal, find_memory, load_tasks, rehearse
 from merge3_plugin.evolve.spaces import Space
 from merge3_plugin.evolve.spaces.variables import Kind, described, start
-from merge3_plugin.evolve.strategy import make_strategy
 from merge3_plugin.evolve.warm_start import warm_vectors
 from merge3_plugin.harness.benchmark import Benchmark
 from merge3_plugin.harness.calibrations import check_items
@@ -252,19 +249,3 @@ def warnings(config: RunConfig, space: Space, candidate: float) -> list[str]:
             f"search goes part of the way only: fewer genes may get further{other}"
         )
     return found
-
-
-def few_left(config: RunConfig, space: Space, known: int) -> list[str]:
-    """A line where so many ``known`` merges, which are scored first, leave the strategy less than a generation."""
-    search = config.merge3.search
-    if search.max_fevals <= known:
-        return [
-            f"search.max_fevals: {known} known merges are scored first and leave the search nothing of "
-            f"{search.max_fevals}; raise it"
-        ]
-    left, limit = search.max_fevals - known, f"search.max_fevals, less {known} known merges that are scored first"
-    try:
-        make_strategy(config, space.variables, np.random.default_rng(config.merge3.seed), budget=left, limit=limit)
-    except ConfigError as error:
-        return [str(error)]
-    return []

@@ -16,7 +16,7 @@ from merge3_plugin.config import RunConfig
 from merge3_plugin.errors import ConfigError, RunError
 from merge3_plugin.estimate.auto import AUTO
 from merge3_plugin.estimate.base import find_estimator
-from merge3_plugin.evolve.budgets import check_budgets
+from merge3_plugin.evolve.budgets import check_budgets, few_left
 from merge3_plugin.evolve.claim import claim, pin_inputs
 from merge3_plugin.evolve.constraints import check_constraints
 from merge3_plugin.evolve.evaluate import Evaluator
@@ -201,6 +201,8 @@ def opened(config: RunConfig, folder: Path, flags: Flags) -> Iterator[Setting]:
             store.pin(FLAGS, asdict(flags))
             rehearsal = rehearse(config, flags)
             warm = warm_start(store, config, rehearsal.space, rehearsal.outline.family)
+            for warning in few_left(config, rehearsal.space, len(rehearsal.space.known_points()) + len(warm)):
+                log.warning(warning)
             benchmarks = load_tasks(config, flags)
             check_machine(config, rehearsal, benchmarks, folder, flags)
             merger = make_merger(config, folder, flags)

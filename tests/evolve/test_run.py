@@ -148,6 +148,11 @@ def test_the_budget_of_candidates_is_never_passed(config, tmp_path, budget):
     assert summary["search_ended"] == f"the budget of {budget} candidates is spent"
 
 
+def test_where_known_merges_leave_less_than_a_generation_the_run_says_so_too(config, tmp_path, caplog):
+    evolve_here(config, tmp_path / "out", merge3__search__max_fevals=5)
+    assert "5 known merges are scored first and leave the search nothing of 5; raise it" in caplog.text
+
+
 @pytest.mark.parametrize("strategy", ["fixed", "racing"])
 @pytest.mark.parametrize(("unit", "budget"), [("items", 130), ("tokens", 4000)])
 def test_budgets_of_items_and_tokens_are_never_passed_and_can_be_raised(config, tmp_path, unit, budget, strategy):
