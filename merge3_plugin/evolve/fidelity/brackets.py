@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from merge3_plugin.evolve.fidelity.strategies import Promotion
@@ -16,24 +16,25 @@ Order = Callable[[Sequence[Scored]], Sequence[Scored]]
 
 
 @dataclass
-class _Standing:
-    """Who was scored on one rung of one bracket and batch, by trial, and who has gone up from it.
+class _Rung:
+    """Who was scored on one rung of one bracket, by batch and trial, and who has gone up from it.
 
-    ``due`` are those of the best share that have not, best first; None where that is to be found out.
+    ``changed`` are the batches whose best share may have a trial that has not gone.
     """
 
-    entries: dict[int, Scored] = field(default_factory=dict)
+    entries: defaultdict[int, dict[int, Scored]] = field(default_factory=lambda: defaultdict(dict))
     gone: set[int] = field(default_factory=set)
-    due: list[int] | None = None
+    changed: set[int] = field(default_factory=set)
 
 
 class Halving:
     """The best ``1 / eta`` of each rung so far go up (ASHA: Li et al., arXiv 1810.05934).
 
     Nobody waits for a rung to fill. Trials are compared with those of their batch, which answered the same items, so
-    that the difference of two estimates is a paired one; ``order`` says who is better. ``starts`` says for each bracket
-    its first rung and how many trials it gets for each round of all brackets; a whole batch goes to one, where there
-    are batches.
+    that the difference of two estimates is a paired one; ``order`` says who is better. Shares of a batch are whole
+    trials: what they leave of the rung's own share, the best of all batches that are still there go up for, or none of
+    a small batch would ever get to all anchors. ``starts`` says for each bracket its first rung and how many trials it
+    gets for each round of all brackets; a whole batch goes to one, where there are batches.
     """
 
     def __init__(self, eta: int, starts: Sequence[tuple[int, int]], order: Order) -> None:
@@ -42,7 +43,7 @@ class Halving:
         self._bracket_of: dict[int, int] = {}  # by trial
         self._bracket_now = (0, 0)  # batch, bracket
         self._batch_of: dict[int, int] = {}
-        self._standings: defaultdict[tuple[int, int, int], _Standing] = defaultdict(_Standing)
+        self._rungs: defaultdict[tuple[int, int], _Rung] = defaultdict(_Rung)  # by number, then bracket
 
     def start(self, trial: Trial, batch: int) -> int:
         before, bracket = self._bracket_now
@@ -55,27 +56,39 @@ class Halving:
 
     def hear(self, trial: int, entry: Scored, incumbent: Scored | None) -> None:
         if trial in self._bracket_of:  # one that was asked for more than all anchors is in no bracket
-            standing = self._standings[self._bracket_of[trial], self._batch_of[trial], entry.rung]
-            standing.entries[trial], standing.due = entry, None
+            rung, batch = self._rungs[entry.rung, self._bracket_of[trial]], self._batch_of[trial]
+            rung.entries[batch][trial] = entry
+            rung.changed.add(batch)
 
     def promote(self) -> Promotion | None:
         """The best one of the highest rung that is due to go up."""
-        below = [key for key in self._standings if key[2] < 0]
-        for key in sorted(below, key=lambda key: (-key[2], key)):
-            standing = self._standings[key]
-            if standing.due is None:
-                standing.due = self._due(standing)
-            if standing.due:
-                trial = standing.due.pop(0)
-                standing.gone.add(trial)
-                return Promotion(trial, key[2] + 1)
+        below = [key for key in self._rungs if key[0] < 0]
+        for number, bracket in sorted(below, key=lambda key: (-key[0], key[1])):
+            rung = self._rungs[number, bracket]
+            trial = self._due(rung)
+            if trial is not None:
+                rung.gone.add(trial)
+                return Promotion(trial, number + 1)
         return None
 
-    def _due(self, standing: _Standing) -> list[int]:
-        trials = {id(standing.entries[trial]): trial for trial in sorted(standing.entries)}
-        known = [entry for trial in trials.values() if (entry := standing.entries[trial]).assessment is not None]
-        best = self._order(known)[: len(standing.entries) // self._eta]
-        return [trial for entry in best if (trial := trials[id(entry)]) not in standing.gone]
+    def _due(self, rung: _Rung) -> int | None:
+        for batch in sorted(rung.changed):
+            entries = rung.entries[batch]
+            for trial in self._ordered(entries)[: len(entries) // self._eta]:
+                if trial not in rung.gone:
+                    return trial
+            rung.changed.remove(batch)
+        if len(rung.gone) >= sum(map(len, rung.entries.values())) // self._eta:
+            return None
+        everyone = {trial: entry for entries in rung.entries.values() for trial, entry in entries.items()}
+        waiting = {trial: entry for trial, entry in everyone.items() if trial not in rung.gone}
+        return next(iter(self._ordered(waiting)), None)
+
+    def _ordered(self, entries: Mapping[int, Scored]) -> list[int]:
+        """Those that did not fail, best first."""
+        trials = {id(entries[trial]): trial for trial in sorted(entries)}
+        known = [entry for trial in trials.values() if (entry := entries[trial]).assessment is not None]
+        return [trials[id(entry)] for entry in self._order(known)]
 
     def _lack(self, bracket: int) -> float:
         """By how many trials the bracket is behind its share, had it one more."""

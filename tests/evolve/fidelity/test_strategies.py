@@ -79,6 +79,35 @@ def test_halving_compares_within_a_batch():
     assert {asha.promote(), asha.promote()} == {Promotion(0, 0), Promotion(2, 0)} and asha.promote() is None
 
 
+@pytest.mark.parametrize("order", [by_rank, by_fronts])
+@pytest.mark.parametrize("size", [2, 4, 11])
+def test_small_batches_get_to_all_anchors_in_their_share(order, size):
+    """A third from each rung, however few a batch has, and a few who were among the best for a while; none twice."""
+    asha, rng = halving(-4, 3, order), np.random.default_rng(0)
+    values, heard, gone = rng.random(400), dict.fromkeys(range(-4, 1), 0), []
+    for number, value in enumerate(values):
+        batch = number // size
+        going = Promotion(number, asha.start(trial(number), batch))
+        while going is not None:
+            heard[going.rung] += 1
+            batch, value = going.trial // size, values[going.trial]
+            asha.hear(going.trial, entry(value, going.rung, batch=batch, values=(value, -value)), None)
+            going = asha.promote()
+            gone.append(going)
+    promoted = [going for going in gone if going is not None]
+    assert len(set(promoted)) == len(promoted)
+    assert all(heard[rung] // 3 <= heard[rung + 1] < heard[rung] / 2 for rung in (-4, -3, -2, -1))
+
+
+def test_what_batches_leave_of_their_rungs_share_goes_to_the_best_of_all():
+    asha = halving(-1, 3, by_rank)
+    for number, (batch, value) in enumerate([(1, 0.2), (1, 0.4), (2, None), (2, 0.3), (3, 0.5), (3, 0.1)]):
+        asha.start(trial(number), batch)
+        asha.hear(number, entry(value, -1, batch=batch), None)
+        expected = {2: Promotion(1, 0), 5: Promotion(4, 0)}.get(number)
+        assert [asha.promote(), asha.promote()] == [expected, None]
+
+
 def test_halving_of_several_objectives_promotes_front_by_front_well_spread():
     """Of eight, the two ends of the first front; then, as more come, its midst before what it dominates."""
     asha = halving(-1, 4, by_fronts)
