@@ -172,11 +172,12 @@ def test_a_plan_shows_how_many_values_each_filter_has_over_the_depth(plan: Plan)
     ("changes", "words"),
     [
         ({"search": {"max_fevals": 59}}, "59 candidates for 6 genes"),
-        ({"search": {"max_fevals": 5, "optimizer": "random"}}, "5 known merges are scored first and leave the search"),
+        ({"search": {"max_fevals": 8}}, "less 5 known merges: expected at least one generation of 4 candidates, got 3"),
         (
-            {"search": {"max_fevals": 8}},
-            "less 5 known merges that are scored first: expected at least one generation of 4",
+            {"search": {"max_items": 159}},
+            "less 80 for 4 known merges, at 20 a candidate: expected at least one generation of 4 candidates, got 3",
         ),
+        ({"search": {"max_tokens": 450}}, "Warning: search.max_tokens, less 264 for 4 known merges, at 66 a candidate"),
         (
             {"genome": {"filters": ["q_proj", "k_proj", "v_proj", "o_proj", "mlp"]}},
             "14 candidates for 36 genes",
@@ -214,7 +215,7 @@ def test_a_strategy_that_takes_more_than_a_tenth_of_its_candidates_is_said(
     """That depends on the machine and the models, not on the genes alone: there are six."""
     monkeypatch.setattr("merge3_plugin.evolve.preflight.flops_per_second", lambda device, dtype: rate)
     monkeypatch.setattr("merge3_plugin.evolve.preflight.bytes_per_second", lambda device: rate)
-    found = json.loads(plan("--json", search={"optimizer": optimizer, "max_fevals": 60, "max_items": 90})[1])
+    found = json.loads(plan("--json", search={"optimizer": optimizer, "max_fevals": 60, "max_items": 300})[1])
     said = [line for line in found["warnings"] if f"{optimizer} over 6 genes takes some " in line]
     assert len(said) == warned == len(found["warnings"])
     # The run's time is of models on many items each; a candidate has 20.
@@ -258,8 +259,13 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"merge3": {"parameters": {"weight": 0.5}}}, "no parameter to search"),
     ({"merge3": {"space": {"kind": "weights"}}, "genome": {"merge_method": None}}, "layer_granularity: the space we"),
     ({"search": {"max_fevals": 3}}, "at least one generation of 4 candidates, got 3"),
-    ({"search": {"max_items": 5}}, "search.max_items: expected enough for a candidate"),
-    ({"search": {"max_items": 79}}, "search.max_items, at .* a candidate: expected at least one generation of 4"),
+    ({"search": {"max_fevals": 5}}, "search.max_fevals: expected more than the 5 known merges that .* got 5; raise it"),
+    ({"search": {"max_items": 99}}, "search.max_items: expected enough for a candidate, 100 or more, 80 for 4 known"),
+    (
+        {"search": {"max_items": 81}, "merge3": {"fidelity": {"strategy": "hyperband"}}},
+        "82 or more, 80 for 4 known merges, which are scored first, and 2 for it, got 81",
+    ),
+    ({"search": {"popsize": 8, "max_items": 130}}, "search.max_items, at .* a candidate: expected at least one gene"),
     ({"search": {"max_tokens": 3}}, "search.max_tokens: expected enough for a candidate"),
     ({"merge3": {"reference": {"tiny_sum": 5}}}, "less than or equal to 1"),
     ({"search": {"optimizer": "cma"}}, "did you mean 'cma-es'"),

@@ -13,18 +13,19 @@ from merge3_plugin.config import RunConfig
 from merge3_plugin.domain import Calibration
 from merge3_plugin.errors import RunError
 from merge3_plugin.evolve.baselines import SCALES
-from merge3_plugin.evolve.budgets import check_budgets, few_left
+from merge3_plugin.evolve.budgets import check_budgets
 from merge3_plugin.evolve.calibration import AUTO, task_population
 from merge3_plugin.evolve.candidates import UNIFORM
 from merge3_plugin.evolve.guard import chat_template
 from merge3_plugin.evolve.labels import labels
 from merge3_plugin.evolve.objectives import several_objectives
 from merge3_plugin.evolve.optimizers.overhead import overhead
-from merge3_plugin.evolve.preflight import check_memory, disk_needed, time_needed
+from merge3_plugin.evolve.preflight import Memory, check_memory, disk_needed, time_needed
 from merge3_plugin.evolve.setup import Flags, Rehearsal, find_memory, load_tasks, rehearse
 from merge3_plugin.evolve.spaces import Space
 from merge3_plugin.evolve.spaces.variables import Kind, described, start
 from merge3_plugin.evolve.warm_start import warm_vectors
+from merge3_plugin.evolve.workload import Workload
 from merge3_plugin.harness.benchmark import Benchmark
 from merge3_plugin.harness.calibrations import check_items
 
@@ -82,7 +83,9 @@ def make_plan(config: RunConfig, flags: Flags) -> dict[str, Any]:
     phases = plan_phases(config, tasks, len(space.variables), UNIFORM in known, int(unseen))
     recipe = space.decode(start(space.variables))
     total = sum(phase.evaluations for phase in phases.values())
-    machine = plan_machine(config, rehearsal, benchmarks, tasks, phases)
+    memory, work = find_memory(config, rehearsal, benchmarks)
+    short = check_budgets(config, space, len(warm), benchmarks, work)
+    machine = plan_machine(config, rehearsal, memory, work, tasks, phases)
     return {
         "parents": {label: name for name, label in labels(config.genome.parents()).items()},
         "layers": rehearsal.outline.n_layers,
@@ -106,10 +109,7 @@ def make_plan(config: RunConfig, flags: Flags) -> dict[str, Any]:
         "evaluations": total,
         "full_search_evaluations": settings.search.max_fevals * sum(task.search for task in tasks.values()),
         "machine": machine,
-        "warnings": [
-            *warnings(config, space, candidate_seconds(machine["time"], phases)),
-            *few_left(config, space, len(known) + len(warm)),
-        ],
+        "warnings": [*warnings(config, space, candidate_seconds(machine["time"], phases)), *short],
         "recipe": recipe,
     }
 
@@ -140,14 +140,13 @@ def checked(config: RunConfig, sketch: Sketch) -> list[str]:
 def plan_machine(
     config: RunConfig,
     rehearsal: Rehearsal,
-    benchmarks: Mapping[str, Benchmark],
+    memory: Memory,
+    work: Mapping[str, Workload],
     tasks: Mapping[str, TaskPlan],
     phases: Mapping[str, Phase],
 ) -> dict[str, Any]:
     """Memory, disk and time of the run on this machine, as plain JSON; ``too_little`` says what it would stop with."""
     sketch = rehearsal.outline.sketch
-    memory, work = find_memory(config, rehearsal, benchmarks)
-    check_budgets(config, rehearsal.space.variables, benchmarks, work)
     evaluations = sum(phase.evaluations for phase in phases.values())
     try:
         note, too_little = check_memory(memory, sketch, work.values(), config.merge3.eval.batch_size), None

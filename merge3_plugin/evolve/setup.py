@@ -16,7 +16,7 @@ from merge3_plugin.config import RunConfig
 from merge3_plugin.errors import ConfigError, RunError
 from merge3_plugin.estimate.auto import AUTO
 from merge3_plugin.estimate.base import find_estimator
-from merge3_plugin.evolve.budgets import check_budgets, few_left
+from merge3_plugin.evolve.budgets import check_budgets
 from merge3_plugin.evolve.claim import claim, pin_inputs
 from merge3_plugin.evolve.constraints import check_constraints
 from merge3_plugin.evolve.evaluate import Evaluator
@@ -171,17 +171,19 @@ def find_memory(
 
 
 def check_machine(
-    config: RunConfig, rehearsal: Rehearsal, benchmarks: Mapping[str, Benchmark], folder: Path, flags: Flags
+    config: RunConfig, rehearsal: Rehearsal, warm: int, benchmarks: Mapping[str, Benchmark], folder: Path, flags: Flags
 ) -> None:
     """Raise RunError where the machine has too little memory or disk for the run; log what will be slow.
 
-    Raises ConfigError where the search's own budgets are too small.
+    Raises ConfigError where the search's own budgets are too small, ``warm`` merges being scored first; logs where they
+    nearly are.
     """
     from merge3_plugin.merging.disk import check_space
 
     sketch = rehearsal.outline.sketch
     memory, work = find_memory(config, rehearsal, benchmarks)
-    check_budgets(config, rehearsal.space.variables, benchmarks, work)
+    for warning in check_budgets(config, rehearsal.space, warm, benchmarks, work):
+        log.warning(warning)
     if note := check_memory(memory, sketch, work.values(), config.merge3.eval.batch_size):
         log.warning(note)
     disk = disk_needed(sketch, 0, final_model=flags.save_final_model, more_layers=rehearsal.more_layers)
@@ -201,10 +203,8 @@ def opened(config: RunConfig, folder: Path, flags: Flags) -> Iterator[Setting]:
             store.pin(FLAGS, asdict(flags))
             rehearsal = rehearse(config, flags)
             warm = warm_start(store, config, rehearsal.space, rehearsal.outline.family)
-            for warning in few_left(config, rehearsal.space, len(rehearsal.space.known_points()) + len(warm)):
-                log.warning(warning)
             benchmarks = load_tasks(config, flags)
-            check_machine(config, rehearsal, benchmarks, folder, flags)
+            check_machine(config, rehearsal, len(warm), benchmarks, folder, flags)
             merger = make_merger(config, folder, flags)
             # Once more: the weights' dtype may not be the one that their config announced.
             space = make_space(config, merger.n_layers, dtype=merger.dtype_name)

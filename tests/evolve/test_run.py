@@ -149,8 +149,8 @@ def test_the_budget_of_candidates_is_never_passed(config, tmp_path, budget):
 
 
 def test_where_known_merges_leave_less_than_a_generation_the_run_says_so_too(config, tmp_path, caplog):
-    evolve_here(config, tmp_path / "out", merge3__search__max_fevals=5)
-    assert "5 known merges are scored first and leave the search nothing of 5; raise it" in caplog.text
+    evolve_here(config, tmp_path / "out", merge3__search__max_fevals=6)
+    assert "max_fevals, less 5 known merges: expected at least one generation of 4 candidates, got 1" in caplog.text
 
 
 @pytest.mark.parametrize("strategy", ["fixed", "racing"])

@@ -250,7 +250,7 @@ def test_a_person_who_stops_a_phase_gets_the_live_models_back(tiny_models, tmp_p
         def interrupted(self):
             return self.at == "confirmation"
 
-    config = make_world(tmp_path, tiny_models, device=["cpu", "cpu"], search={"max_fevals": 4, "popsize": 4})
+    config = make_world(tmp_path, tiny_models, device=["cpu", "cpu"], search={"max_fevals": 9, "popsize": 4})
     assert evolve_here(config, tmp_path / "out", Stop())["state"] == "stopped before the confirmation"
     assert not threads()
     assert (tmp_path / "out" / "final_model" / "config.json").is_file()
