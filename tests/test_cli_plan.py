@@ -260,6 +260,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"merge3": {"space": {"kind": "weights"}}, "genome": {"merge_method": None}}, "layer_granularity: the space we"),
     ({"search": {"max_fevals": 3}}, "at least one generation of 4 candidates, got 3"),
     ({"search": {"max_fevals": 5}}, "search.max_fevals: expected more than the 5 known merges that .* got 5; raise it"),
+    (
+        {"search": {"max_fevals": 68, "optimizer": "grid"}},
+        "two values each of 6 genes, got 63 of 68, less 5 known merges",
+    ),
     ({"search": {"max_items": 99}}, "search.max_items: expected enough for a candidate, 100 or more, 80 for 4 known"),
     (
         {"search": {"max_items": 81}, "merge3": {"fidelity": {"strategy": "hyperband"}}},

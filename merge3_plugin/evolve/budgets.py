@@ -35,6 +35,8 @@ def check_budgets(
             f"search.max_fevals: expected more than the {known} known merges that are scored first, "
             f"got {search.max_fevals}; raise it"
         )
+    # A grid is to fit into what they leave.
+    make_strategy(config, space.variables, np.random.default_rng(config.merge3.seed), known=known)
     lines = _short(config, space, search.max_fevals - known, f"search.max_fevals, less {known} known merges")
     everything = _anchors(config, benchmarks)
     least = _least(config, everything, benchmarks)

@@ -63,6 +63,7 @@ def search(
     store.pin(VARIABLES, [described(variable) for variable in space.variables])  # for who reads the record
     stage.watcher.phase(SEARCH, settings.search.max_fevals)
     uniform, several = stage.candidates.uniform, several_objectives(stage.config)
+    known = [*(vector for vector, _ in stage.candidates.known.values()), *stage.setting.warm]
     seen: dict[str, Scored] = {}
 
     def better(number: int, entry: Scored, previous: Scored | None) -> None:
@@ -76,7 +77,7 @@ def search(
 
     found = Search(
         store,
-        make_strategy(stage.config, space.variables, stage.rng(SEARCH), budget=budget),
+        make_strategy(stage.config, space.variables, stage.rng(SEARCH), budget=budget, known=len(known)),
         assessor,
         make_fidelity(settings.fidelity, assessor.ladder, assessor.difference, several=several),
         Limits(settings.search, assessor.difference),
@@ -86,4 +87,4 @@ def search(
         improved=better,
         progress=progress,
     )
-    return found.run([*(vector for vector, _ in stage.candidates.known.values()), *stage.setting.warm])
+    return found.run(known)

@@ -153,6 +153,12 @@ def test_where_known_merges_leave_less_than_a_generation_the_run_says_so_too(con
     assert "max_fevals, less 5 known merges: expected at least one generation of 4 candidates, got 1" in caplog.text
 
 
+def test_all_of_a_grid_is_asked_within_the_budget_beside_known_merges(config, tmp_path):
+    changes = {"genome__layer_granularity": 0, "merge3__search": {"optimizer": "grid", "max_fevals": 31}}
+    summary = evolve_here(config, tmp_path / "out", **changes)
+    assert summary["search_ended"] == "the strategy is done: grid 8", "27 are too many beside 5"
+
+
 @pytest.mark.parametrize("strategy", ["fixed", "racing"])
 @pytest.mark.parametrize(("unit", "budget"), [("items", 130), ("tokens", 4000)])
 def test_budgets_of_items_and_tokens_are_never_passed_and_can_be_raised(config, tmp_path, unit, budget, strategy):

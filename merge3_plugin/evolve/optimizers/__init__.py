@@ -69,8 +69,8 @@ class Result:
 class Settings:
     """What a strategy is made with; ``options`` are its own, of which it refuses unknown ones with ConfigError.
 
-    ``budget`` is how many trials the search may ask, by the ``limit`` of the config that is named so; ``objectives``
-    how many values each result has.
+    ``budget`` is how many trials the search may ask, by the ``limit`` of the config that is named so, less the
+    ``known`` vectors that are scored before them; ``objectives`` how many values each result has.
     """
 
     budget: int
@@ -79,6 +79,7 @@ class Settings:
     objectives: int = 1
     options: Mapping[str, Any] = field(default_factory=dict)
     limit: str = "search.max_fevals"
+    known: int = 0
 
     def read(self, options: type[T]) -> T:
         """``options`` as this model of them. Raises ConfigError that names what is unknown or wrong."""

@@ -16,25 +16,26 @@ from merge3_plugin.evolve.spaces.variables import Kind, Variable
 
 
 class GridSearch:
-    """A full factorial design over the spreads, as fine as the budget allows, in random order.
+    """A full factorial design over the spreads, as fine as known vectors leave of the budget, in random order.
 
     Real genes get as many levels as each other, both ends among them; integers as many, or all they have if those are
     fewer; choices all they have. In random order, so that a search that is broken off has seen no corner alone.
-    Raises ConfigError where the budget does not pay for two values each, and for any option.
+    Raises ConfigError where that does not pay for two values each, and for any option.
     """
 
     def __init__(
         self, variables: Sequence[Variable], start: FloatArray, settings: Settings, rng: np.random.Generator
     ) -> None:
         settings.read(Strict)  # it has no options
-        needed = _size(variables, 2)
-        if needed > settings.budget:
+        needed, left = _size(variables, 2), settings.budget - settings.known
+        if needed > left:
+            beside = f" of {settings.budget}, less {settings.known} known merges" if settings.known else ""
             raise ConfigError(
                 f"search.optimizer: grid needs {needed:.6g} candidates for two values each of {len(variables)} genes, "
-                f"got {settings.budget}; raise search.max_fevals, fix some genes, or choose random"
+                f"got {left}{beside}; raise search.max_fevals, fix some genes, or choose random"
             )
         levels = 2
-        while needed < _size(variables, levels + 1) <= settings.budget:
+        while needed < _size(variables, levels + 1) <= left:
             levels, needed = levels + 1, _size(variables, levels + 1)
         self._axes = [_values(variable, levels) for variable in variables]
         self._order = rng.permutation(needed)

@@ -5,9 +5,9 @@ from merge3_plugin.errors import ConfigError
 from tests.evolve.optimizers.worlds import MIXED, choices, integers, made, reals
 
 
-def whole(variables, budget, seed=0):
+def whole(variables, budget, seed=0, **settings):
     """The grid, asked three at a time, until it says that it is done."""
-    search = made("grid", variables, seed, budget=budget)
+    search = made("grid", variables, seed, budget=budget, **settings)
     trials = []
     while not search.stop():
         trials += search.ask(3)
@@ -41,3 +41,9 @@ def test_too_small_a_budget_is_an_error_that_says_how_many_are_needed():
     with pytest.raises(ConfigError, match=r"grid needs 1\.60694e\+60 candidates"):
         made("grid", reals(200), budget=1000)
     assert len(whole(MIXED, 400)) == 2**7 * 3
+
+
+def test_known_vectors_leave_it_the_rest_of_the_budget():
+    assert len(whole(reals(2), 12, known=3)) == 9 and len(whole(reals(2), 12, known=4)) == 4
+    with pytest.raises(ConfigError, match="for two values each of 2 genes, got 3 of 12, less 9 known merges; raise"):
+        made("grid", reals(2), budget=12, known=9)
