@@ -16,7 +16,7 @@ from merge3_plugin.evolve.optimizers import Optimizer, Result, Trial
 from merge3_plugin.evolve.search import Scored, SearchResult, ranked
 from merge3_plugin.evolve.stopping import Limits
 from merge3_plugin.evolve.store import RunStore
-from merge3_plugin.harness.scoring import Price
+from merge3_plugin.harness.scoring import NOTHING, Price
 
 ASK, TELL = "ask ", "tell "
 # Of a result, as the record keeps it.
@@ -74,7 +74,8 @@ class Search:
     ``several``: whether the optimizer is told the value of each objective, or the fitness alone. ``fidelity`` says how
     far each trial goes, ``limits`` when to end. ``scoring.refine`` gives all that were scored a better assessment,
     where that is due once the optimizer has learned. ``improved`` hears of each new best (after how many candidates,
-    it, the previous one), ``progress`` of every result; ``interrupted`` returns why to begin nothing more, or None.
+    it, the previous one), ``progress`` of every result; ``interrupted`` returns why to begin nothing more, or None, and
+    ``late`` why to begin nothing more that costs.
 
     The record holds the sequence: "ask N" when the N-th piece of work is begun, "tell N" when its result is told. All
     that is decided follows from that sequence, so a record that is replayed (`executor.Replay`) is a resume.
@@ -91,12 +92,13 @@ class Search:
         *,
         several: bool = False,
         interrupted: Callable[[], str | None] = lambda: None,
+        late: Callable[[], str | None] = lambda: None,
         improved: Callable[[int, Scored, Scored | None], None] = lambda number, best, previous: None,
         progress: Callable[[Scored], None] = lambda entry: None,
     ) -> None:
         self._store, self._optimizer, self._scoring = store, optimizer, scoring
         self._fidelity, self._limits, self._executor = fidelity, limits, executor
-        self._several, self._interrupted = several, interrupted
+        self._several, self._interrupted, self._late = several, interrupted, late
         self._improved, self._progress = improved, progress
         self._known: deque[FloatArray] = deque()
         self._asked: Trial | None = None  # by the optimizer, not begun yet
@@ -122,6 +124,7 @@ class Search:
         while True:
             while reason is None and self._executor.free():
                 reason = self._over or self._limits.gives_up() or self._interrupted()
+                reason = reason or (None if self._is_free() else self._late())
                 job = None if reason else self._next()
                 if job is None:
                     break
@@ -154,6 +157,10 @@ class Search:
         self._trials[trial.number] = trial
         rung = trial.level or self._fidelity.start(trial, batch)
         return self._job(trial.number, trial.vector, self._place(trial, rung))
+
+    def _is_free(self) -> bool:
+        """Whether what comes next is a known vector that costs nothing: a parent, which was scored before."""
+        return bool(self._known) and self._scoring.price(self._scoring.candidate(self._known[0]), ANCHORS) == NOTHING
 
     def _place(self, trial: Trial, rung: int) -> Place:
         return Place((self._scoring.ladder.batch(trial.batch),), rung)
@@ -283,7 +290,7 @@ class Search:
             return ""
         best = max(own, key=lambda entry: (entry.rung, entry.rank))
         job = self._job(self._trial_of[best.candidate.id], best.vector, best.place._replace(rung=0))
-        if self._interrupted() or self._limits.refuses(job.price, self._committed()):
+        if self._interrupted() or self._late() or self._limits.refuses(job.price, self._committed()):
             return "; none of its merges could be scored on all anchors"
         entry = self._scoring.score(job.candidate, job.vector, job.place)
         self._scored[entry.candidate.id] = entry

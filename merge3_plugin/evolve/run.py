@@ -6,6 +6,7 @@ other state: running the same command again is how a run resumes.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -24,6 +25,8 @@ from merge3_plugin.evolve.search import Improvement, Scored, SearchResult
 from merge3_plugin.evolve.searching import make_assessor, search
 from merge3_plugin.evolve.setting import Interrupted, Setting, Watcher
 from merge3_plugin.evolve.stage import Stage
+
+log = logging.getLogger(__name__)
 
 FINISHED = "finished"
 UNCONFIRMED = "stopped before the confirmation"
@@ -111,19 +114,20 @@ class Run:
 
     def _found(self, assessor: Assessor, result: SearchResult) -> Outcome:
         """The outcome so far. Raises where the search has no candidate that could be scored."""
-        stage = self._stage
-        if not result.scored:
-            if stage.watcher.interrupted():
-                raise Interrupted
-            raise RunError(
+        stage, known = self._stage, self._stage.candidates.known_ids
+        if all(entry.candidate.id in known for entry in result.scored):
+            lack = (
                 f"search: expected time for a candidate, got none ({result.reason}); give it more, what is scored stays"
             )
+            if not result.scored:
+                raise Interrupted if stage.watcher.interrupted() else RunError(lack)
+            if not stage.watcher.interrupted():
+                log.warning(lack)
         ranked = result.ranked()
         if not ranked:
             last = stage.setting.store.last_error(SEARCH)
             raise ModelError(f"search: expected a candidate that can be scored, got failures only, the last: {last}")
         # Known points are scored anyway. Where the search found no merge of its own, the best of them stands for it.
-        known = stage.candidates.known_ids
         merges = [s for s in ranked if s.candidate.id not in known] or ranked[:1]
         objectives = assessor.objectives
         return Outcome(

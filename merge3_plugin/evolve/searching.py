@@ -83,7 +83,8 @@ def search(
         Limits(settings.search, assessor.difference),
         Replay(executor or InOrder(stage.setting.evaluator.live_models), steps(store)),
         several=several,
-        interrupted=lambda: "interrupted" if stage.watcher.interrupted() else stage.watcher.stop_reason(),
+        interrupted=lambda: "interrupted" if stage.watcher.interrupted() else None,
+        late=stage.watcher.stop_reason,
         improved=better,
         progress=progress,
     )

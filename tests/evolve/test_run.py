@@ -464,7 +464,7 @@ def test_a_folder_in_which_nothing_was_scored_takes_the_mended_config(config, tm
     assert evolve_here(config, out, merge3__search__max_fevals=9)["state"] == "finished"
 
 
-def test_a_search_that_is_stopped_before_its_first_candidate_says_so(config, tmp_path):
+def test_a_search_that_is_stopped_before_its_first_candidate_says_so(config, tmp_path, caplog):
     class Late(Watcher):
         def stop_reason(self):
             return "timeout of 1 s"
@@ -478,11 +478,25 @@ def test_a_search_that_is_stopped_before_its_first_candidate_says_so(config, tmp
         def interrupted(self):
             return self.stopped
 
-    with pytest.raises(RunError, match=r"timeout of 1 s\); give it more"):
-        evolve_here(config, tmp_path / "out", Late())
+    out, changes = tmp_path / "out", {"merge3__search__max_fevals": 9}
+    late = evolve_here(config, out, Late(), **changes)
+    assert "expected time for a candidate, got none (timeout of 1 s); give it more" in caplog.text
+    assert (late["state"], late["search_ended"], spent_on(out, SEARCH)) == ("finished", "timeout of 1 s", 0)
+    recipe = yaml.safe_load((out / "best_config.yaml").read_text())
+    assert {model["parameters"]["weight"] for part in recipe["slices"] for model in part["sources"][:-1]} == {0.0}
     with pytest.raises(Interrupted):
-        evolve_here(config, tmp_path / "out", Stop())
-    assert evolve_here(config, tmp_path / "out", merge3__search__max_fevals=9)["state"] == "finished"
+        evolve_here(config, tmp_path / "stopped", Stop(), **changes)
+    whole, once = (evolve_here(config, folder, **changes) for folder in (out, tmp_path / "once"))
+    assert whole["search_ended"] == once["search_ended"] and whole["models"] == once["models"]
+
+
+def test_a_search_without_time_has_nothing_where_its_space_has_no_parent(config, tmp_path):
+    class Late(Watcher):
+        def stop_reason(self):
+            return "timeout of 1 s"
+
+    with pytest.raises(RunError, match=r"timeout of 1 s\); give it more"):
+        evolve_here(config, tmp_path / "out", Late(), merge3__bounds={"weight": [0.1, 1]})
 
 
 def test_a_parent_that_changed_under_a_run_is_noticed(config, tmp_path, tiny_models):

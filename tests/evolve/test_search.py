@@ -283,8 +283,8 @@ def test_an_interrupted_search_begins_nothing_more(tmp_path):
 
 @pytest.mark.parametrize("level", [1, 3, 20])
 def test_a_level_asks_for_further_items(tmp_path, level):
-    def asked_again(config, variables, rng, *, budget):
-        strategy = in_one_batch(config, variables, rng, budget=budget)
+    def asked_again(config, variables, rng, *, budget, known):
+        strategy = in_one_batch(config, variables, rng, budget=budget, known=known)
         ask, first = strategy.ask, []
 
         def twice(n):

@@ -108,8 +108,8 @@ def test_what_each_candidate_answers_does_not_depend_on_how_many_live_models_the
 def test_equal_recipes_are_asked_once(tmp_path):
     """The strategy draws one of two vectors again and again: one on the way, the next waits for its answers."""
 
-    def repeating(config, variables, rng, *, budget):
-        strategy = in_one_batch(config, variables, rng, budget=budget)
+    def repeating(config, variables, rng, *, budget, known):
+        strategy = in_one_batch(config, variables, rng, budget=budget, known=known)
         numbers = iter(range(99))
         strategy.ask = lambda n: [Trial(number := next(numbers), np.full(2, 0.25 * (number % 2)))]
         return strategy

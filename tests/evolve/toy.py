@@ -174,9 +174,9 @@ class Toy:
         return Candidate(hashlib.sha256(repr(point).encode()).hexdigest()[:12], {"x": point})
 
 
-def in_batches(config, variables, rng, *, budget) -> Generations:
+def in_batches(config, variables, rng, *, budget, known) -> Generations:
     return Generations(rng, batches=True)
 
 
-def in_one_batch(config, variables, rng, *, budget) -> Generations:
+def in_one_batch(config, variables, rng, *, budget, known) -> Generations:
     return Generations(rng, batches=False)
