@@ -165,6 +165,16 @@ def test_a_task_of_weight_0_may_have_a_floor_only():
     assert check_objectives(asked) == []
 
 
+@pytest.mark.parametrize("search", [{}, {"optimizer": "nsga2"}])
+@pytest.mark.parametrize("asked", [{"at_least": 0.4}, {"fall": 0.01}])
+def test_a_floor_under_what_the_weight_pulls_down_is_refused(search, asked):
+    floor = [{"task": "b", **asked}]
+    with pytest.raises(ConfigError, match=r"b has a floor and the weight -1, which rewards") as caught:
+        check_objectives(config(weighted(a=1, c=1, b=-1), search=search, constraints=floor))
+    assert "\n" not in str(caught.value)
+    assert check_objectives(config(weighted(a=1, b=1), constraints=floor)) == []
+
+
 def test_weights_that_say_nothing_are_noted():
     (note,) = check_objectives(config(weighted(a=2, b=1), search={"optimizer": "nsga2"}))
     assert "whatever its weight" in note
