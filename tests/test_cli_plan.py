@@ -293,6 +293,7 @@ def test_a_bad_config_is_one_line_before_a_model_is_loaded(
     status, text, error = plan(**changes)
     first, *rest = words.split(" .* ")
     assert (status, text, error.count("\n")) == (2, "", 1), error
+    assert error.count(", got ") <= 1, "what came is said once"
     assert error.startswith("merge3: error: ") and first in error and all(word in error for word in rest)
     # The run itself ends with the same line, and has loaded no more.
     tasks = ["--task-search-path", str(world.parent / "tasks")]

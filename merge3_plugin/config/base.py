@@ -33,7 +33,8 @@ def complaint(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
-    got = "" if isinstance(first["input"], Mapping) else f", got {first['input']!r}"
+    said = isinstance(first["input"], Mapping) or ", got " in message
+    got = "" if said else f", got {first['input']!r}"
     return f"{where + ': ' if where else ''}{message}{got}"
 
 

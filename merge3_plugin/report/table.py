@@ -163,9 +163,9 @@ def _optimism(summary: Mapping[str, Any]) -> list[str]:
         return []
     lines = []
     if best := found["models"].get("best 1"):
-        lines.append(f"Winner's curse: of its best, best 1, the search thought {_in_points(best['overall'])} too much.")
+        lines.append(f"Winner's curse: of its best, best 1, the search thought {_too_much(best['overall'])}.")
     if found["finalists"] > 1:
-        mean = _in_points(found["mean_of_finalists"])
+        mean = _too_much(found["mean_of_finalists"])
         lines.append(f"Of its {found['finalists']} finalists, on average: {mean}.")
     return lines
 
@@ -223,6 +223,13 @@ def _held_out_tasks(summary: Mapping[str, Any]) -> str:
 def _points(difference: Mapping[str, Any]) -> str:
     low, high = difference["interval"]
     return f"{100 * difference['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
+def _too_much(shift: Mapping[str, Any]) -> str:
+    if shift["difference"] >= 0:
+        return f"{_in_points(shift)} too much"
+    low, high = shift["interval"]
+    return f"{_in_points({'difference': -shift['difference'], 'interval': (-high, -low)})} too little"
 
 
 def _in_points(difference: Mapping[str, Any]) -> str:

@@ -175,7 +175,10 @@ def test_the_optimism_is_a_row_of_the_table_and_a_line():
     named = {"models": {"best 1": COMPARED["optimism"]["models"]["mean"]}, "finalists": 3}
     text = render({**COMPARED, "optimism": {**COMPARED["optimism"], **named}})
     assert "of its best, best 1, the search thought +3.0 points [+0.0, +6.0] too much." in text
-    assert "Of its 3 finalists, on average: +3.0 points [+0.0, +6.0]." in text
+    assert "Of its 3 finalists, on average: +3.0 points [+0.0, +6.0] too much." in text
+    modest = {"difference": -0.05, "standard_error": 0.02, "interval": [-0.09, 0.01]}
+    text = render({**COMPARED, "optimism": {**COMPARED["optimism"], **named, "mean_of_finalists": modest}})
+    assert "Of its 3 finalists, on average: +5.0 points [-1.0, +9.0] too little." in text
 
 
 def test_held_out_tasks_constraints_and_front_have_their_lines():
