@@ -53,6 +53,7 @@ def test_each_system_can_be_planned(
     found = json.loads(capsys.readouterr().out)
     assert status == 0 and found["layers"] == SETTINGS.layers
     assert found["phases"]["search"]["evaluations"] > 0
+    assert ("held-out tasks" in found["phases"]) == (config.stem == "recycle"), "tasks kept apart, as published"
     if config.stem in GENES:
         kinds = [variable["kind"] for variable in found["space"]["variables"]]
         assert (len(kinds), set(kinds)) == GENES[config.stem]
