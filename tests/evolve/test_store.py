@@ -1,5 +1,7 @@
 import json
 import sqlite3
+import subprocess
+import sys
 
 import pytest
 
@@ -189,3 +191,11 @@ def test_a_record_is_read_as_it_was_while_another_writes_it(store, tmp_path):
     copy.add(Evaluation("e", "search", COMPLETE, ANSWERS))
     assert [row["candidate"] for row in copy.rows()] == ["c", "e"]
     assert [row["candidate"] for row in store.rows()] == ["c", "d"]
+
+
+def test_each_commit_waits_for_the_disk(tmp_path):
+    """In a process of its own, for these tests wait for none."""
+    code = "import sys, pathlib; from merge3_plugin.evolve.schema import connect; "
+    code += "print(connect(pathlib.Path(sys.argv[1])).execute('PRAGMA synchronous').fetchone())"
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "record.sqlite"], capture_output=True, text=True)
+    assert done.stdout.strip() == "(2,)", done.stderr
