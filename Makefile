@@ -9,7 +9,7 @@ USABLE := import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 
 help:
 	@echo "make demo       train tiny models, calibrate, evolve a merge and confirm it (2 to 4 minutes; less the next time)"
-	@echo "make examples   search like each published system, on the demo's models (about 10 minutes)"
+	@echo "make examples   search like each published system, on the demo's models (about 8 minutes)"
 	@echo "make test       run the tests"
 	@echo "make lint       check style and types"
 	@echo "make clean      remove .venv and what the demo and the tests left"
