@@ -8,7 +8,7 @@ _GENES = (10, 50, 200)
 # Milliseconds a candidate over these genes, by benchmarks/optimizer_overhead.py: medians on one thread of a server, to
 # tell orders of magnitude. They are of 300 candidates, for models of all results take longer the more there are. What
 # is not here took a quarter of a millisecond at most.
-_MILLISECONDS = {"lq-cma-es": (1.5, 3.6, 20.0), "tpe": (3.0, 4.9, 12.0), "gp": (24.0, 34.0, 41.0)}
+_MILLISECONDS = {"lq-cma-es": (1.5, 3.6, 20.0), "tpe": (2.0, 4.0, 11.0), "gp": (33.0, 45.0, 63.0)}
 
 
 def overhead(strategy: str, genes: int) -> float:
