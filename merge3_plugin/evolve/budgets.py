@@ -54,8 +54,7 @@ def check_budgets(
                 f"search.{key}: expected enough for a candidate, {first + each} or more{beside}, got {limit}; raise it"
             )
         if limit < search.max_fevals * each:
-            for line in _short(config, space, limit // each, f"search.{key}, at {each} a candidate"):
-                raise ConfigError(line)
+            _check_generation(config, space, limit // each, f"search.{key}, at {each} a candidate")
             what = f"search.{key}, less {first} for {paid} known merges, at {each} a candidate"
             lines += _short(config, space, (limit - first) // each, what)
     return lines
@@ -63,13 +62,16 @@ def check_budgets(
 
 def _short(config: RunConfig, space: Space, budget: int, limit: str) -> list[str]:
     """What the strategy says where so many candidates, by this ``limit``, are less than a generation of it."""
-    if config.merge3.search.optimizer == "grid":  # which has none
-        return []
     try:
-        make_strategy(config, space.variables, np.random.default_rng(config.merge3.seed), budget=budget, limit=limit)
+        _check_generation(config, space, budget, limit)
     except ConfigError as error:
         return [str(error)]
     return []
+
+
+def _check_generation(config: RunConfig, space: Space, budget: int, limit: str) -> None:
+    if config.merge3.search.optimizer != "grid":  # which has none
+        make_strategy(config, space.variables, np.random.default_rng(config.merge3.seed), budget=budget, limit=limit)
 
 
 def _total(items: Mapping[str, int], tokens: Mapping[str, float]) -> int:

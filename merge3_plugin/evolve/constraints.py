@@ -99,15 +99,16 @@ def feasible(floors: Iterable[Floor], model: Confirmed, parents: Sequence[Confir
 
 
 def check_constraints(config: RunConfig, whole: Iterable[str]) -> None:
-    """Raise ConfigError for a constraint that names no parent, or a task of ``whole``, of which nothing is held out.
+    """Raise ConfigError for a constraint that names no parent, or a task that a weight pulls below its floor.
 
-    Nor has a task of these a place in the front's hypervolume, and so no reference.
+    And for a task of ``whole``, of which nothing is held out. Nor has a task of these a place in the front's
+    hypervolume, and so no reference.
     """
-    parents = config.genome.parents()
-    for task in config.merge3.reference:
-        if task in set(whole):
+    parents, objectives = config.genome.parents(), config.objectives()
+    for name in config.merge3.reference:
+        if name in set(whole):
             raise ConfigError(
-                f"merge3.reference: {task!r} is a metric of the whole set, which the volume on held-out items leaves "
+                f"merge3.reference: {name!r} is a metric of the whole set, which the volume on held-out items leaves "
                 "out; give references of tasks that have scores by item"
             )
     for constraint in config.merge3.constraints:
@@ -115,6 +116,11 @@ def check_constraints(config: RunConfig, whole: Iterable[str]) -> None:
             raise ConfigError(
                 f"merge3.constraints: expected a parent of the merge to stay below, got {constraint.below!r}"
                 f"{nearest(constraint.below, parents)}"
+            )
+        if (task := objectives.get(constraint.task)) is not None and task.weight < 0:
+            raise ConfigError(
+                f"merge3.constraints: {constraint.task} has a floor and the weight {task.weight:g}, which rewards what "
+                "falls below it; give it a weight of 0 or more, or leave the floor out"
             )
         if constraint.task in set(whole):
             raise ConfigError(

@@ -250,12 +250,6 @@ def check_objectives(config: RunConfig) -> list[str]:
     Raises ConfigError where strategy, scalarisation, weights and constraints do not fit each other.
     """
     search, tasks = config.merge3.search, config.objectives()
-    for constraint in config.merge3.constraints:
-        if (task := tasks.get(constraint.task)) is not None and task.weight < 0:
-            raise ConfigError(
-                f"merge3.constraints: {constraint.task} has a floor and the weight {task.weight:g}, which rewards what "
-                "falls below it; give it a weight of 0 or more, or leave the floor out"
-            )
     apart = takes_several(search.optimizer)
     _check_scalarisation(config, apart)
     if not apart and search.scalarisation == "sum":

@@ -10,7 +10,7 @@ import pytest
 from merge3_plugin.calibrate import build_calibration
 from merge3_plugin.config import parse_config
 from merge3_plugin.errors import ConfigError, DataError
-from merge3_plugin.evolve.constraints import Floor
+from merge3_plugin.evolve.constraints import Floor, check_constraints
 from merge3_plugin.evolve.objectives import Objective, Objectives, check_objectives, several_objectives
 from merge3_plugin.evolve.population import Population
 from merge3_plugin.evolve.setup import Flags, rehearse
@@ -170,9 +170,9 @@ def test_a_task_of_weight_0_may_have_a_floor_only():
 def test_a_floor_under_what_the_weight_pulls_down_is_refused(search, asked):
     floor = [{"task": "b", **asked}]
     with pytest.raises(ConfigError, match=r"b has a floor and the weight -1, which rewards") as caught:
-        check_objectives(config(weighted(a=1, c=1, b=-1), search=search, constraints=floor))
+        check_constraints(config(weighted(a=1, c=1, b=-1), search=search, constraints=floor), [])
     assert "\n" not in str(caught.value)
-    assert check_objectives(config(weighted(a=1, b=1), constraints=floor)) == []
+    check_constraints(config(weighted(a=1, b=1), constraints=floor), [])
 
 
 def test_weights_that_say_nothing_are_noted():
