@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,8 @@ class LiveModel(PackedLM):
         finally:
             hf_log.setLevel(level)
         self._graphs = Graphs(model, super()._read) if self.device.type == "cuda" else None
+        # A tokenizer refuses to change how it pads while another thread is in it.
+        self._tokenizing = threading.Lock()
         self._encoded: dict[tuple[Any, ...], list[int]] = {}
         self._encoded_batches: dict[tuple[Any, ...], tuple[torch.Tensor, torch.Tensor]] = {}
 
@@ -73,13 +76,15 @@ class LiveModel(PackedLM):
     def tok_encode(self, string: str, *args: Any, **kwargs: Any) -> list[int]:
         key = (string, *args, *sorted(kwargs.items()))
         if key not in self._encoded:
-            self._encoded[key] = super().tok_encode(string, *args, **kwargs)
+            with self._tokenizing:
+                self._encoded[key] = super().tok_encode(string, *args, **kwargs)
         return self._encoded[key]
 
     def tok_batch_encode(self, strings: list[str], *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
         key = (tuple(strings), *args, *sorted(kwargs.items()))
         if key not in self._encoded_batches:
-            self._encoded_batches[key] = super().tok_batch_encode(strings, *args, **kwargs)
+            with self._tokenizing:
+                self._encoded_batches[key] = super().tok_batch_encode(strings, *args, **kwargs)
         return self._encoded_batches[key]
 
     def _read(self, pack: Pack) -> Predictions:

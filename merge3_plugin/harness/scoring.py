@@ -96,7 +96,8 @@ class Scorer:
         self._building: Any = first._building if first else threading.RLock()
         self._judging: Any = first._judging if first else threading.Lock()
         self._requests: dict[int, dict[str, list[Instance]]] = {}  # by the id() of the documents they ask
-        self._tokens: dict[int, TokenRequest] = {}  # by the id() of a request in _requests
+        # By the id() of the documents, and the item.
+        self._tokens: dict[tuple[int, str], list[TokenRequest]] = first._tokens if first else {}
         self._plans: dict[tuple[int, frozenset[str]], Plan] = {}  # by the id() of the documents, and the items
         self._read: dict[tuple[int, str], int] = {}  # by the id() of the documents, and the item
 
@@ -159,18 +160,21 @@ class Scorer:
         asked = {task: frozenset(ids) for task, ids in items.items()}
         asked |= {task: frozenset(self._benchmark(task).item_ids) for task in whole}
         with self._building:
-            read = sum(self._read_for(task, item) for task, ids in self._together(asked) for item in ids)
+            read = sum(self._read_for(task, ids) for task, ids in self._together(asked))
         return Price(sum(map(len, asked.values())), read)
 
-    def _read_for(self, task: str, item: str) -> int:
-        key = (id(self._benchmark(task).items.documents), item)
-        if key not in self._read:
-            instances = self._built(task)[item]
+    def _read_for(self, task: str, item_ids: Collection[str]) -> int:
+        documents = id(self._benchmark(task).items.documents)
+        new = self._chosen(task, [item for item in item_ids if (documents, item) not in self._read])
+        if any(instances[0].request_type == "loglikelihood" for instances in new.values()):
+            self._encoded(task, new)
+        for item, instances in new.items():
             if instances[0].request_type == "loglikelihood":
-                self._read[key] = self._live.tokens_scored([self._tokens[id(instance)] for instance in instances])
+                read = self._live.tokens_scored(self._tokens[documents, item])
             else:
-                self._read[key] = sum((i.repeats or 1) * self._live.tokens_read(i) for i in instances)
-        return self._read[key]
+                read = sum((i.repeats or 1) * self._live.tokens_read(i) for i in instances)
+            self._read[documents, item] = read
+        return sum(self._read[documents, item] for item in item_ids)
 
     def _together(self, asked: Mapping[str, frozenset[str]]) -> list[tuple[str, set[str]]]:
         """The items by their documents, under one of the tasks that share these. DataError for unknown ones."""
@@ -203,7 +207,7 @@ class Scorer:
             instance.resps = []
         kind = instances[0].request_type
         if kind == "loglikelihood":
-            answers = self._model.score(self._plan(task, frozenset(item_ids), instances))
+            answers = self._model.score(self._plan(task, frozenset(item_ids)))
             answers = [answer for i, answer in zip(instances, answers, strict=True) for _ in range(i.repeats or 1)]
         repeated = [instance for instance in instances for _ in range(instance.repeats or 1)]
         if kind != "loglikelihood":
@@ -211,13 +215,23 @@ class Scorer:
         for instance, answer in zip(repeated, answers, strict=True):
             instance.resps.append(answer)
 
-    def _plan(self, task: str, item_ids: frozenset[str], instances: Sequence[Instance]) -> Plan:
+    def _plan(self, task: str, item_ids: frozenset[str]) -> Plan:
         key = id(self._benchmark(task).items.documents), item_ids
         if key not in self._plans:
             if len(self._plans) == _PLANS:
                 del self._plans[next(iter(self._plans))]
-            self._plans[key] = self._model.plan([self._tokens[id(instance)] for instance in instances])
+            self._plans[key] = self._model.plan(self._encoded(task, item_ids))
         return self._plans[key]
+
+    def _encoded(self, task: str, item_ids: Collection[str]) -> list[TokenRequest]:
+        """The token requests of these items, in the order of their requests; made when an item is first asked."""
+        with self._building:
+            documents, chosen = id(self._benchmark(task).items.documents), self._chosen(task, item_ids)
+            new = {item: instances for item, instances in chosen.items() if (documents, item) not in self._tokens}
+            made = iter(self._live.encode([instance for of in new.values() for instance in of]))
+            for item, instances in new.items():
+                self._tokens[documents, item] = [next(made) for _ in instances]
+            return [request for item in chosen for request in self._tokens[documents, item]]
 
     def _filtered(self, task: str, item_ids: Collection[str]) -> dict[str, list[Any]]:
         """What the task's filter makes of the kept responses to each item."""
@@ -229,7 +243,9 @@ class Scorer:
         return {item: [i.filtered_resps["none"] for i in of] for item, of in chosen.items()}
 
     def _chosen(self, task: str, item_ids: Collection[str]) -> dict[str, list[Instance]]:
-        return {item: of for item, of in self._built(task).items() if item in item_ids}
+        """The requests of these items, in the order of the documents."""
+        built = self._built(task)
+        return {item: built[item] for item in sorted(item_ids, key=lambda item: built[item][0].doc_id)}
 
     def _built(self, task: str) -> dict[str, list[Instance]]:
         """All requests of the task by item, each item's in the order of its choices; built at first use."""
@@ -245,9 +261,6 @@ class Scorer:
         built = items.requests(numbers, **self._prompting)
         for instances in built.values():
             instances.sort(key=lambda instance: instance.idx)
-        if items.output_type in ("multiple_choice", "loglikelihood"):
-            instances = [instance for of in built.values() for instance in of]
-            self._tokens.update(zip(map(id, instances), self._live.encode(instances), strict=True))
         return built
 
     def _taken(self, task: str, first: Scorer) -> dict[str, list[Instance]]:
@@ -255,8 +268,6 @@ class Scorer:
         taken = {}
         for item, instances in first._built(task).items():
             taken[item] = [copy.copy(instance) for instance in instances]
-            for own, instance in zip(taken[item], instances, strict=True):
+            for own in taken[item]:
                 own.resps, own.filtered_resps = [], {}
-                if id(instance) in first._tokens:
-                    self._tokens[id(own)] = first._tokens[id(instance)]
         return taken

@@ -56,7 +56,7 @@ def loops_of(method: GeneralizedTaskArithmeticMerge) -> list[fused.Loop]:
     by_size = method.sparsification_method in (SparsificationMethod.magnitude, SparsificationMethod.magnitude_outliers)
     thinned = "by_size" if by_size else None if method.sparsification_method is None else "drawn"
     rescaled, majority = bool(thinned and method.default_rescale), bool(method.consensus_method)
-    before: list[fused.Loop] = [("count_magnitudes",), ("place_of_equal",)] if by_size else []
+    before: list[fused.Loop] = [("count_magnitudes",), ("mark_equals",)] if by_size else []
     return [*before, *[("rescale", thinned)] * rescaled, ("arithmetic", thinned, rescaled, majority)]
 
 
@@ -79,15 +79,13 @@ def _in_one_pass(
     places = [inputs.addresses[place] for place in (base, *inputs.others)]
     drawn = any(thinning.draws is not None for thinning in thinnings)
     thinned = "drawn" if drawn else None if all(thinning == KEEP_ALL for thinning in thinnings) else "by_size"
-    numbers, turns = list(of_sum), list[int]()
-    for weight, thinning, place in zip(weights, thinnings, places[1:], strict=True):
-        limits, own_turns = thinning.for_loops(place if drawn else 0)
-        numbers += weight, *limits
-        turns += own_turns
+    numbers = list(of_sum)
+    for weight, thinning in zip(weights, thinnings, strict=True):
+        numbers += weight, *thinning.for_loops()
     first = None if all(math.isnan(thinning.total) for thinning in thinnings) else ("rescale", thinned)
     rescaled = first is not None or any(thinning.ratio is not None for thinning in thinnings)
     loop = "arithmetic", thinned, rescaled, majority
-    return fused.OnePass(loop, places, numbers, turns, first, [thinning.draws for thinning in thinnings])
+    return fused.OnePass(loop, places, numbers, first, [(thin.draws, thin.kept.equals) for thin in thinnings])
 
 
 _THINNINGS = {

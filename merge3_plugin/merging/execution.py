@@ -61,12 +61,12 @@ class Execution:
 
     def prepare(self, jobs: Sequence[Job]) -> None:
         """Begin with what the first merge by the methods of these jobs would wait for."""
-        if not self._in_one_pass or not fused.takes(self._family.dtype):
-            return
         methods = {(job.settings.method.spec.name, len(job.inputs)): job.settings.method for job in jobs}
+        loops = []
         for (name, n_sources), method in methods.items():
             of_kind = isinstance(method, GeneralizedTaskArithmeticMerge)
-            fused.compile_ahead(loops_of(method) if of_kind else _LOOPS.get(name, []), self._family.dtype, n_sources)
+            loops.append((loops_of(method) if of_kind else _LOOPS.get(name, []), n_sources))
+        fused.compile_ahead(self._device, self._largest, self._family.dtype, loops)
 
     def run(self, jobs: Sequence[Job], build: Callable[[], Mapping[str, torch.Tensor]]) -> None:
         """Write the tensors of all jobs, in their order, into those of the same name of the model that is built first.
@@ -176,9 +176,12 @@ class Execution:
         )
 
     @cached_property
+    def _largest(self) -> int:
+        return max(tensor.numel() for of in self._family.parents.values() for tensor in of.tensors.values())
+
+    @cached_property
     def _in_one_pass(self) -> bool:
-        tensors = (tensor for of in self._family.parents.values() for tensor in of.tensors.values())
-        return fused.merges_here(self._device, max(tensor.numel() for tensor in tensors))
+        return fused.merges_here(self._device, self._largest)
 
     def _step(self, job: Job, inputs: Inputs) -> Step | OnePass | None:
         """The kernel for a job; None where there is none for its method, or for these parameters of it."""

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -28,6 +28,12 @@ Loop = tuple[Any, ...]
 
 # An element as loops see those of a type: the upper half of an fp32, or an fp32.
 _STORED = {torch.bfloat16: np.uint16(0), torch.float32: np.float32(0)}
+# By dtype: the type of a key of `fused_order`, and the item of an equal element that is the first of all.
+_ORDERED: dict[torch.dtype, tuple[torch.dtype, Any]] = {
+    torch.bfloat16: (torch.int16, np.uint32(2**30)),
+    torch.float16: (torch.int16, np.uint32(2**30)),
+    torch.float32: (torch.int32, np.uint64(2**62)),
+}
 # A model of smaller tensors alone is merged by torch before a loop is compiled.
 _SMALLEST = 2**15
 # So many elements are merged at a time: a tenth of a second, and a little memory for draws that are not kept.
@@ -38,7 +44,11 @@ _WORTH_A_THREAD = 2**19
 
 def merges_here(device: torch.device, largest: int) -> bool:
     """Whether models on this device, whose largest tensor has so many elements, are merged here."""
-    return device.type == "cpu" and largest >= _SMALLEST and _loops() is not None
+    return _worth_it(device, largest) and _loops() is not None
+
+
+def _worth_it(device: torch.device, largest: int) -> bool:
+    return device.type == "cpu" and largest >= _SMALLEST
 
 
 def takes(dtype: torch.dtype) -> bool:
@@ -46,21 +56,29 @@ def takes(dtype: torch.dtype) -> bool:
     return dtype in _STORED
 
 
-def compile_ahead(loops: Iterable[Loop], dtype: torch.dtype, n_sources: int) -> None:
-    """Begin to compile these loops for as many sources of this dtype, in a thread.
+def compile_ahead(
+    device: torch.device, largest: int, dtype: torch.dtype, loops: Iterable[tuple[Sequence[Loop], int]]
+) -> None:
+    """Begin to compile loops, for so many sources of this dtype, in a thread; if models like this are merged here.
 
     Who calls one of them meanwhile waits for it alone.
     """
-    _compiler().submit(_compile, list(loops), _STORED[dtype], n_sources)
+    if takes(dtype) and _worth_it(device, largest):
+        for named, n_sources in loops:
+            _compiler().submit(_compile, named, dtype, n_sources)
 
 
-def _compile(loops: Sequence[Loop], like: Any, n_sources: int) -> None:
+def _compile(loops: Sequence[Loop], dtype: torch.dtype, n_sources: int) -> None:
+    if _loops() is None:
+        return
+    like = _STORED[dtype]
     rows, nothing = np.zeros((1, 2), np.int64), np.zeros(0, np.int64)
     for loop in loops:
         if loop == ("count_magnitudes",):
             _loop(loop)(0, 0, like, 0, nothing)
-        elif loop == ("place_of_equal",):
-            _loop(loop)(0, 0, like, 0, np.uint32(0), 0)
+        elif loop == ("mark_equals",):
+            none = torch.zeros(0, dtype=dtype)
+            mark_equals((none, none), 0.0, 0, none, largest=True, before=True, mark=0)
         else:
             _loop(loop)(rows, rows.astype(np.float32), rows, (like,) * n_sources, np.zeros((0, 3), np.int64), 0)
 
@@ -74,17 +92,22 @@ def _compiler() -> ThreadPoolExecutor:
 class OnePass:
     """A tensor to be merged by a ``loop`` of `fused_loops`, on sources that lie at these ``places``.
 
-    The loop is its name and, of a kind of loops, what tells it from the others. ``numbers`` and ``turns`` are what it
-    asks for; the loop ``first``, if any, goes through the whole tensor before it and finds out the rest of ``numbers``.
-    ``kept`` stays in memory as long as this does: what ``turns`` only say the place of.
+    The loop is its name and, of a kind of loops, what tells it from the others. ``numbers`` are what it asks for; the
+    loop ``first``, if any, goes through the whole tensor before it and finds out the rest of them. Of each source but
+    the first, ``masks`` are what it is thinned by, element by element: its draws, and what is kept of equals.
     """
 
     loop: Loop
     places: Sequence[int]
     numbers: Sequence[float]
-    turns: Sequence[int] = ()
     first: Loop | None = None
-    kept: Sequence[torch.Tensor | None] = ()
+    masks: Sequence[tuple[torch.Tensor | None, Flagged | None]] = ()
+
+
+class Flagged(Protocol):
+    """Elements that are found, in any thread, when they are asked for."""
+
+    def flags(self) -> torch.Tensor: ...
 
 
 class Passes:
@@ -120,12 +143,12 @@ def _merged(passes: Sequence[tuple[OnePass, torch.Tensor]]) -> bool:
     likes = (_STORED[passes[0][1].dtype],) * n_sources
     places = np.array([[*one.places, out.data_ptr()] for one, out in passes])
     numbers = np.array([one.numbers for one, _ in passes], dtype=np.float32)
-    turns = np.array([one.turns for one, _ in passes], dtype=np.int64)
-    room = torch.empty(torch.get_num_threads(), _loops().room(n_sources))
+    masks = _masks(passes)
+    room = torch.empty(torch.get_num_threads(), _loops().ROOM)
 
     def by_threads(loop: Loop, spans: Sequence[Any]) -> bool:
         def part(number: int) -> bool:
-            return bool(_loop(loop)(places, numbers, turns, likes, spans[number], room[number].data_ptr()))
+            return bool(_loop(loop)(places, numbers, masks, likes, spans[number], room[number].data_ptr()))
 
         return all(together(part, len(spans)))
 
@@ -133,6 +156,31 @@ def _merged(passes: Sequence[tuple[OnePass, torch.Tensor]]) -> bool:
     if any_.first:
         by_threads(any_.first, _shared_out(sizes, whole=True))
     return by_threads(any_.loop, _shared_out(sizes))
+
+
+def _masks(passes: Sequence[tuple[OnePass, torch.Tensor]]) -> Any:
+    """Rows of where, for each source but the first, its draws and its flags lie in memory.
+
+    Where it has no draws, and others have, that is where any numbers lie; and where it has no flags, where zeros do.
+    """
+    flagged = iter([equals for one, _ in passes for _, equals in one.masks if equals])
+
+    def find(_: int) -> None:
+        for equals in flagged:  # each is taken by one thread
+            equals.flags()
+
+    together(find, torch.get_num_threads())
+    zeros = _zeros(max(out.numel() for _, out in passes).bit_length()).ctypes.data
+    rows = []
+    for one, _ in passes:
+        row = list[int]()
+        for place, (draws, equals) in zip(one.places[1:], one.masks, strict=False):
+            row += (
+                draws.data_ptr() if draws is not None else place,
+                equals.flags().data_ptr() if equals else zeros,
+            )
+        rows.append(row)
+    return np.array(rows, dtype=np.int64)
 
 
 def _shared_out(sizes: Any, *, whole: bool = False) -> list[Any]:
@@ -161,17 +209,45 @@ def count_magnitudes(tensor: torch.Tensor, base: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(counts)
 
 
-def place_of_equal(tensor: torch.Tensor, base: torch.Tensor, magnitude: float, before: int) -> int:
-    """The place in ``tensor - base`` of the element of this magnitude that has so many equal ones before it.
+def mark_equals(
+    pair: tuple[torch.Tensor, torch.Tensor],
+    value: float,
+    first: int,
+    flags: torch.Tensor,
+    *,
+    largest: bool,
+    before: bool,
+    mark: int,
+) -> bool:
+    """Write ``mark`` to the flags of what has this magnitude and is ``before`` the ``first`` elements end, or after.
 
-    -1 where there is none.
+    The elements are those of what a tensor differs by from a base, in the order of std::sort by magnitude, from the
+    ``largest`` or from the smallest. False, and nothing is written, if it gives up.
     """
-    bits = np.float32(magnitude).view(np.uint32)
-    return int(_loop(("place_of_equal",))(*_pair(tensor, base), bits, before))
+    tensor, base = pair
+    key, equal = _ORDERED[tensor.dtype]
+    bits = int(torch.tensor(value, dtype=tensor.dtype).view(key))
+    turned = 0 if largest else torch.iinfo(key).max
+    if tensor.dtype in _STORED:
+        like = _STORED[tensor.dtype]
+    else:  # loops cannot subtract it
+        tensor = base = (tensor - base).abs_().view(key)
+        like = np.int16(0)
+    # By numpy, for the pages of its large arrays are large, and so found in a fraction of the time.
+    room = np.empty(tensor.numel() + 64, dtype=type(equal))
+    which = tensor.numel(), type(equal)(turned), type(equal)(bits ^ turned), first, before, mark
+    places = tensor.data_ptr(), base.data_ptr(), like
+    return bool(_loop(("mark_equals",))(*places, *which, room.ctypes.data, equal, flags.data_ptr()))
 
 
 def _pair(tensor: torch.Tensor, base: torch.Tensor) -> tuple[int, int, Any, int]:
     return tensor.data_ptr(), base.data_ptr(), _STORED[tensor.dtype], tensor.numel()
+
+
+@cache
+def _zeros(bits: int) -> Any:
+    """As many zeros as a number of so many bits can count; they take no memory, for nothing is written to them."""
+    return np.zeros(2**bits, dtype=np.uint8)
 
 
 def _loop(loop: Loop) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import reduce
 
 from llvmlite import ir
-from numba import float32, types, uint16, uint32
+from numba import float32, int16, types, uint16, uint32
 from numba.extending import intrinsic
 
 # From these bits of a magnitude on it is not finite.
@@ -30,22 +30,29 @@ def part(context, place, first, like):
     return pointer(types.int64, types.int64, like), generate
 
 
-@intrinsic
-def parts(context, row, stride, first, likes):
-    """A `part` of what lies at each of the places that ``row`` begins with, a ``stride`` from one to the next.
+def _parts(kind):
+    """A `part`, of elements of this kind or like the first of ``likes``, of what lies at each of some places.
 
-    They are as many as ``likes``.
+    ``row`` begins with these, a ``stride`` from one to the next, and they are as many as ``likes``.
     """
-    pointers = types.UniTuple(types.CPointer(likes.dtype), likes.count)
 
-    def generate(context, builder, signature, arguments):
-        row, stride, first, _ = arguments
-        kind = context.get_value_type(pointers.dtype)
-        places = _read(builder, row, stride, ir.IntType(64), likes.count)
-        begins = [builder.gep(builder.inttoptr(place, kind), [first]) for place in places]
-        return context.make_tuple(builder, pointers, begins)
+    @intrinsic
+    def parts(context, row, stride, first, likes):
+        pointers = types.UniTuple(types.CPointer(kind or likes.dtype), likes.count)
 
-    return pointers(types.int64, types.int64, types.int64, likes), generate
+        def generate(context, builder, signature, arguments):
+            row, stride, first, _ = arguments
+            pointer = context.get_value_type(pointers.dtype)
+            places = _read(builder, row, stride, ir.IntType(64), likes.count)
+            begins = [builder.gep(builder.inttoptr(place, pointer), [first]) for place in places]
+            return context.make_tuple(builder, pointers, begins)
+
+        return pointers(types.int64, types.int64, types.int64, likes), generate
+
+    return parts
+
+
+parts, parts_of_flags = _parts(None), _parts(types.uint8)
 
 
 @intrinsic
@@ -86,18 +93,21 @@ def differences(context, sources, i):
 
 
 @intrinsic
-def between(context, deltas, low, high):
-    """Deltas whose magnitude is above the one limit and not above the other; 0 for the others."""
+def between(context, deltas, low, high, flags, i):
+    """Deltas whose magnitude is above the one limit and not above the other, or whose flag ``i`` is set; else 0."""
 
     def generate(context, builder, signature, arguments):
+        *of_each, pointers, i = arguments
+        flagged = [builder.load(builder.gep(pointer, [i])) for pointer in _unpacked(builder, pointers)]
         found = []
-        for delta, above, up_to in zip(*(_unpacked(builder, of) for of in arguments), strict=True):
+        for delta, above, up_to, flag in zip(*(_unpacked(builder, of) for of in of_each), flagged, strict=True):
             size = builder.bitcast(builder.and_(builder.bitcast(delta, _BITS), _BITS(0x7FFFFFFF)), _FLOAT)
-            kept = builder.and_(builder.fcmp_ordered(">", size, above), builder.fcmp_ordered("<=", size, up_to))
+            inside = builder.and_(builder.fcmp_ordered(">", size, above), builder.fcmp_ordered("<=", size, up_to))
+            kept = builder.or_(inside, builder.icmp_unsigned("!=", flag, flag.type(0)))
             found.append(builder.select(kept, delta, _FLOAT(0.0)))
         return context.make_tuple(builder, deltas, found)
 
-    return deltas(deltas, low, high), generate
+    return deltas(deltas, low, high, flags, types.int64), generate
 
 
 @intrinsic
@@ -192,6 +202,20 @@ def magnitude_bits(context, element):
         return builder.and_(builder.bitcast(wide, _BITS), _BITS(0x7FFFFFFF))
 
     return uint32(element), generate
+
+
+def delta_key(builder, like, pair, i, kind):
+    """The bits of the magnitude of what the elements ``i`` of two differ by, as many as each has, in a wider ``kind``.
+
+    Elements that are int16 are such bits themselves.
+    """
+    one, other = (builder.load(builder.gep(pointer, [i])) for pointer in _unpacked(builder, pair))
+    if like == int16:
+        return builder.zext(one, kind)
+    delta = builder.fsub(_widened(builder, other, like), _widened(builder, one, like))
+    bits = builder.and_(builder.bitcast(_rounded(builder, delta, like), _BITS), _BITS(0x7FFFFFFF))
+    bits = builder.lshr(bits, _BITS(16)) if like == uint16 else bits
+    return bits if kind == _BITS else builder.zext(bits, kind)
 
 
 def _read(builder, row, stride, kind, n):

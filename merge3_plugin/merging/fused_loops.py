@@ -2,8 +2,9 @@
 """The loops of `fused`, in the part of Python that numba compiles; their tests are those of the methods.
 
 Each merge takes for each tensor, a row, the ``places`` in memory of its sources and of what to write, its ``numbers``
-and its ``turns``; ``likes``, for each source an element like its own; ``spans``, rows of a tensor's number and of the
-first and last element to write; and the place of some `room`. It returns whether all that it wrote is finite.
+and where its ``masks`` lie; ``likes``, for each source an element like its own; ``spans``, rows of a tensor's number
+and of the first and last element to write; and the place of some ``room``. It returns whether all that it wrote is
+finite.
 Elements are computed in fp32 and, as torch does, rounded to their type after each step that torch has an operation for.
 An element of all sources at a time stays in registers until it is merged.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from numba import float32, float64, njit, uint32
+from numba import float32, float64, njit, uint8, uint32
 
 from merge3_plugin.merging.fused_elements import (
     INFINITE,
@@ -23,6 +24,7 @@ from merge3_plugin.merging.fused_elements import (
     magnitude_bits,
     part,
     parts,
+    parts_of_flags,
     rounded,
     singles,
     stored,
@@ -31,24 +33,20 @@ from merge3_plugin.merging.fused_elements import (
     where_drawn,
     widened,
 )
+from merge3_plugin.merging.fused_order import mark_equals as mark_equals
 
-# So many elements' magnitudes are summed up side by side.
-_CHUNK = 1024
-# How many numbers of `arithmetic` belong to each source but the base.
-_OWN = 8
+# So many elements' magnitudes are summed up side by side; a loop needs room for as many fp32.
+_CHUNK = ROOM = 1024
 # And that many of them one after the other in fp32, before that loses anything.
 _ROUNDS = 16
+# How many numbers of `arithmetic` belong to each source but the base.
+_OWN = 6
 
 
 # Nothing of it is kept on the disk: numba would keep it as pickles.
 _compiled = njit(nogil=True, error_model="numpy")
 # What loops call is called from nowhere else.
 _inner = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
-
-
-def room(n_sources):
-    """How many fp32 the merge of so many sources needs room for."""
-    return max(_CHUNK, 2 * n_sources)
 
 
 @_inner
@@ -58,7 +56,7 @@ def _row(rows, number):
 
 
 @_compiled
-def linear(places, numbers, turns, likes, spans, room):
+def linear(places, numbers, masks, likes, spans, room):
     """The sum of the sources times their weights, over the last of the ``numbers``."""
     k, like, most = len(likes), likes[0], uint32(0)
     for span in range(len(spans)):
@@ -73,7 +71,7 @@ def linear(places, numbers, turns, likes, spans, room):
 
 
 @_compiled
-def chord(places, numbers, turns, likes, spans, room):
+def chord(places, numbers, masks, likes, spans, room):
     """The sum of two sources times their weights; products are rounded, in fp32."""
     like, most = likes[0], uint32(0)
     for span in range(len(spans)):
@@ -91,32 +89,13 @@ def chord(places, numbers, turns, likes, spans, room):
     return most < INFINITE
 
 
-@_inner
-def _alike(turns, row, at, n):
-    """How many of ``n`` elements from this place on have the same limits."""
-    for place in range(turns.shape[1]):
-        turn = turns[row, place]
-        if place % 3 < 2 and at < turn < at + n:
-            n = turn - at
-    return n
-
-
-@_inner
-def _limits(numbers, turns, tensor, j, at):
-    """Those of one delta at a place: which magnitudes are kept."""
-    own, turn = 2 + _OWN * j, 3 * j
-    low = numbers[tensor, own + 3 if at < turns[tensor, turn] else own + 4]
-    high = numbers[tensor, own + 5 if at < turns[tensor, turn + 1] else own + 6]
-    return low, high
-
-
 @cache
 def rescale(thinned):
     """Write to ``numbers`` of `arithmetic`, for whole tensors, the ratios of deltas that are to keep a total."""
     left_over = _drawn if thinned == "drawn" else _large
 
     @_compiled
-    def loop(places, numbers, turns, likes, spans, room):
+    def loop(places, numbers, masks, likes, spans, room):
         like, sums = likes[0], part(room, 0, float32(0))
         for span in range(len(spans)):
             tensor, size = spans[span, 0], spans[span, 2]
@@ -124,7 +103,7 @@ def rescale(thinned):
                 own = 2 + _OWN * j
                 total = numbers[tensor, own + 2]
                 if total >= 0:
-                    left = rounded(float32(left_over(places, numbers, turns, like, tensor, j, size, sums)), like)
+                    left = rounded(float32(left_over(places, numbers, masks, like, tensor, j, size, sums)), like)
                     ratio = float32(1) if total < 1e-7 or left < 1e-7 else rounded(total / left, like)
                     numbers[tensor, own + 1] = ratio
         return True
@@ -133,10 +112,10 @@ def rescale(thinned):
 
 
 @_inner
-def _drawn(places, numbers, turns, like, tensor, j, size, sums):
+def _drawn(places, numbers, masks, like, tensor, j, size, sums):
     """The sum of the magnitudes of a delta that are drawn."""
     source, base = part(places[tensor, j + 1], 0, like), part(places[tensor, 0], 0, like)
-    draws, probability = part(turns[tensor, 3 * j + 2], 0, like), numbers[tensor, 2 + _OWN * j + 7]
+    draws, probability = part(masks[tensor, 2 * j], 0, like), numbers[tensor, 2 + _OWN * j + 5]
     total = float64(0)
     for begin in range(0, size, _ROUNDS * _CHUNK):
         for i in range(_CHUNK):
@@ -152,21 +131,20 @@ def _drawn(places, numbers, turns, like, tensor, j, size, sums):
 
 
 @_inner
-def _large(places, numbers, turns, like, tensor, j, size, sums):
-    """The sum of the magnitudes of a delta that are within its limits."""
+def _large(places, numbers, masks, like, tensor, j, size, sums):
+    """The sum of the magnitudes of a delta that are kept by size."""
     source, base = part(places[tensor, j + 1], 0, like), part(places[tensor, 0], 0, like)
-    total, end = float64(0), 0
-    while end < size:
+    flags, own = part(masks[tensor, 2 * j + 1], 0, uint8(0)), 2 + _OWN * j
+    low, high, total = numbers[tensor, own + 3], numbers[tensor, own + 4], float64(0)
+    for begin in range(0, size, _ROUNDS * _CHUNK):
         for i in range(_CHUNK):
             sums[i] = float32(0)
-        at, end = end, min(end + _ROUNDS * _CHUNK, size)
-        while at < end:
-            n = _alike(turns, tensor, at, min(_CHUNK, end - at))
-            low, high = _limits(numbers, turns, tensor, j, at)
-            for i in range(n):
+        end = min(begin + _ROUNDS * _CHUNK, size)
+        for at in range(begin, end, _CHUNK):
+            for i in range(min(_CHUNK, end - at)):
                 magnitude = abs(rounded(widened(source[at + i]) - widened(base[at + i]), like))
-                sums[i] += magnitude if (magnitude > low) & (magnitude <= high) else float32(0)
-            at += n
+                kept = ((magnitude > low) & (magnitude <= high)) | (flags[at + i] != 0)
+                sums[i] += magnitude if kept else float32(0)
         for i in range(_CHUNK):
             total += sums[i]
     return total
@@ -180,23 +158,6 @@ def count_magnitudes(source, base, like, size, counts):
         counts[magnitude_bits(stored(widened(one[i]) - widened(other[i]), like)) >> uint32(16)] += 1
 
 
-@_compiled
-def place_of_equal(source, base, like, size, magnitude, before):
-    """The place in a delta of the element of these magnitude's bits that has so many before it; -1 if there is none."""
-    for at in range(0, size, _CHUNK):
-        one, other, found = part(source, at, like), part(base, at, like), uint32(0)
-        for i in range(min(_CHUNK, size - at)):
-            found += uint32(magnitude_bits(stored(widened(one[i]) - widened(other[i]), like)) == magnitude)
-        if found > before:
-            i = -1
-            while before >= 0:
-                i += 1
-                before -= magnitude_bits(stored(widened(one[i]) - widened(other[i]), like)) == magnitude
-            return at + i
-        before -= found
-    return -1
-
-
 @cache
 def arithmetic(thinned, rescaled, majority):
     """The base, the first source, and a factor times the sum of the others' deltas, thinned out and ``rescaled``.
@@ -204,53 +165,46 @@ def arithmetic(thinned, rescaled, majority):
     Deltas are thinned ``by_size``, ``drawn``, or not at all (None). The sum is over all, or over those of the
     ``majority`` alone, which have the sign of the sum of all, element by element. ``numbers`` begin with the factor and
     a divisor: where that is 0, it is the weights of those that are in the sum. For each of the others follow its weight
-    and its numbers of `thinning.Thinning.for_loops`, and ``turns`` are those of them all.
+    and its numbers of `thinning.Thinning.for_loops`; its masks are its draws and its flags.
     """
     by_size, drawn = thinned == "by_size", thinned == "drawn"
 
     @_compiled
-    def loop(places, numbers, turns, likes, spans, room):
+    def loop(places, numbers, masks, likes, spans, room):
         k, like, others, most = len(likes), likes[0], likes[1:], uint32(0)
-        limits = part(room, 0, float32(0))
         for span in range(len(spans)):
-            tensor, at = spans[span, 0], spans[span, 1]
+            tensor, at, n = spans[span, 0], spans[span, 1], spans[span, 2] - spans[span, 1]
             factor, divisor = numbers[tensor, 0], numbers[tensor, 1]
             own = _row(numbers, tensor) + 4 * 2
             weights, ratios = singles(own, _OWN, others), singles(own + 4, _OWN, others)
-            probabilities = singles(own + 4 * 7, _OWN, others)
-            while at < spans[span, 2]:
-                n = spans[span, 2] - at
+            low, high = singles(own + 4 * 3, _OWN, others), singles(own + 4 * 4, _OWN, others)
+            probabilities = singles(own + 4 * 5, _OWN, others)
+            sources, written = parts(_row(places, tensor), 1, at, likes), part(places[tensor, k], at, like)
+            base = part(places[tensor, 0], at, like)
+            draws = parts(_row(masks, tensor), 2, at, others)
+            flags = parts_of_flags(_row(masks, tensor) + 8, 2, at, others)
+            for i in range(n):
+                deltas = differences(sources, i)
                 if by_size:
-                    n = _alike(turns, tensor, at, n)
-                    for j in range(k - 1):
-                        limits[j], limits[k + j] = _limits(numbers, turns, tensor, j, at)
-                low, high = singles(room, 1, others), singles(room + 4 * k, 1, others)
-                sources = parts(_row(places, tensor), 1, at, likes)
-                draws = parts(_row(turns, tensor) + 8 * 2, 3, at, others)
-                base, written = part(places[tensor, 0], at, like), part(places[tensor, k], at, like)
-                for i in range(n):
-                    deltas = differences(sources, i)
-                    if by_size:
-                        deltas = between(deltas, low, high)
-                    if drawn:
-                        deltas = where_drawn(deltas, draws, probabilities, i)
-                    if rescaled:
-                        deltas = times(deltas, ratios, like)
-                    deltas = times(deltas, weights, like)
-                    total = added(deltas)
-                    if majority:
-                        sign = float32(1) if total >= 0 else float32(-1)
-                        total, of_these = agreeing(deltas, sign, weights)
-                        total *= sign
-                        if divisor == 0:
-                            of_these = rounded(of_these, like)
-                            total = rounded(total, like) / (of_these if of_these != 0 else float32(1))
-                    elif divisor != 1:
-                        total = rounded(total, like) / divisor
-                    element = stored(widened(base[i]) + rounded(rounded(total, like) * factor, like), like)
-                    written[i] = element
-                    most = max(most, magnitude_bits(element))
-                at += n
+                    deltas = between(deltas, low, high, flags, i)
+                if drawn:
+                    deltas = where_drawn(deltas, draws, probabilities, i)
+                if rescaled:
+                    deltas = times(deltas, ratios, like)
+                deltas = times(deltas, weights, like)
+                total = added(deltas)
+                if majority:
+                    sign = float32(1) if total >= 0 else float32(-1)
+                    total, of_these = agreeing(deltas, sign, weights)
+                    total *= sign
+                    if divisor == 0:
+                        of_these = rounded(of_these, like)
+                        total = rounded(total, like) / (of_these if of_these != 0 else float32(1))
+                elif divisor != 1:
+                    total = rounded(total, like) / divisor
+                element = stored(widened(base[i]) + rounded(rounded(total, like) * factor, like), like)
+                written[i] = element
+                most = max(most, magnitude_bits(element))
         return most < INFINITE
 
     return loop

@@ -2,31 +2,33 @@
 
 The bits of a number's magnitude, read as an integer, grow with it. In half precision they are 15, so that counts of
 each value, made once for a delta, tell which value has any rank. In fp32 the upper 15 of them narrow it down to a few
-elements, and only these are sorted. Of equal ones the first are taken, as mergekit does where its sort is stable.
+elements, and only these are sorted.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import torch
 
 from merge3_plugin.merging import fused
 from merge3_plugin.merging.blocks import Blocks
+from merge3_plugin.merging.equals import Cut, Equals
 
 _BINS = 2**15
 
 
 @dataclass(frozen=True)
-class Cut:
-    """A magnitude, and a place that parts the elements that have just this one: those before it, and the others."""
+class Kept:
+    """What is kept of a delta: magnitudes above ``low`` and up to ``high``, and the elements that ``equals`` flags."""
 
-    value: float
-    place: int
+    low: float = -1.0
+    high: float = math.inf
+    equals: Equals | None = None
 
 
 class Magnitudes:
@@ -43,20 +45,36 @@ class Magnitudes:
         self._values = occupied.nonzero().flatten().cpu().numpy().astype(np.int16)
         self._ends = counts.cumsum(0)[occupied].cpu().numpy().astype(np.int32)
 
-    def largest(self, n: int) -> Cut:
-        """The ``n`` largest, 1 to all: those above the cut's value, and those equal to it before its place."""
-        size = self._tensor.numel()
-        value, below, end = self._at(size - n)
-        return self._cut(value, n - (size - end), end - below)
+    def largest(self, n: int) -> Kept:
+        """The ``n`` largest, 1 to all."""
+        rank = self._tensor.numel() - n
+        value, below, end = self._at(rank)
+        if below == rank or value == 0:
+            return Kept(low=_next_below(value, self._tensor.dtype))
+        return Kept(low=value, equals=self._equals(None, Cut(value, n, end - rank), largest=True))
 
-    def smallest(self, n: int) -> Cut:
-        """The ``n`` smallest, 0 to all but one: those below the cut's value, and those equal to it before its place."""
-        value, below, end = self._at(n)
-        return self._cut(value, n - below, end - below)
+    def between(self, begin: int, end: int) -> Kept:
+        """Those of the ranks, from the smallest on, from ``begin`` up to ``end``, which is more."""
+        low, high, first, last = -1.0, math.inf, None, None
+        if begin > 0:
+            value, first = self._cut(begin)
+            low = value if first else _next_below(value, self._tensor.dtype)
+        if end < self._tensor.numel():
+            value, last = self._cut(end)
+            high = _next_below(value, self._tensor.dtype)
+        return Kept(low, high, self._equals(first, last, largest=False) if first or last else None)
+
+    def _cut(self, rank: int) -> tuple[float, Cut | None]:
+        """The magnitude of this rank, and the cut before it; None where none is equal there, or all are zero."""
+        value, below, _ = self._at(rank)
+        return value, None if below == rank or value == 0 else Cut(value, rank, rank - below)
+
+    def _equals(self, begin: Cut | None, end: Cut | None, *, largest: bool) -> Equals:
+        return Equals(self._tensor, self._base, begin, end, largest=largest, in_one_pass=self._in_one_pass)
 
     def _counts(self) -> torch.Tensor:
         counts = torch.zeros(_BINS, dtype=torch.int64, device=self._tensor.device)
-        for _, block in self._blocks():
+        for block in self._blocks():
             counts += torch.bincount(_leading_bits(block), minlength=_BINS)
         return counts
 
@@ -67,44 +85,29 @@ class Magnitudes:
         bits = int(self._values[place])
         if self._tensor.dtype != torch.float32:
             return _of_bits(bits, self._tensor.dtype), below, end
-        inside = torch.cat([block[_leading_bits(block) == bits] for _, block in self._blocks()]).sort().values
+        inside = torch.cat([block[_leading_bits(block) == bits] for block in self._blocks()]).sort().values
         value = inside[rank - below].item()
         first, last = (int(torch.searchsorted(inside, value, right=right)) for right in (False, True))
         return value, below + first, below + last
 
-    def _cut(self, value: float, n_equal: int, all_equal: int) -> Cut:
-        """The cut that has so many of the elements of this magnitude before its place."""
-        return Cut(value, self._tensor.numel() if n_equal == all_equal else self._place_of_equal(value, n_equal))
-
-    def _place_of_equal(self, value: float, n_before: int) -> int:
-        """The place of the element of this magnitude that has so many equal ones before it."""
-        if self._in_one_pass:
-            place = fused.place_of_equal(self._tensor, self._base, value, n_before)
-        else:
-            place = self._place_by_blocks(value, n_before)
-        if place < 0:
-            raise IndexError(f"expected more elements of magnitude {value}")
-        return place
-
-    def _place_by_blocks(self, value: float, n_before: int) -> int:
-        bits = _bits(torch.tensor(value, dtype=self._tensor.dtype)).item()
-        for start, block in self._blocks():
-            equal = _places_of(bits, _bits(block))
-            if len(equal) > n_before:
-                return start + int(equal[n_before])
-            n_before -= len(equal)
-        return -1
-
-    def _blocks(self) -> Iterator[tuple[int, torch.Tensor]]:
-        """The magnitudes, block by block, each with the place where it starts."""
+    def _blocks(self) -> Iterator[torch.Tensor]:
+        """The magnitudes, block by block."""
         blocks = Blocks(self._tensor.device)
-        for start, tensor, base in blocks.of(self._tensor, self._base):
-            yield start, torch.sub(tensor, base, out=blocks.buffer("delta", tensor)).abs_()
+        for _, tensor, base in blocks.of(self._tensor, self._base):
+            yield torch.sub(tensor, base, out=blocks.buffer("delta", tensor)).abs_()
 
 
 @lru_cache(maxsize=2**12)
 def _of_bits(bits: int, dtype: torch.dtype) -> float:
     return torch.tensor(bits, dtype=torch.int16).view(dtype).item()
+
+
+@lru_cache(maxsize=2**12)
+def _next_below(value: float, dtype: torch.dtype) -> float:
+    """The largest number of this dtype below a magnitude."""
+    bits = torch.int32 if dtype == torch.float32 else torch.int16
+    number = torch.tensor(value, dtype=dtype)
+    return (number.view(bits) - 1).view(dtype).item() if value > 0 else -1.0
 
 
 def _bits(numbers: torch.Tensor) -> torch.Tensor:
@@ -114,10 +117,3 @@ def _bits(numbers: torch.Tensor) -> torch.Tensor:
 def _leading_bits(magnitudes: torch.Tensor) -> torch.Tensor:
     bits = _bits(magnitudes)
     return bits >> 16 if bits.dtype == torch.int32 else bits.to(torch.int32)
-
-
-def _places_of(value: int | float, numbers: torch.Tensor) -> Any:
-    """Where these integers have this value, in order."""
-    if numbers.device.type == "cpu":  # where torch takes ten times as long for it
-        return np.flatnonzero(numbers.numpy() == value)
-    return (numbers == value).nonzero().flatten()

@@ -4,38 +4,27 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 
 import torch
 
 from merge3_plugin.merging.blocks import Blocks
 from merge3_plugin.merging.kernels import Inputs
-from merge3_plugin.merging.magnitudes import Cut, Magnitudes
+from merge3_plugin.merging.magnitudes import Kept, Magnitudes
 
-
-@dataclass(frozen=True)
-class Limit:
-    """A magnitude that separates elements: ``before`` the place ``turn`` of the tensor it is another than ``then``."""
-
-    before: float
-    then: float
-    turn: int
-
-
-EVERYWHERE, NOWHERE = Limit(-1.0, -1.0, 0), Limit(math.inf, math.inf, 0)
+_ALL, _NONE = Kept(), Kept(low=math.inf)
 
 
 @dataclass(frozen=True, eq=False)
 class Thinning:
-    """Of a delta it keeps what is above the limit ``low`` and up to the limit ``high``.
+    """Of a delta it keeps what is ``kept`` by size.
 
     And of these, where there are ``draws``, flat and as long as the delta, those whose draw is below ``probability``.
     What is left is multiplied by the ``ratio``, where there is one; or, where loops are to find that out, such that its
     magnitudes sum up to the ``total``.
     """
 
-    low: Limit = EVERYWHERE
-    high: Limit = NOWHERE
+    kept: Kept = _ALL
     draws: torch.Tensor | None = None
     probability: float = 1.0
     ratio: torch.Tensor | None = None
@@ -44,38 +33,31 @@ class Thinning:
     @property
     def of_all(self) -> bool:
         """Whether all elements are treated alike."""
-        return self.draws is None and (self.low == EVERYWHERE or self.low == NOWHERE) and self.high == NOWHERE
+        return self.draws is None and self.kept in (_ALL, _NONE)
 
     def apply(self, delta: torch.Tensor, start: int, blocks: Blocks) -> None:
         """Thin out and rescale, in place, the block of a delta that starts at this place of the tensor."""
-        if self.high != NOWHERE:
-            larger = blocks.buffer("larger", delta)
-            delta.sub_(_drop_up_to(delta, self.high, start, out=larger))
-        if self.low == NOWHERE:
+        kept = self.kept
+        if kept == _NONE:
             delta.zero_()
-        elif self.low != EVERYWHERE:
-            _drop_up_to(delta, self.low, start, out=delta)
+        elif kept != _ALL:
+            _keep(kept, delta, start, blocks)
         if self.draws is not None:
-            kept = blocks.buffer("kept", delta)
-            delta.mul_(torch.lt(self.draws[start : start + delta.numel()], self.probability, out=kept))
+            below = blocks.buffer("below", delta)
+            delta.mul_(torch.lt(self.draws[start : start + delta.numel()], self.probability, out=below))
         if self.ratio is not None:
             delta.mul_(self.ratio)
 
-    def for_loops(self, instead: int = 0) -> tuple[list[float], list[int]]:
-        """It for `fused_loops`: ratio, total, limits, probability; and where limits turn, and where draws lie.
-
-        Where other deltas have draws, those of this one, which keeps all or nothing, are any numbers ``instead``.
-        """
+    def for_loops(self) -> list[float]:
+        """Its numbers for `fused_loops`: ratio, total, limits, probability."""
         ratio = 1.0 if self.ratio is None else self.ratio.item()
-        limits = [self.low.before, self.low.then, self.high.before, self.high.then]
-        if self.draws is not None:
-            drawn, probability = self.draws.data_ptr(), self.probability
-        else:
-            drawn, probability = instead, -math.inf if self.low == NOWHERE else math.inf
-        return [ratio, self.total, *limits, probability], [self.low.turn, self.high.turn, drawn]
+        probability = self.probability
+        if self.draws is None:  # where other deltas have some
+            probability = -math.inf if self.kept == _NONE else math.inf
+        return [ratio, self.total, self.kept.low, self.kept.high, probability]
 
 
-KEEP_ALL, KEEP_NONE = Thinning(), Thinning(low=NOWHERE)
+KEEP_ALL, KEEP_NONE = Thinning(), Thinning(_NONE)
 
 
 def keep_largest(inputs: Inputs, place: int, blocks: Blocks) -> Thinning:
@@ -85,9 +67,7 @@ def keep_largest(inputs: Inputs, place: int, blocks: Blocks) -> Thinning:
         return KEEP_ALL
     if density <= 0:
         return KEEP_NONE
-    cut = _magnitudes(inputs, place).largest(max(1, int(density * size)))
-    below = _next_below(cut.value, inputs.tensors[place].dtype)
-    return Thinning(low=Limit(below, cut.value, cut.place))
+    return Thinning(_magnitudes(inputs, place).largest(max(1, int(density * size))))
 
 
 def keep_between(inputs: Inputs, place: int, blocks: Blocks) -> Thinning | None:
@@ -102,15 +82,7 @@ def keep_between(inputs: Inputs, place: int, blocks: Blocks) -> Thinning | None:
         return None
     n = int(density * size)
     first = max(0, size - n - int(gamma * size))
-    if n == 0:
-        return KEEP_NONE
-
-    def limit(cut: Cut) -> Limit:
-        return Limit(cut.value, _next_below(cut.value, inputs.tensors[place].dtype), cut.place)
-
-    cuts = [_magnitudes(inputs, place).smallest(rank) if 0 < rank < size else None for rank in (first, first + n)]
-    low, high = cuts
-    return Thinning(low=limit(low) if low else EVERYWHERE, high=limit(high) if high else NOWHERE)
+    return KEEP_NONE if n == 0 else Thinning(_magnitudes(inputs, place).between(first, first + n))
 
 
 def rescaled(thinning: Thinning, inputs: Inputs, place: int, blocks: Blocks) -> Thinning:
@@ -161,21 +133,17 @@ def _magnitudes(inputs: Inputs, place: int) -> Magnitudes:
 _magnitudes_in_one_pass = partial(Magnitudes, in_one_pass=True)
 
 
-def _drop_up_to(block: torch.Tensor, limit: Limit, start: int, *, out: torch.Tensor) -> torch.Tensor:
-    """``out``, set to the block, which starts at this place of the tensor, without magnitudes up to the limit.
+def _keep(kept: Kept, delta: torch.Tensor, start: int, blocks: Blocks) -> None:
+    """Set to zero, in the block of a delta that starts at this place of the tensor, what is not kept.
 
     By hardshrink, for a comparison to booleans and a product with them take ten times as long.
     """
-    turn = min(max(limit.turn - start, 0), block.numel())
-    for part, result, threshold in ((block[:turn], out[:turn], limit.before), (block[turn:], out[turn:], limit.then)):
-        if part.numel():
-            torch.hardshrink(part, threshold, out=result)
-    return out
-
-
-@lru_cache(maxsize=2**12)
-def _next_below(value: float, dtype: torch.dtype) -> float:
-    """The largest number of this dtype below a magnitude."""
-    bits = torch.int32 if dtype == torch.float32 else torch.int16
-    number = torch.tensor(value, dtype=dtype)
-    return (number.view(bits) - 1).view(dtype).item() if value > 0 else -1.0
+    equal = None
+    if kept.equals is not None:
+        flags = kept.equals.flags()[start : start + delta.numel()]
+        equal = blocks.buffer("equal", delta).copy_(flags).mul_(delta)
+    if kept.high != math.inf:
+        delta.sub_(torch.hardshrink(delta, kept.high, out=blocks.buffer("larger", delta)))
+    torch.hardshrink(delta, kept.low, out=delta)
+    if equal is not None:
+        delta.add_(equal)

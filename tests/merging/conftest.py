@@ -10,11 +10,7 @@ import torch
 
 @pytest.fixture
 def stable_sort(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let mergekit's sorts leave equal elements in their order, as ours count them.
-
-    On a CPU torch leaves them in an order that no threshold can tell; in half precision so many magnitudes are equal
-    that this shows.
-    """
+    """Let torch's sorts leave equal elements in their order, as large ones do on a GPU."""
 
     def stable(sort: Any) -> Any:
         def sorted_(tensor: torch.Tensor, *, dim: int = -1, descending: bool = False) -> Any:

@@ -78,7 +78,7 @@ def four_methods(models: list[Path], dtype: str = "float32", chosen: str = "slts
     ("dtype", "tied", "chosen"), [("float32", False, "litsl"), ("bfloat16", False, "stil"), ("float32", True, "ts")]
 )
 def test_weights_are_those_of_the_command_in_the_file(
-    dtype: str, tied: bool, chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stable_sort: None
+    dtype: str, tied: bool, chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layers = len(chosen)
     base, *models = make_tiny_family(

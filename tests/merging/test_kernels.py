@@ -19,7 +19,6 @@ from merge3_plugin.merging.arithmetic import arithmetic
 from merge3_plugin.merging.blocks import Blocks
 from merge3_plugin.merging.constants import Constants
 from merge3_plugin.merging.kernels import Inputs, linear, nuslerp, slerp
-from merge3_plugin.merging.magnitudes import Magnitudes
 from merge3_plugin.merging.merger import Merger
 from merge3_plugin.merging.thinning import sum_of_magnitudes
 from merge3_plugin.merging.uniform import Uniform
@@ -134,9 +133,7 @@ def in_one_pass(request: pytest.FixtureRequest) -> bool:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{len(case[2])}")
-def test_every_bit_is_mergekits(
-    case: tuple[str, int, dict[str, Any]], dtype: torch.dtype, in_one_pass: bool, stable_sort: None
-) -> None:
+def test_every_bit_is_mergekits(case: tuple[str, int, dict[str, Any]], dtype: torch.dtype, in_one_pass: bool) -> None:
     method, n, given = case
     if in_one_pass and dtype == torch.float16:
         pytest.skip("fp16 is merged by operations")
@@ -297,23 +294,6 @@ def test_draws_are_kept_as_far_as_there_is_room(monkeypatch: pytest.MonkeyPatch)
     assert [kept(size) for size in (0, 4000, 11999, 12000)] == [0, 1, 2, 3]
     monkeypatch.setattr(uniform_module, "can_spare", lambda n_bytes: n_bytes < 12000)
     assert [kept(size) for size in (11999, 12000)] == [2, 0]
-
-
-def test_cuts_part_the_elements_as_a_stable_sort_does() -> None:
-    """Few values, so that most cuts fall among equal ones; and thresholds in fp32 that share their leading bits."""
-    generator = torch.Generator().manual_seed(2)
-    base = torch.zeros(3 * BLOCK + 5)
-    few = torch.randint(-4, 5, base.shape, generator=generator).float()
-    near = 1 + torch.randint(0, 1000, base.shape, generator=generator) * 2.0**-20
-    for tensor in (few, few.bfloat16(), few.half(), near, torch.zeros_like(base)):
-        magnitudes = Magnitudes(tensor, base.to(tensor.dtype))
-        size, whole = tensor.numel(), tensor.abs().float()
-        order = {flag: torch.argsort(whole, descending=flag, stable=True) for flag in (True, False)}
-        for n in (1, 2, BLOCK, BLOCK + 1, size // 2, size - 1):
-            for cut, descending in ((magnitudes.largest(n), True), (magnitudes.smallest(n), False)):
-                beyond = whole > cut.value if descending else whole < cut.value
-                taken = beyond | ((whole == cut.value) & (torch.arange(size) < cut.place))
-                assert taken.nonzero().flatten().tolist() == order[descending][:n].sort().values.tolist()
 
 
 @pytest.mark.parametrize("method", ["linear", "slerp", "dare_ties"])

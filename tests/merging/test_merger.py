@@ -183,7 +183,7 @@ def test_random_methods_follow_mergekits_order_beyond_ten_layers(tmp_path: Path)
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("method", ["linear", "task_arithmetic", "ties", "dare_ties", "della"])
-def test_half_precision(method: str, dtype: str, tiny_models: list[Path], tmp_path: Path, stable_sort: None) -> None:
+def test_half_precision(method: str, dtype: str, tiny_models: list[Path], tmp_path: Path) -> None:
     base, *models = tiny_models
     merger = Merger(list(map(str, models)), str(base), dtype=dtype, random_seed=SEED)
     recipe = models_recipe(method, models, None if method == "linear" else base, dtype, **RECIPES[method])

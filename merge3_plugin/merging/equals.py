@@ -1,0 +1,104 @@
+"""Which elements of a delta are kept that have just the magnitude at which a merge method cuts, as mergekit keeps them.
+
+In half precision, where a delta has few values, they are up to a tenth of it. mergekit sorts, and cuts where the number
+that it keeps is reached. On a CPU torch's sort leaves equals in an order of its own, elsewhere in the order they had.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+
+from merge3_plugin.merging import fused
+from merge3_plugin.merging.blocks import Blocks
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A cut through the order of a delta's elements that falls among those of the magnitude ``value``.
+
+    ``first`` elements come before it, so many of them (``equal``) of this value.
+    """
+
+    value: float
+    first: int
+    equal: int
+
+
+class Equals:
+    """Of ``tensor - base``, flat, what lies between the cuts ``begin`` and ``end`` and has the value of one of them.
+
+    The order starts at the ``largest`` elements or at the smallest, and at its ends is no cut (None). ``in_one_pass``
+    says whether the loops of `fused` merge the tensor.
+    """
+
+    def __init__(
+        self,
+        tensor: torch.Tensor,
+        base: torch.Tensor,
+        begin: Cut | None,
+        end: Cut | None,
+        *,
+        largest: bool,
+        in_one_pass: bool,
+    ) -> None:
+        self._tensor, self._base, self._begin, self._end, self._largest = tensor, base, begin, end, largest
+        self._by_loop = in_one_pass or fused.merges_here(tensor.device, tensor.numel())
+        self._found: torch.Tensor | None = None
+
+    def flags(self) -> torch.Tensor:
+        """1 for those elements, 0 for all others, in uint8; kept from the first time on. Not by two threads at once."""
+        if self._found is None:
+            self._found = self._find()
+        return self._found
+
+    def _find(self) -> torch.Tensor:
+        flags = torch.zeros_like(self._tensor, dtype=torch.uint8)
+        mark = self._mark if flags.device.type == "cpu" else self._mark_in_place
+        if self._begin:
+            mark(flags, self._begin, before=False, kept=1)
+        if self._end and self._begin and self._begin.value == self._end.value:
+            mark(flags, self._end, before=False, kept=0)
+        elif self._end:
+            mark(flags, self._end, before=True, kept=1)
+        return flags
+
+    def _mark(self, flags: torch.Tensor, cut: Cut, *, before: bool, kept: int) -> None:
+        """Flag as ``kept`` or not those that have the cut's value and come ``before`` it, or those after it."""
+        pair, first, by_loop = (self._tensor, self._base), cut.first, self._by_loop and _sort_is_known()
+        if by_loop and fused.mark_equals(
+            pair, cut.value, first, flags, largest=self._largest, before=before, mark=kept
+        ):
+            return
+        magnitudes = (self._tensor - self._base).abs_()
+        order = torch.argsort(magnitudes.float(), descending=self._largest)
+        chosen = order[:first] if before else order[first:]
+        flags[chosen[magnitudes[chosen] == cut.value]] = kept
+
+    def _mark_in_place(self, flags: torch.Tensor, cut: Cut, *, before: bool, kept: int) -> None:
+        """The same where equals stay in their order. Nothing waits for the device."""
+        seen = torch.zeros((), dtype=torch.int64, device=flags.device)
+        for _, tensor, base, part in Blocks(flags.device).of(self._tensor, self._base, flags):
+            equal = (tensor - base).abs_() == cut.value
+            places = equal.cumsum(0) + seen
+            seen = places[-1]
+            part.masked_fill_(equal & ((places <= cut.equal) if before else (places > cut.equal)), kept)
+
+
+@cache
+def _sort_is_known() -> bool:
+    """Whether torch's sort is that of `fused_order`, which goes by the library that torch was built with."""
+    generator = torch.Generator().manual_seed(0)
+    magnitudes = torch.randint(1, 50, (4000,), generator=generator).bfloat16()
+    pair, first = (magnitudes, torch.zeros_like(magnitudes)), len(magnitudes) // 2
+    for largest in (True, False):
+        order = torch.argsort(magnitudes.float(), descending=largest)
+        value = magnitudes[order[first]].item()
+        flags = torch.zeros_like(magnitudes, dtype=torch.uint8)
+        fused.mark_equals(pair, value, first, flags, largest=largest, before=True, mark=1)
+        expected = order[:first][magnitudes[order[:first]] == value]
+        if not torch.equal(flags.nonzero().flatten(), expected.sort().values):
+            return False
+    return True
