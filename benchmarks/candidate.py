@@ -22,6 +22,7 @@ live model.
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import json
 import logging
@@ -293,6 +294,18 @@ def _figures(turns: Sequence[Mapping[str, Any]], peer_batch: Sequence[int]) -> d
     return found
 
 
+# What a run over these models imports.
+_IMPORTED = (
+    "merge3_plugin.evolve.evaluate",
+    "merge3_plugin.evolve.workers",
+    "merge3_plugin.harness.anchor_task",
+    "merge3_plugin.harness.live_model",
+    "merge3_plugin.merging.merger",
+    "merge3_plugin.merging.fused_loops",
+    "transformers.models.llama.modeling_llama",
+)
+
+
 def memory(name: str, n_parents: int, device: str) -> dict[str, float]:
     """Bytes in use above those after the imports, at most, over three candidates: of this process, on a CPU."""
     root = Path(tempfile.mkdtemp())
@@ -308,10 +321,10 @@ def _measure_memory(root: Path, name: str, n_parents: int, device: str) -> None:
     """In a process of its own, in which nothing was written before: prints what `memory` returns."""
     _in_another_process(root, name, n_parents)
     models, tasks = _written(root, name, n_parents)
-    import lm_eval.models.huggingface  # noqa: F401
-    import mergekit.merge  # noqa: F401
     import torch
 
+    for module in _IMPORTED:
+        importlib.import_module(module)
     idle = _resident()
     rng = np.random.default_rng(0)
     ours = Ours(models, tasks, 0, device, root / "run", recipe("linear", models, rng, SIZES[name].layers))

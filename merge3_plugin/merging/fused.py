@@ -10,8 +10,10 @@ where numba is not installed.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -38,6 +40,8 @@ _ORDERED: dict[torch.dtype, tuple[torch.dtype, Any]] = {
 _SMALLEST = 2**15
 # So many elements are merged at a time: a tenth of a second, and a little memory for draws that are not kept.
 _AT_ONCE = 2**22
+# Tensors with more elements than that are put in order one at a time: it takes twice their memory.
+_LARGEST_OF_ALL_THREADS, _LARGE = 2**24, threading.Lock()
 # So many elements are worth the twentieth of a millisecond that a second thread takes to begin.
 _WORTH_A_THREAD = 2**19
 
@@ -233,11 +237,12 @@ def mark_equals(
     else:  # loops cannot subtract it
         tensor = base = (tensor - base).abs_().view(key)
         like = np.int16(0)
-    # By numpy, for the pages of its large arrays are large, and so found in a fraction of the time.
-    room = np.empty(tensor.numel() + 64, dtype=type(equal))
     which = tensor.numel(), type(equal)(turned), type(equal)(bits ^ turned), first, before, mark
     places = tensor.data_ptr(), base.data_ptr(), like
-    return bool(_loop(("mark_equals",))(*places, *which, room.ctypes.data, equal, flags.data_ptr()))
+    with _LARGE if tensor.numel() > _LARGEST_OF_ALL_THREADS else nullcontext():
+        # By numpy, for the pages of its large arrays are large, and so found in a fraction of the time.
+        room = np.empty(tensor.numel(), dtype=type(equal))
+        return bool(_loop(("mark_equals",))(*places, *which, room.ctypes.data, equal, flags.data_ptr()))
 
 
 def _pair(tensor: torch.Tensor, base: torch.Tensor) -> tuple[int, int, Any, int]:
