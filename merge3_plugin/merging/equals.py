@@ -6,6 +6,7 @@ that it keeps is reached. On a CPU torch's sort leaves equals in an order of its
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import cache
 
@@ -13,6 +14,8 @@ import torch
 
 from merge3_plugin.merging import fused
 from merge3_plugin.merging.blocks import Blocks
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -100,5 +103,6 @@ def _sort_is_known() -> bool:
         fused.mark_equals(pair, value, first, flags, largest=largest, before=True, mark=1)
         expected = order[:first][magnitudes[order[:first]] == value]
         if not torch.equal(flags.nonzero().flatten(), expected.sort().values):
+            log.warning("TIES and breadcrumbs wait for torch's sort, as in mergekit: it is another than GNU's here")
             return False
     return True

@@ -30,16 +30,14 @@ Loop = tuple[Any, ...]
 
 # An element as loops see those of a type: the upper half of an fp32, or an fp32.
 _STORED = {torch.bfloat16: np.uint16(0), torch.float32: np.float32(0)}
-# By dtype: the type of a key of `fused_order`, and the item of an equal element that is the first of all.
-_ORDERED: dict[torch.dtype, tuple[torch.dtype, Any]] = {
-    torch.bfloat16: (torch.int16, np.uint32(2**30)),
-    torch.float16: (torch.int16, np.uint32(2**30)),
-    torch.float32: (torch.int32, np.uint64(2**62)),
-}
+# By the bytes of an element: the type of the bits of a magnitude, which are a key of `fused_order`.
+_KEYS = {2: torch.int16, 4: torch.int32}
+# In an item of 32 bits there is room for a key of 15 bits, or a place up to this one.
+_PLACES = 2**30
 # A model of smaller tensors alone is merged by torch before a loop is compiled.
 _SMALLEST = 2**15
 # So many elements are merged at a time: a tenth of a second, and a little memory for draws that are not kept.
-_AT_ONCE = 2**22
+_AT_ONCE = 2**23
 # Tensors with more elements than that are put in order one at a time: it takes twice their memory.
 _LARGEST_OF_ALL_THREADS, _LARGE = 2**24, threading.Lock()
 # So many elements are worth the twentieth of a millisecond that a second thread takes to begin.
@@ -167,13 +165,15 @@ def _masks(passes: Sequence[tuple[OnePass, torch.Tensor]]) -> Any:
 
     Where it has no draws, and others have, that is where any numbers lie; and where it has no flags, where zeros do.
     """
-    flagged = iter([equals for one, _ in passes for _, equals in one.masks if equals])
+    flagged = [equals for one, _ in passes for _, equals in one.masks if equals]
+    left = iter(flagged)
 
     def find(_: int) -> None:
-        for equals in flagged:  # each is taken by one thread
+        for equals in left:  # each is taken by one thread
             equals.flags()
 
-    together(find, torch.get_num_threads())
+    if flagged:
+        together(find, torch.get_num_threads())
     zeros = _zeros(max(out.numel() for _, out in passes).bit_length()).ctypes.data
     rows = []
     for one, _ in passes:
@@ -229,7 +229,8 @@ def mark_equals(
     ``largest`` or from the smallest. False, and nothing is written, if it gives up.
     """
     tensor, base = pair
-    key, equal = _ORDERED[tensor.dtype]
+    key = _KEYS[tensor.element_size()]
+    equal = np.uint32(_PLACES) if key == torch.int16 and tensor.numel() <= _PLACES else np.uint64(2**62)
     bits = int(torch.tensor(value, dtype=tensor.dtype).view(key))
     turned = 0 if largest else torch.iinfo(key).max
     if tensor.dtype in _STORED:

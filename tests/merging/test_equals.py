@@ -64,6 +64,21 @@ def test_what_is_kept_of_equal_elements_is_what_the_sort_puts_first(dtype: torch
                     assert_taken(magnitudes.between(begin, n), whole, up[begin:n])
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_places_beyond_32_bits_have_items_of_64(dtype: torch.dtype) -> None:
+    pytest.importorskip("numba")
+    for delta in deltas(1000, dtype, seed=2):
+        order = torch.argsort(delta.abs().float(), descending=True)
+        value = delta[order[400]].abs().item()
+        flags = [torch.zeros(1000, dtype=torch.uint8) for _ in range(2)]
+        with pytest.MonkeyPatch.context() as patch:
+            for of in flags:
+                pair = delta, torch.zeros_like(delta)
+                assert fused.mark_equals(pair, value, 400, of, largest=True, before=True, mark=1)
+                patch.setattr(fused, "_PLACES", 999)
+        assert torch.equal(*flags) and (flags[0].any() or value != delta[order[399]].abs())
+
+
 def test_where_medians_part_badly_the_sort_is_asked() -> None:
     """On Musser's sequence each median is next to the smallest, and the sort of GNU's library becomes a heap sort."""
     pytest.importorskip("numba")
@@ -94,7 +109,7 @@ def test_elsewhere_than_on_a_cpu_equal_elements_stay_in_their_order(
                          order[:n] if largest else order[n // 3 : n])  # fmt: skip
 
 
-def test_whatever_torchs_sort_is_merges_follow_it(stable_sort: None) -> None:
+def test_whatever_torchs_sort_is_merges_follow_it(stable_sort: None, caplog: pytest.LogCaptureFixture) -> None:
     """A sort that leaves equals in their order, as that of another library may, is noticed and asked."""
     pytest.importorskip("numba")
     delta = next(deltas(5000, torch.bfloat16, seed=1))
@@ -103,6 +118,9 @@ def test_whatever_torchs_sort_is_merges_follow_it(stable_sort: None) -> None:
     try:
         assert_taken(magnitudes.largest(2000), whole, torch.argsort(whole, descending=True)[:2000])
         assert not equals_module._sort_is_known()
+        assert [record.getMessage() for record in caplog.records] == [
+            "TIES and breadcrumbs wait for torch's sort, as in mergekit: it is another than GNU's here"
+        ]
     finally:
         equals_module._sort_is_known.cache_clear()
 
