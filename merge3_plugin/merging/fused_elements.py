@@ -9,8 +9,13 @@ from __future__ import annotations
 from functools import reduce
 
 from llvmlite import ir
-from numba import float32, int16, types, uint16, uint32
+from numba import float32, int16, njit, types, uint16, uint32
 from numba.extending import intrinsic
+
+# How loops are compiled. Nothing of it is kept on the disk: numba would keep it as pickles.
+compiled = njit(nogil=True, error_model="numpy")
+# And what loops call, which is called from nowhere else.
+inner = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 # From these bits of a magnitude on it is not finite.
 INFINITE = 0x7F800000

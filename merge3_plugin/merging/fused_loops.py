@@ -13,14 +13,16 @@ from __future__ import annotations
 
 from functools import cache
 
-from numba import float32, float64, njit, uint8, uint32
+from numba import float32, float64, uint8, uint32
 
 from merge3_plugin.merging.fused_elements import (
     INFINITE,
     added,
     agreeing,
     between,
+    compiled,
     differences,
+    inner,
     magnitude_bits,
     part,
     parts,
@@ -43,19 +45,13 @@ _ROUNDS = 16
 _OWN = 6
 
 
-# Nothing of it is kept on the disk: numba would keep it as pickles.
-_compiled = njit(nogil=True, error_model="numpy")
-# What loops call is called from nowhere else.
-_inner = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
-
-
-@_inner
+@inner
 def _row(rows, number):
     """Where a row of an array lies in memory."""
     return rows.ctypes.data + number * rows.strides[0]
 
 
-@_compiled
+@compiled
 def linear(places, numbers, masks, likes, spans, room):
     """The sum of the sources times their weights, over the last of the ``numbers``."""
     k, like, most = len(likes), likes[0], uint32(0)
@@ -70,7 +66,7 @@ def linear(places, numbers, masks, likes, spans, room):
     return most < INFINITE
 
 
-@_compiled
+@compiled
 def chord(places, numbers, masks, likes, spans, room):
     """The sum of two sources times their weights; products are rounded, in fp32."""
     like, most = likes[0], uint32(0)
@@ -94,7 +90,7 @@ def rescale(thinned):
     """Write to ``numbers`` of `arithmetic`, for whole tensors, the ratios of deltas that are to keep a total."""
     left_over = _drawn if thinned == "drawn" else _large
 
-    @_compiled
+    @compiled
     def loop(places, numbers, masks, likes, spans, room):
         like, sums = likes[0], part(room, 0, float32(0))
         for span in range(len(spans)):
@@ -111,7 +107,7 @@ def rescale(thinned):
     return loop
 
 
-@_inner
+@inner
 def _drawn(places, numbers, masks, like, tensor, j, size, sums):
     """The sum of the magnitudes of a delta that are drawn."""
     source, base = part(places[tensor, j + 1], 0, like), part(places[tensor, 0], 0, like)
@@ -130,7 +126,7 @@ def _drawn(places, numbers, masks, like, tensor, j, size, sums):
     return total
 
 
-@_inner
+@inner
 def _large(places, numbers, masks, like, tensor, j, size, sums):
     """The sum of the magnitudes of a delta that are kept by size."""
     source, base = part(places[tensor, j + 1], 0, like), part(places[tensor, 0], 0, like)
@@ -150,7 +146,7 @@ def _large(places, numbers, masks, like, tensor, j, size, sums):
     return total
 
 
-@_compiled
+@compiled
 def count_magnitudes(source, base, like, size, counts):
     """Add to ``counts`` how often each value of the leading 15 bits of a magnitude occurs in a delta."""
     one, other = part(source, 0, like), part(base, 0, like)
@@ -169,7 +165,7 @@ def arithmetic(thinned, rescaled, majority):
     """
     by_size, drawn = thinned == "by_size", thinned == "drawn"
 
-    @_compiled
+    @compiled
     def loop(places, numbers, masks, likes, spans, room):
         k, like, others, most = len(likes), likes[0], likes[1:], uint32(0)
         for span in range(len(spans)):

@@ -11,17 +11,17 @@ and it is done by 64 elements at a time, whose comparisons are the bits of one n
 from __future__ import annotations
 
 from llvmlite import ir
-from numba import int64, njit, uint8, uint64
+from numba import int64, uint8, uint64
 from numba.extending import intrinsic
 
-from merge3_plugin.merging.fused_elements import delta_key, part
+from merge3_plugin.merging.fused_elements import compiled, delta_key, inner, part
 
 # Parts of so many elements, or fewer, are sorted by insertion.
 _SHORT = 16
 _AT_ONCE = 64
 
 
-@njit(nogil=True, error_model="numpy")
+@compiled
 def mark_equals(tensor, base, like, size, turned, value, first, among_first, mark, room, equal, flags):
     """Write ``mark`` to the ``flags`` of the elements of this value that are ``among_first``, or of those that are not.
 
@@ -42,7 +42,7 @@ def mark_equals(tensor, base, like, size, turned, value, first, among_first, mar
     return end >= 0
 
 
-@njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@inner
 def _ordered(items, size, first, equal):
     """Bring the ``first`` items in front. From and up to where the equal ones lie then; -1 for having given up."""
     begin, end, low, high, levels = 0, size, 0, size, 0
@@ -76,7 +76,7 @@ def _ordered(items, size, first, equal):
     return begin, end
 
 
-@njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@inner
 def _parted(items, low, high, pivot, equal):
     """Part the items from ``low`` up to ``high`` by a pivot, which is the least of its equals.
 

@@ -10,6 +10,7 @@ import pytest
 
 from merge3_plugin.errors import ConfigError, DataError
 from merge3_plugin.harness.benchmark import load_benchmarks
+from merge3_plugin.harness.live_model import LiveModel
 from merge3_plugin.harness.scoring import Scorer
 
 METRICS = {"plain_choice": "acc,none", "plain_number": "exact_match,last", "plain_group": "acc,none"}
@@ -100,6 +101,28 @@ def test_texts_are_tokenized_once(benchmarks, model_and_tokenizer, monkeypatch):
     monkeypatch.setattr(PreTrainedTokenizerFast, "_encode_plus", spy)
     assert {task: scorer.score(task, benchmark.item_ids) for task, benchmark in benchmarks.items()} == before
     assert set(encoded) <= {"\n", "</s>"}  # the stop strings of generation, which lm-eval itself looks up
+
+
+def test_items_are_tokenized_when_they_are_first_asked(benchmarks, model_and_tokenizer, monkeypatch):
+    """A search asks some dozens of thousands of items; those beside the first scorer take what it has made."""
+    model, tokenizer = model_and_tokenizer
+    first = Scorer(benchmarks, model, tokenizer, batch_size=4)
+    beside = Scorer(benchmarks, model, tokenizer, batch_size=4, first=first)
+    encode, encoded = LiveModel.encode, []
+    monkeypatch.setattr(
+        LiveModel, "encode", lambda self, requests: encoded.extend(i.doc_id for i in requests) or encode(self, requests)
+    )
+    ids = benchmarks["plain_choice"].item_ids
+    whole = Scorer(benchmarks, model, tokenizer, batch_size=4).score("plain_choice", ids)
+    encoded.clear()
+    first.price({"plain_choice": [ids[5], ids[2]]})
+    assert set(encoded) == {2, 5}
+    encoded.clear()
+    assert beside.score("plain_choice", [ids[2], ids[7], ids[5]]).right == {
+        ids[i]: whole.right[ids[i]] for i in (2, 5, 7)
+    }
+    first.score("plain_choice", [ids[7]])
+    assert set(encoded) == {7}
 
 
 def test_the_callers_tokenizer_is_left_as_it_was(benchmarks, model_and_tokenizer):
