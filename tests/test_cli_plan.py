@@ -342,7 +342,9 @@ def test_a_plan_says_what_was_checked_and_what_the_machine_needs(plan: Plan, mon
 def test_a_plan_counts_each_live_model(plan: Plan) -> None:
     one, two = (json.loads(plan("--json", merge3={"device": d})[1])["machine"]["memory"] for d in ("cpu", ["cpu"] * 2))
     assert (one["live_models"], two["live_models"], two["devices"]) == (1, 2, 1)
-    assert two["on_host"] == pytest.approx(one["on_host"] + 1.1 * one["live"] + one["activations"], abs=2)
+    for of in (one, two):
+        assert of["on_host"] == of["live_models"] * (of["live"] + of["activations"]) + of["spare"]
+    assert f"and {one['spare'] / 1e6:.1f} MB to merge with" in plan()[1]
     assert "2 live models of 0.1 MB, a batch for each about " in plan(merge3={"device": ["cpu", "cpu"]})[1]
     status, _, error = plan(merge3={"device": ["cpu", "cuda:9"]})
     assert status == 2 and "device: expected auto, cpu or one that is here, got 'cuda:9'" in error

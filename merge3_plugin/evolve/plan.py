@@ -156,7 +156,13 @@ def plan_machine(
     merges = sum(phase.models for phase in phases.values() if phase.evaluations)
     return {
         "memory": asdict(memory)
-        | {"on_host": memory.on_host, "on_device": memory.on_device, "streamed": memory.streamed, "note": note},
+        | {
+            "spare": memory.spare,
+            "on_host": memory.on_host,
+            "on_device": memory.on_device,
+            "streamed": memory.streamed,
+            "note": note,
+        },
         "too_little": too_little,
         "disk": disk_needed(sketch, evaluations, final_model=True, more_layers=rehearsal.more_layers),
         "time": time_needed(sketch, memory, asked, evaluations=evaluations, merges=merges),

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # Of parents and live models, beside them: what a merge works with, and what no estimate knows of.
 SPARE = 0.1
+# On a CPU a merge by size, or by a method of mergekit's, takes its largest tensor so many times.
+TENSORS = 4
 # Of the record, for each answer; measured.
 BYTES_AN_ANSWER = 70
 
@@ -46,10 +48,13 @@ class Memory:
     live_models: int = 1
     devices: int = 1
     served: int = 0
+    tensor: int = 0
 
     @property
     def spare(self) -> int:
-        return int(SPARE * (self.mapped + self.copied + self.live_models * self.live))
+        """What a merge works with: a share of it all, or several times the largest ``tensor``, where that is more."""
+        share = int(SPARE * (self.mapped + self.copied + self.live_models * self.live))
+        return share if self.device_available is not None else max(share, TENSORS * self.tensor)
 
     @property
     def on_host(self) -> int:
@@ -125,6 +130,7 @@ def memory_needed(
         live_models,
         devices,
         served,
+        sketch.tensor,
     )
 
 
@@ -160,17 +166,17 @@ def check_memory(memory: Memory, sketch: Sketch, work: Collection[Workload], bat
     live = f"{memory.live_models} live models of" if many else "the live model"
     batch = f"{'a batch for each' if many else 'a batch'} {in_bytes(memory.activations)}"
     passes = f"vLLM {in_bytes(memory.served)}" if memory.served else batch
-    parts = f"{live} {in_bytes(memory.live)}, {passes}, and {SPARE:.0%} more"
+    parts = f"{live} {in_bytes(memory.live)}, {passes}"
     if memory.on_device > (memory.device_available or 0):
         raise RunError(
-            f"memory of {memory.device}: expected {in_bytes(memory.on_device)} free ({parts}), got "
-            f"{in_bytes(memory.device_available or 0)}; {_remedy(memory, sketch, work, batch_size)}"
+            f"memory of {memory.device}: expected {in_bytes(memory.on_device)} free ({parts}, and {SPARE:.0%} more), "
+            f"got {in_bytes(memory.device_available or 0)}; {_remedy(memory, sketch, work, batch_size)}"
         )
     if memory.on_host > memory.available:
         copies = f"{memory.models} parents in {memory.dtype} {in_bytes(memory.copied)}, " * bool(memory.copied)
         raise RunError(
-            f"memory: expected {in_bytes(memory.on_host)} free ({copies}{parts}), got {in_bytes(memory.available)}; "
-            f"{_remedy(memory, sketch, work, batch_size)}"
+            f"memory: expected {in_bytes(memory.on_host)} free ({copies}{parts}, and {in_bytes(memory.spare)} to merge "
+            f"with), got {in_bytes(memory.available)}; {_remedy(memory, sketch, work, batch_size)}"
         )
     if memory.cached:
         return None

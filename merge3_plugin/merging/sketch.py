@@ -41,17 +41,18 @@ class Size:
 class Sketch:
     """What the parents are before they are loaded.
 
-    ``sizes`` are the parents', ``live`` is a merged model in bytes and ``layer`` the largest of its layers,
-    ``parameters`` how many weights it has, ``dtype_name`` what they are merged in. ``own_head`` lists the parents with
-    an output layer of their own; the others tie it to the embeddings. ``config`` and ``tokenizer`` are those of the
-    parent that merged models are made like; with a ``tokenizer_source`` their vocabulary is still to be built, and the
-    tokenizer is None where no parent is here yet. ``chat_templates`` are as in `Merger`. Parents in ``away`` have no
-    weights here yet: their sizes are by their configs, and they are not checked.
+    ``sizes`` are the parents', ``live`` is a merged model in bytes, ``layer`` the largest of its layers and ``tensor``
+    of its tensors, ``parameters`` how many weights it has, ``dtype_name`` what they are merged in. ``own_head`` lists
+    the parents with an output layer of their own; the others tie it to the embeddings. ``config`` and ``tokenizer`` are
+    those of the parent that merged models are made like; with a ``tokenizer_source`` their vocabulary is still to be
+    built, and the tokenizer is None where no parent is here yet. ``chat_templates`` are as in `Merger`. Parents in
+    ``away`` have no weights here yet: their sizes are by their configs, and they are not checked.
     """
 
     sizes: Mapping[str, Size]
     live: int
     layer: int
+    tensor: int
     parameters: int
     dtype_name: str
     own_head: tuple[str, ...]
@@ -98,6 +99,7 @@ def sketch_parents(
         {name: sizes.get(name, largest) for name in refs},
         sum(map(_bytes, tensors.values())),
         max(sum(_bytes(tensors[weight.name]) for weight in layer) for layer in family.layers),
+        max(map(_bytes, tensors.values())),
         sum(tensor.numel() for tensor in tensors.values()),
         str(family.dtype).removeprefix("torch."),
         _own_head(family),
@@ -117,11 +119,14 @@ def _by_config(refs: Mapping[str, Any], config: Any, donor: str, dtype: str, opt
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=options.trust_remote_code)
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"model {donor!r}: expected a causal language model, got: {one_line(error)}") from None
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    size = parameters * dtype_from_name(dtype).itemsize
+    counts, itemsize = [parameter.numel() for parameter in model.parameters()], dtype_from_name(dtype).itemsize
+    parameters = sum(counts)
+    size = parameters * itemsize
     sizes, templates = dict.fromkeys(refs, Size(size, size, 0)), dict.fromkeys(refs)
     layer = size // int(config.num_hidden_layers)
-    return Sketch(sizes, size, layer, parameters, dtype, (), config, None, templates, tuple(refs))
+    return Sketch(
+        sizes, size, layer, max(counts) * itemsize, parameters, dtype, (), config, None, templates, tuple(refs)
+    )
 
 
 def _read_headers(name: str, ref: ModelReference, weights: Sequence[WeightInfo]) -> dict[str, torch.Tensor]:

@@ -113,7 +113,7 @@ def _machine(machine: Mapping[str, Any]) -> list[str]:
     parts.append(f"{live} {in_bytes(memory['live'])}")
     batch = f"a batch {'for each ' * many}about {in_bytes(memory['activations'])}"
     parts.append(f"vLLM {in_bytes(memory['served'])}" if memory["served"] else batch)
-    what = f"{', '.join(parts)}, and 10 % of parents and live model{'s' * many} to work with"
+    what = f"{', '.join(parts)}, and {in_bytes(memory['spare'])} to merge with"
     host = f"{in_bytes(memory['on_host'])} beside the program itself, of {in_bytes(memory['available'])} that are free"
     lines = [f"Memory: {host}"]
     if memory["device_available"] is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +49,15 @@ def test_parents_in_their_own_dtype_stay_in_their_files(
 ) -> None:
     own = memory(monkeypatch, of_models(tiny_models, "float32"), GB)
     assert (own.mapped, own.copied) == (4 * own.live, 0)
-    assert own.on_host == own.live + own.activations + int(0.1 * 5 * own.live)
+    assert own.on_host == own.live + own.activations + own.spare
+    assert own.spare == 4 * own.tensor and replace(own, tensor=own.live // 10).spare == int(0.1 * 5 * own.live)
     half = memory(monkeypatch, of_models(tiny_models, "bfloat16"), GB)
     assert (half.mapped, half.copied, half.live) == (0, 2 * own.live, own.live // 2)
-    assert half.on_host == half.copied + half.live + half.activations + int(0.1 * 5 * half.live)
+    assert half.on_host == half.copied + half.live + half.activations + half.spare
     on_gpu = memory(monkeypatch, of_models(tiny_models, "bfloat16"), GB, on_device=GB)
     assert on_gpu.on_device == int(1.1 * half.live) + half.activations
     assert on_gpu.on_host == half.copied + on_gpu.spare and on_gpu.fits
+    assert on_gpu.spare == int(0.1 * 5 * half.live)
     assert on_gpu.on_host + on_gpu.on_device > half.on_host
 
 
@@ -66,8 +69,8 @@ def test_too_little_memory_says_the_sizes_and_what_would_fit(
     with pytest.raises(RunError) as error:
         check_memory(memory(monkeypatch, sketch, need - 1), sketch, WORK, 32)
     assert str(error.value) == (
-        "memory: expected 5.2 MB free (the live model 0.1 MB, a batch 5.1 MB, and 10% more), got 5.2 MB; "
-        "what would fit: eval.batch_size: 4 (0.8 MB), or dtype: bfloat16 (3.9 MB)"
+        "memory: expected 5.2 MB free (the live model 0.1 MB, a batch 5.1 MB, and 0.1 MB to merge with), got 5.2 MB; "
+        "what would fit: eval.batch_size: 4 (0.8 MB), or dtype: bfloat16 (4.0 MB)"
     )
     with pytest.raises(RunError, match="got 0.0 MB; take smaller models or free some memory"):
         check_memory(memory(monkeypatch, sketch, 10), sketch, WORK, 32)

@@ -33,6 +33,7 @@ def test_a_sketch_is_what_is_loaded_then(
     ]
     found, merger = sketch(models, dtype), Merger([str(m) for m in models], str(models[0]), dtype=dtype, device="cpu")
     assert found.live == merger._live.size() and found.live + 3 * found.layer == merger._live.size(3)
+    assert found.tensor == max(tensor.nbytes for tensor in merger.tensors.values())
     assert found.parameters == sum(parameter.numel() for parameter in merger.model.parameters())
     assert found.dtype_name == merger.dtype_name and found.chat_templates == merger.chat_templates
     assert found.own_head == tuple(str(m) for m, ties in zip(models, tied, strict=True) if not ties)
