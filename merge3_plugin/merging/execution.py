@@ -57,6 +57,7 @@ class Execution:
         self._globals = GlobalGenerators(seed)
         self._settled: dict[Hashable, _Sources] = {}
         self._blocks, self._constants, self._residence = Blocks(device), Constants(), Residence(device)
+        fused.import_ahead(device, self._largest)  # while the live model is built
         self._uniform = Uniform(sum(tensor.nbytes for of in family.parents.values() for tensor in of.tensors.values()))
 
     def prepare(self, jobs: Sequence[Job]) -> None:

@@ -58,6 +58,12 @@ def takes(dtype: torch.dtype) -> bool:
     return dtype in _STORED
 
 
+def import_ahead(device: torch.device, largest: int) -> None:
+    """Begin to import the compiler, in a thread; if models like this are merged here."""
+    if _worth_it(device, largest):
+        _compiler().submit(_loops)
+
+
 def compile_ahead(
     device: torch.device, largest: int, dtype: torch.dtype, loops: Iterable[tuple[Sequence[Loop], int]]
 ) -> None:
