@@ -59,35 +59,51 @@ class Equals:
 
     def _find(self) -> torch.Tensor:
         flags = torch.zeros_like(self._tensor, dtype=torch.uint8)
-        mark = self._mark if flags.device.type == "cpu" else self._mark_in_place
-        if self._begin:
-            mark(flags, self._begin, before=False, kept=1)
-        if self._end and self._begin and self._begin.value == self._end.value:
-            mark(flags, self._end, before=False, kept=0)
-        elif self._end:
-            mark(flags, self._end, before=True, kept=1)
+        if flags.device.type != "cpu":
+            self._flag_in_place(flags)
+        elif not (self._by_loop and _sort_is_known() and self._flag_by_loop(flags)):
+            self._flag_by_sorting(flags.zero_())
         return flags
 
-    def _mark(self, flags: torch.Tensor, cut: Cut, *, before: bool, kept: int) -> None:
-        """Flag as ``kept`` or not those that have the cut's value and come ``before`` it, or those after it."""
-        pair, first, by_loop = (self._tensor, self._base), cut.first, self._by_loop and _sort_is_known()
-        if by_loop and fused.mark_equals(
-            pair, cut.value, first, flags, largest=self._largest, before=before, mark=kept
-        ):
-            return
+    def _flag_by_loop(self, flags: torch.Tensor) -> bool:
+        """Flag them; False, and some may be flagged that are not to be, where the loop gives up."""
+
+        def mark(cut: Cut, *, before: bool, mark: int) -> bool:
+            pair = self._tensor, self._base
+            return fused.mark_equals(pair, cut.value, cut.first, flags, largest=self._largest, before=before, mark=mark)
+
+        begin, end = self._begin, self._end
+        done = begin is None or mark(begin, before=False, mark=1)
+        if end and begin and begin.value == end.value:
+            return done and mark(end, before=False, mark=0)
+        return done and (end is None or mark(end, before=True, mark=1))
+
+    def _flag_by_sorting(self, flags: torch.Tensor) -> None:
+        """As mergekit finds them."""
         magnitudes = (self._tensor - self._base).abs_()
         order = torch.argsort(magnitudes.float(), descending=self._largest)
-        chosen = order[:first] if before else order[first:]
-        flags[chosen[magnitudes[chosen] == cut.value]] = kept
+        between = order[self._begin.first if self._begin else 0 : self._end.first if self._end else None]
+        for value in self._values:
+            flags[between[magnitudes[between] == value]] = 1
 
-    def _mark_in_place(self, flags: torch.Tensor, cut: Cut, *, before: bool, kept: int) -> None:
-        """The same where equals stay in their order. Nothing waits for the device."""
-        seen = torch.zeros((), dtype=torch.int64, device=flags.device)
-        for _, tensor, base, part in Blocks(flags.device).of(self._tensor, self._base, flags):
-            equal = (tensor - base).abs_() == cut.value
-            places = equal.cumsum(0) + seen
-            seen = places[-1]
-            part.masked_fill_(equal & ((places <= cut.equal) if before else (places > cut.equal)), kept)
+    def _flag_in_place(self, flags: torch.Tensor) -> None:
+        """Where equals stay in their order. Nothing waits for the device."""
+        for value in self._values:
+            begin, end = (cut if cut and cut.value == value else None for cut in (self._begin, self._end))
+            seen = torch.zeros((), dtype=torch.int64, device=flags.device)
+            for _, tensor, base, part in Blocks(flags.device).of(self._tensor, self._base, flags):
+                equal = (tensor - base).abs_() == value
+                places = equal.cumsum(0) + seen
+                seen = places[-1]
+                if begin:
+                    equal &= places > begin.equal
+                if end:
+                    equal &= places <= end.equal
+                part.masked_fill_(equal, 1)
+
+    @property
+    def _values(self) -> set[float]:
+        return {cut.value for cut in (self._begin, self._end) if cut}
 
 
 @cache

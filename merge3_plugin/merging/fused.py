@@ -30,8 +30,8 @@ Loop = tuple[Any, ...]
 
 # An element as loops see those of a type: the upper half of an fp32, or an fp32.
 _STORED = {torch.bfloat16: np.uint16(0), torch.float32: np.float32(0)}
-# By the bytes of an element: the type of the bits of a magnitude, which are a key of `fused_order`.
-_KEYS = {2: torch.int16, 4: torch.int32}
+# By dtype: that of a number's bits, which are a key of `fused_order` where it is a magnitude.
+BITS = {torch.bfloat16: torch.int16, torch.float16: torch.int16, torch.float32: torch.int32}
 # In an item of 32 bits there is room for a key of 15 bits, or a place up to this one.
 _PLACES = 2**30
 # A model of smaller tensors alone is merged by torch before a loop is compiled.
@@ -39,7 +39,7 @@ _SMALLEST = 2**15
 # So many elements are merged at a time: a tenth of a second, and a little memory for draws that are not kept.
 _AT_ONCE = 2**23
 # Tensors with more elements than that are put in order one at a time: it takes twice their memory.
-_LARGEST_OF_ALL_THREADS, _LARGE = 2**24, threading.Lock()
+_LARGE, _ONE_LARGE = 2**24, threading.Lock()
 # So many elements are worth the twentieth of a millisecond that a second thread takes to begin.
 _WORTH_A_THREAD = 2**19
 
@@ -235,7 +235,7 @@ def mark_equals(
     ``largest`` or from the smallest. False, and nothing is written, if it gives up.
     """
     tensor, base = pair
-    key = _KEYS[tensor.element_size()]
+    key = BITS[tensor.dtype]
     equal = np.uint32(_PLACES) if key == torch.int16 and tensor.numel() <= _PLACES else np.uint64(2**62)
     bits = int(torch.tensor(value, dtype=tensor.dtype).view(key))
     turned = 0 if largest else torch.iinfo(key).max
@@ -246,7 +246,7 @@ def mark_equals(
         like = np.int16(0)
     which = tensor.numel(), type(equal)(turned), type(equal)(bits ^ turned), first, before, mark
     places = tensor.data_ptr(), base.data_ptr(), like
-    with _LARGE if tensor.numel() > _LARGEST_OF_ALL_THREADS else nullcontext():
+    with _ONE_LARGE if tensor.numel() > _LARGE else nullcontext():
         # By numpy, for the pages of its large arrays are large, and so found in a fraction of the time.
         room = np.empty(tensor.numel(), dtype=type(equal))
         return bool(_loop(("mark_equals",))(*places, *which, room.ctypes.data, equal, flags.data_ptr()))

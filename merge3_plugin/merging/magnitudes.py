@@ -105,13 +105,11 @@ def _of_bits(bits: int, dtype: torch.dtype) -> float:
 @lru_cache(maxsize=2**12)
 def _next_below(value: float, dtype: torch.dtype) -> float:
     """The largest number of this dtype below a magnitude."""
-    bits = torch.int32 if dtype == torch.float32 else torch.int16
-    number = torch.tensor(value, dtype=dtype)
-    return (number.view(bits) - 1).view(dtype).item() if value > 0 else -1.0
+    return (_bits(torch.tensor(value, dtype=dtype)) - 1).view(dtype).item() if value > 0 else -1.0
 
 
 def _bits(numbers: torch.Tensor) -> torch.Tensor:
-    return numbers.view(torch.int32 if numbers.dtype == torch.float32 else torch.int16)
+    return numbers.view(fused.BITS[numbers.dtype])
 
 
 def _leading_bits(magnitudes: torch.Tensor) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -92,6 +93,12 @@ def test_where_medians_part_badly_the_sort_is_asked() -> None:
     magnitudes = Magnitudes(*pair, in_one_pass=True)
     for n in range(first - 4, first + 4):
         assert_taken(magnitudes.largest(n), delta, order[:n])
+    # At the second of two cuts, once the first is made.
+    up, (begin, end) = torch.argsort(delta, descending=False), (301, 775)
+    how: dict[str, Any] = {"largest": False, "before": True, "mark": 1}
+    assert fused.mark_equals(pair, delta[up[begin]].item(), begin, flags, **how)
+    assert not fused.mark_equals(pair, delta[up[end]].item(), end, flags, **how)
+    assert_taken(magnitudes.between(begin, end), delta, up[begin:end])
 
 
 @pytest.mark.parametrize("largest", [True, False])
@@ -100,7 +107,13 @@ def test_elsewhere_than_on_a_cpu_equal_elements_stay_in_their_order(
 ) -> None:
     """By operations of torch that any device has; here those of the CPU."""
     monkeypatch.setattr(blocks_module, "_ELEMENTS", 37)
-    monkeypatch.setattr(Equals, "_mark", Equals._mark_in_place)
+
+    def in_place(self: Equals) -> torch.Tensor:
+        flags = torch.zeros(200, dtype=torch.uint8)
+        self._flag_in_place(flags)
+        return flags
+
+    monkeypatch.setattr(Equals, "_find", in_place)
     for delta in deltas(200, torch.bfloat16, seed=3):
         whole, magnitudes = delta.abs().float(), Magnitudes(delta, torch.zeros_like(delta))
         order = torch.argsort(whole, descending=largest, stable=True)
